@@ -1,0 +1,151 @@
+"""LLVM text to object code, for the machine at hand or any named target.
+
+Invariants: the object depends on the text, the target and llvmlite's version alone; loop and
+SLP vectorisers and the unroller are off, no operation is contracted or reassociated. Code is
+position independent in the small code model, so the same object serves the process and a
+shared library.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from graphc.ir.errors import CompileError
+from graphc.ir.target import TARGETS, Target
+
+__all__ = [
+    "COMPILER_VERSION",
+    "assembly_text",
+    "compile_text",
+    "host_target",
+    "machine",
+    "resolve_target",
+]
+
+COMPILER_VERSION = f"llvmlite {llvmlite.__version__} LLVM {'.'.join(map(str, llvm.llvm_version_info))}"
+"""What an object depends on besides its text and target: part of every cache key."""
+
+_SPEED_LEVEL = 1
+
+
+@functools.cache
+def _initialize() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    llvm.initialize_native_asmparser()
+
+
+def machine(target: Target, *, jit: bool = False) -> llvm.TargetMachine:
+    """A new target machine; one handed to an execution engine is owned by it, so never share them."""
+    _initialize()
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small", jit=jit
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _shared_machine(target: Target) -> llvm.TargetMachine:
+    """The machine that emits objects for `target`; never given to an execution engine."""
+    return machine(target)
+
+
+def _optimised(text: str, target: Target) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+    emitter = _shared_machine(target)
+    try:
+        module = llvm.parse_assembly(text, llvm.create_context())
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"LLVM rejects generated code: {error}") from None
+    options = llvm.create_pipeline_tuning_options(speed_level=_SPEED_LEVEL)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    options.loop_unrolling = False
+    options.loop_interleaving = False
+    builder = llvm.create_pass_builder(emitter, options)
+    builder.getModulePassManager().run(module, builder)
+    return module, emitter
+
+
+def compile_text(text: str, target: Target) -> bytes:
+    """Object code of an LLVM module. Raises `CompileError` where LLVM does not accept the text."""
+    module, emitter = _optimised(text, target)
+    try:
+        code: bytes = emitter.emit_object(module)
+    except RuntimeError as error:
+        raise CompileError(f"LLVM cannot generate code for {target.name}: {error}") from None
+    return code
+
+
+def assembly_text(text: str, target: Target) -> str:
+    """Assembly of the very code that `compile_text` makes."""
+    module, emitter = _optimised(text, target)
+    assembly: str = emitter.emit_assembly(module)
+    return assembly
+
+
+def _cache_size(index: int, default: int) -> int:
+    """Bytes of the data cache of level `index` as Linux states it."""
+    base = Path("/sys/devices/system/cpu/cpu0/cache")
+    for entry in sorted(base.glob("index*")):
+        try:
+            level = int((entry / "level").read_text())
+            kind = (entry / "type").read_text().strip()
+            size = (entry / "size").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if level == index and kind != "Instruction" and size[-1:] == "K" and size[:-1].isdigit():
+            return int(size[:-1]) * 1024
+    return default
+
+
+@functools.cache
+def host_target() -> Target:
+    """The machine at hand: instruction set, vector width and cache sizes.
+
+    Its name is `host`; the widest vectors whose masked forms the machine has are used.
+    """
+    features = llvm.get_host_cpu_features()
+    triple = llvm.get_process_triple()
+    arch = triple.partition("-")[0]
+    sizes = (_cache_size(1, 32 << 10), _cache_size(2, 512 << 10), _cache_size(3, 16 << 20))
+    if arch in ("aarch64", "arm64"):
+        base = TARGETS["aarch64"]
+    elif all(features.get(f) for f in ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c")):
+        base = TARGETS["x86-64-v4"]
+    elif all(features.get(f) for f in ("avx2", "fma", "f16c", "bmi2")):
+        base = TARGETS["x86-64-v3"]
+    elif arch == "x86_64":
+        base = TARGETS["x86-64"]
+    else:
+        raise CompileError(f"graphc does not generate code for {triple} yet; expected x86-64 or AArch64")
+    return Target(
+        name="host",
+        triple=triple,
+        cpu=llvm.get_host_cpu_name(),
+        features=features.flatten(),
+        vector_bytes=base.vector_bytes,
+        vector_registers=base.vector_registers,
+        has_fma=base.has_fma,
+        has_masks=base.has_masks,
+        has_f16=base.has_f16,
+        has_rounding=base.has_rounding or bool(features.get("sse4.1")),
+        l1_bytes=sizes[0],
+        l2_bytes=sizes[1],
+        l3_bytes=sizes[2],
+    )
+
+
+def resolve_target(target: str | Target) -> Target:
+    """A `Target` from its name (`"host"`, `"x86-64-v3"`, …). Raises ValueError for an unknown name."""
+    if isinstance(target, Target):
+        return target
+    if target == "host":
+        return host_target()
+    try:
+        return TARGETS[target]
+    except KeyError:
+        raise ValueError(f"unknown target {target!r}; expected host, {', '.join(TARGETS)}") from None

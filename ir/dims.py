@@ -1,0 +1,502 @@
+"""Symbolic integers: polynomials over named symbols with //, %, min and max, kept canonical.
+
+One class serves the dimensions of shapes and the index expressions of kernels. A result with
+no symbol left is always a plain `int`, so an `Expr` is never a constant, and equal expressions
+built in different orders compare and hash alike. `bounds` gives interval bounds; comparisons
+answer True, False or None (unknown).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Union
+
+__all__ = [
+    "Dim",
+    "Expr",
+    "Symbol",
+    "bounds",
+    "ceil_div",
+    "equal",
+    "floor_div",
+    "less_equal",
+    "maximum",
+    "minimum",
+    "mod",
+    "parse_dim",
+    "product",
+    "split_linear",
+    "substitute",
+    "symbols",
+]
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A named integer with inclusive bounds; `hi` None is unbounded."""
+
+    name: str
+    lo: int = 0
+    hi: int | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def expr(self) -> Expr:
+        """The symbol as an expression."""
+        return Expr(((((self, 1),), 1),))
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A non-polynomial function of expressions: `//`, `%`, `min` or `max`."""
+
+    function: str
+    args: tuple[Dim, ...]
+
+    def __str__(self) -> str:
+        if self.function in ("//", "%"):
+            return f"(({self.args[0]}){self.function}({self.args[1]}))"
+        return f"{self.function}({', '.join(map(str, self.args))})"
+
+
+Atom = Union[Symbol, Apply]
+Monomial = tuple[tuple[Atom, int], ...]
+
+
+class Expr:
+    """A sum of integer multiples of monomials, in canonical order. Immutable and hashable."""
+
+    __slots__ = ("_hash", "terms")
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
+        self.terms = terms
+        self._hash = hash(terms)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expr) and self._hash == other._hash and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __add__(self, other: Dim) -> Dim:
+        return _sum(self, other, 1)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Dim) -> Dim:
+        return _sum(self, other, -1)
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return _sum(_multiply(self, -1), other, 1)
+
+    def __mul__(self, other: Dim) -> Dim:
+        return _multiply(self, other)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Dim:
+        return _multiply(self, -1)
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return floor_div(self, other)
+
+    def __mod__(self, other: Dim) -> Dim:
+        return mod(self, other)
+
+    def __str__(self) -> str:
+        parts = []
+        for monomial, k in self.terms:
+            factors = [str(a) for a, p in monomial for _ in range(p)]
+            if not factors:
+                body = str(abs(k))
+            else:
+                body = "*".join(([str(abs(k))] if abs(k) != 1 else []) + factors)
+            parts.append(("-" if k < 0 else "+") + body)
+        text = "".join(parts)
+        return text.removeprefix("+")
+
+    def __repr__(self) -> str:
+        return f"Expr({self})"
+
+
+Dim = Union[int, Expr]
+
+
+def _terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
+    if isinstance(x, Expr):
+        return x.terms
+    return (((), x),) if x else ()
+
+
+def _key(monomial: Monomial) -> tuple[int, str]:
+    # Constants last, then by spelling: any fixed total order makes the form canonical.
+    return (0 if monomial else 1, "*".join(str(a) for a, p in monomial for _ in range(p)))
+
+
+def _make(terms: Mapping[Monomial, int]) -> Dim:
+    kept = [(m, k) for m, k in terms.items() if k]
+    if not kept:
+        return 0
+    if len(kept) == 1 and kept[0][0] == ():
+        return kept[0][1]
+    if len(kept) > 1:
+        kept.sort(key=lambda t: _key(t[0]))
+    return Expr(tuple(kept))
+
+
+def _sum(a: Dim, b: Dim, sign: int) -> Dim:
+    terms = dict(_terms(a))
+    for monomial, k in _terms(b):
+        terms[monomial] = terms.get(monomial, 0) + sign * k
+    return _make(terms)
+
+
+def _multiply(a: Dim, b: Dim) -> Dim:
+    if isinstance(a, int) and isinstance(b, int):
+        return a * b
+    terms: dict[Monomial, int] = {}
+    for m, k in _terms(a):
+        for n, j in _terms(b):
+            powers = dict(m)
+            for atom, p in n:
+                powers[atom] = powers.get(atom, 0) + p
+            key = tuple(sorted(powers.items(), key=lambda t: str(t[0])))
+            terms[key] = terms.get(key, 0) + k * j
+    return _make(terms)
+
+
+def product(dims: tuple[Dim, ...] | list[Dim]) -> Dim:
+    """Product of dimensions; 1 of none."""
+    result: Dim = 1
+    for d in dims:
+        result = result * d
+    return result
+
+
+def _divisible_part(a: Dim, d: int) -> tuple[Dim, Dim]:
+    """`a` as `d*q + r` where q takes every term whose coefficient d divides."""
+    q: dict[Monomial, int] = {}
+    r: dict[Monomial, int] = {}
+    for m, k in _terms(a):
+        if k % d == 0:
+            q[m] = k // d
+        elif m == ():
+            q[m], r[m] = k // d, k % d
+        else:
+            r[m] = k
+    return _make(q), _make(r)
+
+
+def floor_div(a: Dim, b: Dim) -> Dim:
+    """a // b, rounded toward minus infinity. Raises ZeroDivisionError for b = 0."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b
+    if b == 1:
+        return a
+    if isinstance(b, int) and b > 0:
+        q, r = _divisible_part(a, b)
+        lo, hi = bounds(r)
+        if lo is not None and hi is not None and lo // b == hi // b:
+            return q + lo // b
+        if isinstance(r, Expr) and len(r.terms) == 1 and q == 0:
+            # (x // c) // b  ->  x // (c*b)
+            ((monomial, k),) = r.terms
+            if k == 1 and len(monomial) == 1 and monomial[0][1] == 1:
+                atom = monomial[0][0]
+                if isinstance(atom, Apply) and atom.function == "//" and isinstance(atom.args[1], int):
+                    return floor_div(atom.args[0], atom.args[1] * b)
+        return q + _apply("//", r, b)
+    if a == b:
+        return 1
+    return _apply("//", a, b)
+
+
+def mod(a: Dim, b: Dim) -> Dim:
+    """a % b with the sign of b. Raises ZeroDivisionError for b = 0."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a % b
+    if b == 1:
+        return 0
+    if isinstance(b, int) and b > 0:
+        _, r = _divisible_part(a, b)
+        lo, hi = bounds(r)
+        if lo is not None and hi is not None and lo // b == hi // b:
+            return r - (lo // b) * b
+        return _apply("%", r, b)
+    if a == b:
+        return 0
+    return _apply("%", a, b)
+
+
+def ceil_div(a: Dim, b: int) -> Dim:
+    """a / b rounded up, b > 0."""
+    return floor_div(a + (b - 1), b)
+
+
+def minimum(a: Dim, b: Dim) -> Dim:
+    """The smaller of two dims, simplified where bounds decide."""
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    order = less_equal(a, b)
+    if order is not None:
+        return a if order else b
+    return _apply("min", *sorted((a, b), key=str))
+
+
+def maximum(a: Dim, b: Dim) -> Dim:
+    """The larger of two dims, simplified where bounds decide."""
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    order = less_equal(a, b)
+    if order is not None:
+        return b if order else a
+    return _apply("max", *sorted((a, b), key=str))
+
+
+def _apply(function: str, *args: Dim) -> Dim:
+    if all(isinstance(a, int) for a in args):
+        return _FUNCTIONS[function](*args)  # type: ignore[arg-type]
+    return Expr((((((Apply(function, args)), 1),), 1),))
+
+
+_FUNCTIONS: dict[str, Callable[..., int]] = {
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "min": min,
+    "max": max,
+}
+
+Bound = Union[int, None]
+
+
+def bounds(x: Dim) -> tuple[Bound, Bound]:
+    """Inclusive lower and upper bounds; None is unbounded."""
+    if isinstance(x, int):
+        return x, x
+    lo: Bound = 0
+    hi: Bound = 0
+    for monomial, k in x.terms:
+        mlo, mhi = _monomial_bounds(monomial)
+        if k < 0:
+            mlo, mhi = mhi, mlo
+        lo = None if lo is None or mlo is None else lo + k * mlo
+        hi = None if hi is None or mhi is None else hi + k * mhi
+    return lo, hi
+
+
+def _monomial_bounds(monomial: Monomial) -> tuple[Bound, Bound]:
+    lo: Bound = 1
+    hi: Bound = 1
+    for atom, power in monomial:
+        alo, ahi = _atom_bounds(atom)
+        for _ in range(power):
+            lo, hi = _interval_product((lo, hi), (alo, ahi))
+    return lo, hi
+
+
+def _interval_product(a: tuple[Bound, Bound], b: tuple[Bound, Bound]) -> tuple[Bound, Bound]:
+    if None not in a and None not in b:
+        corners = [x * y for x in a for y in b]  # type: ignore[operator]
+        return min(corners), max(corners)
+    if a[0] is not None and a[0] >= 0 and b[0] is not None and b[0] >= 0:
+        return a[0] * b[0], None if a[1] is None or b[1] is None else a[1] * b[1]
+    return None, None
+
+
+def _atom_bounds(atom: Atom) -> tuple[Bound, Bound]:
+    if isinstance(atom, Symbol):
+        return atom.lo, atom.hi
+    (alo, ahi), (blo, bhi) = bounds(atom.args[0]), bounds(atom.args[1])
+    match atom.function:
+        case "//" if blo is not None and blo > 0:
+            if blo == bhi:
+                return None if alo is None else alo // blo, None if ahi is None else ahi // blo
+            return (0 if alo is not None and alo >= 0 else None), (
+                None if ahi is None or ahi < 0 else ahi // blo
+            )
+        case "%" if blo is not None and blo > 0:
+            top = None if bhi is None else bhi - 1
+            if alo is not None and alo >= 0 and ahi is not None:
+                top = ahi if top is None else min(top, ahi)
+            return 0, top
+        case "min":
+            return (
+                None if alo is None or blo is None else min(alo, blo),
+                bhi if ahi is None else ahi if bhi is None else min(ahi, bhi),
+            )
+        case "max":
+            return (
+                blo if alo is None else alo if blo is None else max(alo, blo),
+                None if ahi is None or bhi is None else max(ahi, bhi),
+            )
+    return None, None
+
+
+def less_equal(a: Dim, b: Dim) -> bool | None:
+    """a <= b: True, False, or None where the bounds do not decide."""
+    lo, hi = bounds(b - a)
+    if lo is not None and lo >= 0:
+        return True
+    if hi is not None and hi < 0:
+        return False
+    return None
+
+
+def equal(a: Dim, b: Dim) -> bool | None:
+    """a == b: True, False, or None where it depends on the symbols' values."""
+    difference = b - a
+    if isinstance(difference, int):
+        return difference == 0
+    lo, hi = bounds(difference)
+    return False if (lo is not None and lo > 0) or (hi is not None and hi < 0) else None
+
+
+def symbols(x: Dim) -> frozenset[Symbol]:
+    """All symbols that occur in `x`."""
+    if isinstance(x, int):
+        return frozenset()
+    found: set[Symbol] = set()
+    for monomial, _ in x.terms:
+        for atom, _ in monomial:
+            if isinstance(atom, Symbol):
+                found.add(atom)
+            else:
+                found.update(*(symbols(a) for a in atom.args))
+    return frozenset(found)
+
+
+def substitute(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
+    """`x` with symbols replaced, simplified again."""
+    if isinstance(x, int):
+        return x
+    total: Dim = 0
+    for monomial, k in x.terms:
+        term: Dim = k
+        for atom, power in monomial:
+            if isinstance(atom, Symbol):
+                value: Dim = values.get(atom, atom.expr)
+            else:
+                args = [substitute(a, values) for a in atom.args]
+                value = _REBUILD[atom.function](*args)
+            for _ in range(power):
+                term = term * value
+        total = total + term
+    return total
+
+
+_REBUILD: dict[str, Callable[[Dim, Dim], Dim]] = {
+    "//": floor_div,
+    "%": mod,
+    "min": minimum,
+    "max": maximum,
+}
+
+
+def split_linear(x: Dim, symbol: Symbol) -> tuple[int, Dim] | None:
+    """`x` as `k*symbol + rest` with integer k and rest free of `symbol`, or None where it is not so."""
+    if isinstance(x, int):
+        return 0, x
+    k, rest = 0, {}
+    for monomial, coefficient in x.terms:
+        if monomial == ((symbol, 1),):
+            k = coefficient
+        elif any(
+            atom == symbol if isinstance(atom, Symbol) else symbol in symbols(_atom_expr(atom))
+            for atom, _ in monomial
+        ):
+            return None
+        else:
+            rest[monomial] = coefficient
+    return k, _make(rest)
+
+
+def _atom_expr(atom: Atom) -> Expr:
+    return Expr(((((atom, 1),), 1),))
+
+
+_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_%][\w.%]*)|(//|[-+*%(),]))")
+
+
+def parse_dim(text: str, known: Mapping[str, Symbol] | None = None) -> Dim:
+    """The dim spelt as `str` spells it. Unknown names become symbols with bounds [0, ∞).
+
+    Raises ValueError at text that is no dim.
+    """
+    return _DimParser(text, known or {}).whole()
+
+
+class _DimParser:
+    def __init__(self, text: str, known: Mapping[str, Symbol]) -> None:
+        self.text, self.known = text, known
+        self.tokens: list[str] = []
+        at = 0
+        stripped = text.rstrip()
+        while at < len(stripped):
+            match = _TOKEN.match(stripped, at)
+            if match is None:
+                raise ValueError(f"expected a dimension, got {text!r}")
+            self.tokens.append(match.group().strip())
+            at = match.end()
+        self.at = 0
+
+    def peek(self) -> str:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def take(self, expected: str = "") -> str:
+        token = self.peek()
+        if not token or (expected and token != expected):
+            raise ValueError(f"expected {expected or 'more'} in dimension {self.text!r}")
+        self.at += 1
+        return token
+
+    def whole(self) -> Dim:
+        result = self.sum()
+        if self.peek():
+            raise ValueError(f"unexpected {self.peek()!r} in dimension {self.text!r}")
+        return result
+
+    def sum(self) -> Dim:
+        sign = -1 if self.peek() == "-" else 1
+        if self.peek() in ("-", "+"):
+            self.take()
+        result = sign * self.term()
+        while self.peek() in ("+", "-"):
+            result = result + self.term() if self.take() == "+" else result - self.term()
+        return result
+
+    def term(self) -> Dim:
+        result = self.factor()
+        while self.peek() in ("*", "//", "%"):
+            match self.take():
+                case "*":
+                    result = result * self.factor()
+                case "//":
+                    result = floor_div(result, self.factor())
+                case _:
+                    result = mod(result, self.factor())
+        return result
+
+    def factor(self) -> Dim:
+        token = self.take()
+        if token.isdigit():
+            return int(token)
+        if token == "(":
+            result = self.sum()
+            self.take(")")
+            return result
+        if token in ("min", "max") and self.peek() == "(":
+            self.take("(")
+            a = self.sum()
+            self.take(",")
+            b = self.sum()
+            self.take(")")
+            return minimum(a, b) if token == "min" else maximum(a, b)
+        if not (token[0].isalpha() or token[0] in "_%"):
+            raise ValueError(f"unexpected {token!r} in dimension {self.text!r}")
+        return self.known.get(token, Symbol(token)).expr

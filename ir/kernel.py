@@ -1,0 +1,166 @@
+"""Kernel IR: an iteration space, stages over it, scalar bodies, and a schedule.
+
+A kernel runs its stages in order at every point of its outer axes. A stage adds inner axes:
+
+* a `map` stage runs its body at every point of its inner axes (often none);
+* a `reduce` stage folds what its body yields over its inner axes and leaves the accumulators as
+  scalars that later stages of the same outer point read;
+* a `scatter` stage is a map whose stores add into their buffer (`store … add`), run in row-major
+  order of its inner axes.
+
+Scalars are numbered in SSA form, kernel-wide. A scalar made in a stage without inner axes, or a
+reduce stage's result, is visible to all later stages; one made under inner axes is not. Buffers
+are row-major; an index is a tuple of dims over the axis symbols and over `to_index` symbols
+(named `%<id>`). A `local` buffer is private to one outer point.
+
+Before scheduling `schedule` is None; afterwards every axis has a role in it. A kernel holds no
+address and no name of the program around it, so equal kernels are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from graphc.ir.dims import Dim, Symbol
+from graphc.ir.scalar import Guard
+from graphc.ir.types import DType, TensorType
+
+__all__ = ["Combine", "Instruction", "Kernel", "KernelBuffer", "Loop", "Schedule", "Stage"]
+
+BufferAccess = Literal["in", "out", "inout", "local"]
+StageKind = Literal["map", "reduce", "scatter"]
+LoopRole = Literal["parallel", "vector", "tile", "unroll", "sequential"]
+
+
+@dataclass(frozen=True)
+class KernelBuffer:
+    """A parameter (`in`, `out`, `inout`), in call order, or a `local` scratch array, after them.
+
+    An `inout` buffer is read and written at the same element by the same point only, unless the
+    kernel is a scatter.
+    """
+
+    type: TensorType
+    access: BufferAccess
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One scalar operation. `id` is its result's number (-1 for `store` and `yield`).
+
+    opcode       operands         data
+    const                         value: number
+    load         [fill]           buffer, index, guards (the fill operand is present iff there are guards)
+    index                         index: (expression,)
+    to_index     [integer]        index: (extent,), value: check number or None; result is symbol `%id`
+    cast         [x]
+    <scalar op>  [..]             see `graphc.ir.scalar`
+    store        [x]              buffer, index, guards, value: "add" in a scatter stage, else None
+    yield        [x, ..]          what a reduce stage folds (one per accumulator)
+    """
+
+    id: int
+    opcode: str
+    dtype: DType
+    operands: tuple[int, ...] = ()
+    value: Any = None
+    buffer: int = -1
+    index: tuple[Dim, ...] = ()
+    guards: tuple[Guard, ...] = ()
+
+
+@dataclass(frozen=True)
+class Combine:
+    """Folds two accumulators: `left`, `right` and `results` are scalar numbers of equal count."""
+
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    body: tuple[Instruction, ...]
+    results: tuple[int, ...]
+
+    @property
+    def opcode(self) -> str | None:
+        """The scalar opcode where the combination is that one operation (`"add"`, `"max"`), else None."""
+        if len(self.body) == 1 and self.body[0].operands == (*self.left, *self.right):
+            return self.body[0].opcode
+        return None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`axes` are inner axes. A reduce stage has `init` (one constant per accumulator), `combine`,
+    and `results` (the scalar numbers of the folded accumulators)."""
+
+    kind: StageKind
+    axes: tuple[Symbol, ...]
+    body: tuple[Instruction, ...]
+    init: tuple[tuple[DType, Any], ...] = ()
+    combine: Combine | None = None
+    results: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How one axis is run. `size` is the vector length, tile or unroll factor; 0 where it has none."""
+
+    axis: str
+    role: LoopRole
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Loops from the outermost in; an axis that is tiled occurs more than once, outer loop first.
+
+    `loops` are those of the outer axes, `stages[i]` those of stage i's inner axes. `parts` is the
+    number of partitions that the parallel loops are divided into.
+    """
+
+    loops: tuple[Loop, ...]
+    stages: tuple[tuple[Loop, ...], ...]
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """See the module's first lines. `checks` counts data-dependent checks; `to_index` numbers are below it."""
+
+    buffers: tuple[KernelBuffer, ...]
+    axes: tuple[Symbol, ...]
+    stages: tuple[Stage, ...]
+    checks: int = 0
+    schedule: Schedule | None = None
+
+    @property
+    def parameters(self) -> tuple[KernelBuffer, ...]:
+        """The buffers that a call passes."""
+        return tuple(b for b in self.buffers if b.access != "local")
+
+    def instructions(self) -> Iterator[Instruction]:
+        """Every instruction of every stage body (combine bodies excluded)."""
+        for stage in self.stages:
+            yield from stage.body
+
+    def __str__(self) -> str:
+        return _printer(self)
+
+
+def extent(axis: Symbol) -> int:
+    """Number of points of an axis with a fixed extent."""
+    assert axis.hi is not None, f"axis {axis} has no fixed extent"
+    return axis.hi + 1
+
+
+def _unregistered(kernel: Kernel) -> Any:
+    raise RuntimeError("import graphc.ir before printing a kernel")
+
+
+_printer: Any = _unregistered
+
+
+def register_printer(printer: Any) -> None:
+    """Called once by `graphc.ir`: what `str` of a kernel does."""
+    global _printer
+    _printer = printer

@@ -1,0 +1,138 @@
+"""Matrix products and convolutions: sums of products of two operands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.dims import Dim
+from graphc.ir.families import Access, Attrs, Contraction, Index, Sample, Types
+from graphc.ir.graph import Value
+from graphc.ir.types import DTYPES, TensorType
+
+__all__ = ["Dot"]
+
+
+class Dot(Contraction):
+    """General product: result axes are batch axes, then free axes of lhs, then free axes of rhs.
+
+    `contract` and `batch` are pairs of axis lists (lhs axes, rhs axes) of equal length and sizes.
+    A matrix product x @ w.T is contract=[[1], [1]]. Accumulates in float32 for 16-bit floats.
+    """
+
+    name = "dot"
+    attributes = {"contract": ..., "batch": ((), ())}
+    ulp = {"f16": 1, "bf16": 1, "f32": 16, "f64": 16}
+
+    @classmethod
+    def free(cls, types: Types, attrs: Attrs) -> tuple[list[int], list[int]]:
+        """Free axes of lhs and of rhs."""
+        (lc, rc), (lb, rb) = attrs["contract"], attrs["batch"]
+        return (
+            [i for i in range(types[0].rank) if i not in lc and i not in lb],
+            [i for i in range(types[1].rank) if i not in rc and i not in rb],
+        )
+
+    @classmethod
+    def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+        lhs, rhs = types
+        if lhs.dtype is not rhs.dtype:
+            raise RuntimeError(
+                f"dot: expected both operands to have the same dtype, but got {lhs.dtype} and {rhs.dtype}"
+            )
+        if lhs.dtype.name not in cls.dtypes:
+            raise RuntimeError(f'"dot" not implemented for {lhs.dtype}')
+        for pair in (attrs["contract"], attrs["batch"]):
+            for i, j in zip(*pair, strict=True):
+                if lhs.shape[i] != rhs.shape[j]:
+                    raise RuntimeError(
+                        f"dot: shapes {list(lhs.shape)} and {list(rhs.shape)} do not agree: "
+                        f"axis {i} of the first has size {lhs.shape[i]}, axis {j} of the second {rhs.shape[j]}"
+                    )
+        lf, rf = cls.free(types, attrs)
+        shape: tuple[Dim, ...] = tuple(lhs.shape[i] for i in attrs["batch"][0])
+        shape += tuple(lhs.shape[i] for i in lf) + tuple(rhs.shape[i] for i in rf)
+        return (TensorType(lhs.dtype, shape),)
+
+    @classmethod
+    def domain(cls, attrs: Attrs, types: Types, result: TensorType) -> tuple[Dim, ...]:
+        return tuple(types[0].shape[i] for i in attrs["contract"][0])
+
+    @classmethod
+    def accesses(
+        cls, attrs: Attrs, types: Types, result: TensorType, index: Index, reduced: Index
+    ) -> Sequence[Access]:
+        lf, rf = cls.free(types, attrs)
+        batches = len(attrs["batch"][0])
+        found = []
+        for side, free, start in ((0, lf, batches), (1, rf, batches + len(lf))):
+            at: dict[int, Dim] = dict(zip(attrs["contract"][side], reduced, strict=True))
+            at.update(zip(attrs["batch"][side], index[:batches], strict=True))
+            at.update(zip(free, index[start : start + len(free)], strict=True))
+            found.append(Access(tuple(at[i] for i in range(types[side].rank))))
+        return found
+
+    def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
+        g = cotangents[0]
+        return [self._side(b, g, 0), self._side(b, g, 1)]
+
+    def _side(self, b: Any, g: Any, side: int) -> Value:
+        """Cotangent of one operand: g contracted with the other over the other's free axes."""
+        contract, batch = self.attrs["contract"], self.attrs["batch"]
+        free = self.free(self.operand_types, self.attrs)
+        other, n = self.operands[1 - side], len(batch[0])
+        other_free_in_g = tuple(range(n + (len(free[0]) if side == 0 else 0), n + len(free[0]) + (len(free[1]) if side == 0 else 0)))
+        if side == 1:
+            other_free_in_g = tuple(range(n, n + len(free[0])))
+        pairs = (other_free_in_g, tuple(free[1 - side]))
+        batches = (tuple(range(n)), batch[1 - side])
+        if side == 0:
+            out = b.dot(g, other, contract=pairs, batch=batches)
+        else:
+            out = b.dot(other, g, contract=pairs[::-1], batch=batches[::-1])
+        # Axes of `out` as axes of this operand.
+        kept = sorted(range(len(contract[1 - side])), key=lambda i: contract[1 - side][i])
+        contracted = [contract[side][i] for i in kept]
+        order = [*batch[side], *free[side], *contracted] if side == 0 else [*batch[side], *contracted, *free[side]]
+        axes = tuple(order.index(i) for i in range(len(order)))
+        return out if axes == tuple(range(len(axes))) else b.permute(out, axes=axes)  # type: ignore[no-any-return]
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        letters = iter("abcdefghijklmnopqrstuvwxyz")
+        names: list[dict[int, str]] = [{}, {}]
+        for pair in (attrs["batch"], attrs["contract"]):
+            for i, j in zip(*pair, strict=True):
+                names[0][i] = names[1][j] = next(letters)
+        for side in (0, 1):
+            for i in range(arrays[side].ndim):
+                names[side].setdefault(i, "")
+                names[side][i] = names[side][i] or next(letters)
+        batch = "".join(names[0][i] for i in attrs["batch"][0])
+        used = {*attrs["contract"][0], *attrs["batch"][0]}, {*attrs["contract"][1], *attrs["batch"][1]}
+        free = "".join(names[k][i] for k in (0, 1) for i in range(arrays[k].ndim) if i not in used[k])
+        spec = ",".join("".join(names[k][i] for i in range(arrays[k].ndim)) for k in (0, 1))
+        wide = arrays[0].dtype if arrays[0].dtype.kind in "iu" else np.float64
+        out = np.einsum(f"{spec}->{batch}{free}", arrays[0].astype(wide), arrays[1].astype(wide))
+        return np.asarray(out).astype(arrays[0].dtype)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        cases: tuple[tuple[tuple[int, ...], tuple[int, ...], Any, Any], ...] = (
+            ((3, 5), (4, 5), ((1,), (1,)), ((), ())),
+            ((3, 5), (5, 4), ((1,), (0,)), ((), ())),
+            ((5, 3), (5, 4), ((0,), (0,)), ((), ())),
+            ((2, 3, 5), (2, 5, 4), ((2,), (1,)), ((0,), (0,))),
+            ((5,), (5,), ((0,), (0,)), ((), ())),
+            ((2, 3, 5), (5, 4), ((2,), (0,)), ((), ())),
+            ((3, 0), (4, 0), ((1,), (1,)), ((), ())),
+            ((0, 5), (4, 5), ((1,), (1,)), ((), ())),
+            ((1, 1), (1, 1), ((1,), (1,)), ((), ())),
+            ((3, 4, 5), (5, 4, 2), ((1, 2), (1, 0)), ((), ())),
+        )
+        for name in cls.dtypes:
+            for a, c, contract, batch in cases:
+                d = DTYPES[name]
+                yield Sample((TensorType(d, a), TensorType(d, c)), {"contract": contract, "batch": batch})

@@ -1,0 +1,80 @@
+"""Ops without operands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.attributes import Dense
+from graphc.ir.families import Attrs, Creation, Index, Read, Sample, Types
+from graphc.ir.scalar import ScalarBuilder
+from graphc.ir.types import DTYPES, TensorType, dtype_of
+
+__all__ = ["Constant", "Iota"]
+
+
+class Constant(Creation):
+    """The array `value`. Rank-0 constants live in kernels as immediates, others in constant buffers."""
+
+    name = "constant"
+    attributes = {"value": ...}
+    traits = frozenset({"cheap"})
+    differentiable = False
+
+    @classmethod
+    def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+        array = attrs["value"].array
+        return (TensorType(dtype_of(array.dtype), tuple(array.shape)),)
+
+    @classmethod
+    def point(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+    ) -> Any:
+        # Only rank 0 (and one-element) constants are computed in place; the fuser makes buffers of others.
+        return s.const(result.dtype, attrs["value"].array.reshape(-1)[0].item())
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        return attrs["value"].array
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for name in cls.dtypes:
+            for shape in ((), (3, 5), (1,), (0, 4)):
+                array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(DTYPES[name].numpy)
+                yield Sample((), {"value": Dense(array)})
+
+
+class Iota(Creation):
+    """0, 1, 2, … along `axis` of `shape`."""
+
+    name = "iota"
+    attributes = {"shape": ..., "axis": 0, "dtype": ...}
+    traits = frozenset({"cheap"})
+    differentiable = False
+
+    @classmethod
+    def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+        if not 0 <= attrs["axis"] < len(attrs["shape"]):
+            raise IndexError(f"iota: axis {attrs['axis']} is outside of shape {list(attrs['shape'])}")
+        return (TensorType(attrs["dtype"], attrs["shape"]),)
+
+    @classmethod
+    def point(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+    ) -> Any:
+        return s.index(index[attrs["axis"]], result.dtype)
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        shape, axis = attrs["shape"], attrs["axis"]
+        line = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        return np.broadcast_to(line, shape).astype(attrs["dtype"].numpy)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for name in cls.dtypes:
+            for shape, axis in (((5,), 0), ((3, 4), 1), ((3, 4), 0), ((0, 2), 0)):
+                yield Sample((), {"shape": shape, "axis": axis, "dtype": DTYPES[name]})
