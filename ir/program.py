@@ -45,6 +45,10 @@ class KernelCall:
     buffers: tuple[int, ...]
     parts: int = 1
     """Number of partitions; from shape and target alone."""
+    check_base: int = 0
+    """Position in `Program.checks` of the kernel's check number 0."""
+    scratch: int = -1
+    """Row of the scratch buffer passed after the kernel's parameters; -1 for none."""
 
 
 @dataclass(frozen=True)

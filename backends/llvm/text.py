@@ -116,6 +116,10 @@ class ModuleText:
         self._functions.append(builder)
         return builder
 
+    def add_function(self, builder: Builder) -> None:
+        """Adds a function that a subclass of `Builder` builds."""
+        self._functions.append(builder)
+
     def __str__(self) -> str:
         parts = [f'target triple = "{self.target.triple}"']
         parts += [f"%{name} = type {body}" for name, body in self._types.items()]

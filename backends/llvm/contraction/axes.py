@@ -1,0 +1,195 @@
+"""Groups of axes seen as one flat index.
+
+The engine walks rows, columns and k as flat integers. A `Group` maps such an integer back to
+the axes it stands for; neighbouring axes that every access steps through as one are merged
+first, so that a plain matrix product has one axis a group and costs no division.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.dims import Dim, Expr, Symbol, bounds, split_linear, substitute
+from graphc.ir.kernel import extent
+
+__all__ = ["Env", "Group", "chunks", "constant", "index_value", "merge_axes", "minimum", "runs", "times"]
+
+Env = dict[Symbol, Val]
+"""Axis symbol to its i64 value."""
+
+
+def constant(value: int) -> Val:
+    """An i64 constant."""
+    return Val("i64", str(value))
+
+
+def times(builder: Builder, x: Val, factor: int) -> Val:
+    """`x · factor` of an i64, without an instruction where it is trivial."""
+    if factor == 1:
+        return x
+    if factor == 0 or x.text == "0":
+        return constant(0)
+    return builder.op("i64", f"mul nsw {x}, {factor}")
+
+
+def plus(builder: Builder, x: Val, y: Val) -> Val:
+    """`x + y` of i64s, without an instruction where it is trivial."""
+    if x.text == "0":
+        return y
+    return x if y.text == "0" else builder.op("i64", f"add nsw {x}, {y.text}")
+
+
+def minimum(builder: Builder, x: Val, y: Val) -> Val:
+    """The smaller of two signed integers."""
+    return builder.select(builder.icmp("slt", x, y), x, y)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Axes, outermost first, whose flat index is row-major. `total` is the number of points."""
+
+    axes: tuple[Symbol, ...]
+
+    @property
+    def total(self) -> int:
+        product = 1
+        for axis in self.axes:
+            product *= extent(axis)
+        return product
+
+    @property
+    def inner(self) -> Symbol | None:
+        """The fastest axis; None of an empty group."""
+        return self.axes[-1] if self.axes else None
+
+    @property
+    def run(self) -> int:
+        """Extent of the fastest axis: points that one run steps through."""
+        return extent(self.axes[-1]) if self.axes else 1
+
+    def split(self, builder: Builder, flat: Val) -> Env:
+        """Values of the axes at the flat index."""
+        env: Env = {}
+        rest = flat
+        for axis in reversed(self.axes[1:]):
+            size = extent(axis)
+            env[axis] = builder.op("i64", f"urem {rest}, {size}")
+            rest = builder.op("i64", f"udiv {rest}, {size}")
+        if self.axes:
+            env[self.axes[0]] = rest
+        return env
+
+
+def merge_axes(axes: Sequence[Symbol], expressions: Iterable[Dim]) -> tuple[Group, dict[Symbol, Dim]]:
+    """Merges axes that every expression steps through as one.
+
+    Returns the merged group and the substitution that rewrites the expressions onto its axes.
+    Axes of extent 1 vanish. Order is kept, so the flat index means the same as before.
+    """
+    substitution: dict[Symbol, Dim] = {a: 0 for a in axes if extent(a) == 1}
+    left = [a for a in axes if extent(a) > 1]
+    current = [substitute(e, substitution) for e in expressions]
+    merged: list[Symbol] = []
+    for axis in left:
+        if merged and all(_steps_as_one(e, merged[-1], axis) for e in current):
+            outer = merged.pop()
+            joint = Symbol(f"{outer.name}_{axis.name}", 0, extent(outer) * extent(axis) - 1)
+            replace: dict[Symbol, Dim] = {outer: 0, axis: joint.expr}
+            current = [substitute(e, replace) for e in current]
+            substitution = {s: substitute(e, replace) for s, e in substitution.items()} | replace
+            axis = joint
+        merged.append(axis)
+    return Group(tuple(merged)), substitution
+
+
+def _steps_as_one(expression: Dim, outer: Symbol, inner: Symbol) -> bool:
+    by_outer, by_inner = split_linear(expression, outer), split_linear(expression, inner)
+    return by_outer is not None and by_inner is not None and by_outer[0] == by_inner[0] * extent(inner)
+
+
+def index_value(builder: Builder, expression: Dim, env: Env) -> Val:
+    """The i64 value of an index expression at the point `env`."""
+    if isinstance(expression, int):
+        return constant(expression)
+    total = constant(0)
+    for monomial, coefficient in expression.terms:
+        term: Val | None = None
+        for atom, power in monomial:
+            if isinstance(atom, Symbol):
+                value = env[atom]
+            else:
+                value = _apply(builder, atom.function, atom.args, env)
+            for _ in range(power):
+                term = value if term is None else builder.mul(term, value)
+        scaled = constant(coefficient) if term is None else times(builder, term, coefficient)
+        total = plus(builder, total, scaled)
+    return total
+
+
+def _apply(builder: Builder, function: str, args: Sequence[Dim], env: Env) -> Val:
+    a, b = (index_value(builder, x, env) for x in args)
+    if function in ("min", "max"):
+        less = builder.icmp("slt", a, b)
+        return builder.select(less, a, b) if function == "min" else builder.select(less, b, a)
+    lo = bounds(args[0])[0]
+    opcode = "div" if function == "//" else "rem"
+    if lo is not None and lo >= 0:
+        return builder.op("i64", f"u{opcode} {a}, {b.text}")
+    # Rounds toward minus infinity, as the dims' // and % do; divisors are positive.
+    remainder = builder.op("i64", f"srem {a}, {b.text}")
+    negative = builder.icmp("slt", remainder, constant(0))
+    if function == "%":
+        return builder.select(negative, builder.add(remainder, b), remainder)
+    quotient = builder.op("i64", f"sdiv {a}, {b.text}")
+    return builder.select(negative, builder.sub(quotient, constant(1)), quotient)
+
+
+def runs(
+    builder: Builder, group: Group, lo: Val, hi: Val, body: Callable[[Val, Val, Env, Val], None]
+) -> None:
+    """Walks flat indices [lo, hi) in pieces in which only the fastest axis moves.
+
+    `body(start, stop, env, origin)`: the piece is the flat indices [start, stop); `env` holds the
+    slower axes, and the fastest axis's value is the flat index minus `origin`.
+    """
+    if len(group.axes) <= 1:
+        body(lo, hi, {}, constant(0))
+        return
+    size = group.run
+    outer = Group(group.axes[:-1])
+    first = builder.op("i64", f"udiv {lo}, {size}")
+    last = builder.op("i64", f"udiv {builder.add(hi, constant(size - 1))}, {size}")
+
+    def row(r: Val, _: tuple[Val, ...]) -> list[Val]:
+        origin = times(builder, r, size)
+        stop = minimum(builder, builder.add(origin, constant(size)), hi)
+        start = builder.select(builder.icmp("sgt", origin, lo), origin, lo)
+        body(start, stop, outer.split(builder, r), origin)
+        return []
+
+    builder.loop(first, last, 1, (), row, "run")
+
+
+def chunks(
+    builder: Builder, start: Val, stop: Val, width: int, body: Callable[[Val, Val | None], None]
+) -> None:
+    """Walks [start, stop) by `width`; `body(first, mask)` with a lane mask at a last partial chunk."""
+    if width == 1:
+        builder.loop(start, stop, 1, (), lambda i, _: body(i, None) or (), "each")
+        return
+    whole = builder.add(start, builder.op("i64", f"and {builder.sub(stop, start)}, {-width}"))
+
+    def full(i: Val, _: tuple[Val, ...]) -> tuple[Val, ...]:
+        body(i, None)
+        return ()
+
+    builder.loop(start, whole, width, (), full, "chunk")
+    with builder.if_(builder.icmp("slt", whole, stop)):
+        body(whole, builder.lane_mask(builder.sub(stop, whole), width))
+
+
+def is_affine(expression: Dim, axes: Iterable[Symbol]) -> bool:
+    """True where the expression is linear in each of the axes."""
+    return not isinstance(expression, Expr) or all(split_linear(expression, a) is not None for a in axes)

@@ -1,0 +1,237 @@
+"""Running an executable natively: frames, storage locks, the choice of driver.
+
+A frame is a context and a buffer table; each call takes an idle one (or makes one) and gives
+it back. Its arena is a memory block leased for the call. Invariants: a frame is used by one
+call at a time; storage locks are taken in address order and given back before the caller
+asks for the interpreter lock again.
+"""
+
+from __future__ import annotations
+
+from graphc.backends.llvm.host.routine import NULL, Routine, Variable, i64
+from graphc.backends.llvm.text import ModuleText, Val
+from graphc.runtime.layout import BINDING, BLOCKS, EXECUTABLE, FRAME, POOL, TEMPORARY
+
+__all__ = ["add_calls"]
+
+
+def add_calls(module: ModuleText) -> None:
+    """All functions of this page."""
+    _add_frame_take(module)
+    _add_frame_give(module)
+    _add_frames_free(module)
+    _add_storage_locks(module)
+    _add_execute(module)
+    _add_set_rows(module)
+    _add_call_pointers(module)
+
+
+def _lists_lock(r: Routine) -> Val:
+    return r.field(r.imported("blocks"), BLOCKS, "lock")
+
+
+def _add_frame_take(module: ModuleText) -> None:
+    """`ptr frame_take(ptr executable)`: a frame with its arena; null where memory is short."""
+    r = Routine.start(module, "frame_take", "ptr", [("ptr", "executable")], linkage="internal")
+    (executable,) = r.params
+    lock, frames = _lists_lock(r), r.field(executable, EXECUTABLE, "frames")
+    r.lock(lock)
+    idle = r.load("ptr", frames, 8)
+    with r.if_(r.not_null(idle)):
+        r.store(r.read_ptr(idle, FRAME, "next"), frames, 8)
+    r.unlock(lock)
+    chosen = r.variable(idle)
+    with r.if_(r.is_null(idle)):
+        made = r.call("ptr", "frame_make", [executable])
+        with r.exit_if(r.is_null(made)):
+            r.ret(NULL)
+        chosen.set(made)
+    frame = chosen.get()
+    nbytes = r.read(executable, EXECUTABLE, "arena_bytes")
+    with r.if_(r.nonzero(nbytes)):
+        arena = r.call("ptr", "block_alloc", [nbytes])
+        with r.exit_if(r.is_null(arena)):
+            r.call_void("block_free", [frame])
+            r.ret(NULL)
+        with r.if_(r.icmp("ne", arena, r.read_ptr(frame, FRAME, "arena"))):
+            r.write(arena, frame, FRAME, "arena")
+            r.call_void("place_temporaries", [executable, frame])
+    r.write(i64(0), frame, FRAME, "error")
+    r.ret(frame)
+    _add_frame_make(module)
+    _add_place_temporaries(module)
+
+
+def _add_frame_make(module: ModuleText) -> None:
+    r = Routine.start(module, "frame_make", "ptr", [("ptr", "executable")], linkage="internal",
+                      attributes="nounwind noinline")  # fmt: skip
+    (executable,) = r.params
+    nbytes = r.read(executable, EXECUTABLE, "frame_bytes")
+    frame = r.call("ptr", "block_alloc", [nbytes])
+    with r.exit_if(r.is_null(frame)):
+        r.ret(NULL)
+    r.memset(frame, 0, nbytes)
+    table = r.gep(frame, FRAME.size, "i64")
+    count = r.read(executable, EXECUTABLE, "row_count")
+    r.memcpy(table, r.read_ptr(executable, EXECUTABLE, "template"), r.mul(count, i64(8)))
+    r.write(table, frame, FRAME, "table")
+    r.write(r.read_ptr(executable, EXECUTABLE, "dims"), frame, FRAME, "dims")
+    r.ret(frame)
+
+
+def _add_place_temporaries(module: ModuleText) -> None:
+    r = Routine.start(module, "place_temporaries", "void", [("ptr", "executable"), ("ptr", "frame")],
+                      linkage="internal", attributes="nounwind noinline")  # fmt: skip
+    executable, frame = r.params
+    arena = r.read_ptr(frame, FRAME, "arena")
+    table = r.read_ptr(frame, FRAME, "table")
+    first = r.read_ptr(executable, EXECUTABLE, "temporaries")
+    with r.each(r.read(executable, EXECUTABLE, "temporary_count")) as n:
+        record = r.record_at(first, n, TEMPORARY)
+        row = r.gep(table, r.read(record, TEMPORARY, "row"), "ptr")
+        r.store(r.at_byte(arena, r.read(record, TEMPORARY, "offset")), row, 8)
+    r.ret()
+
+
+def _add_frame_give(module: ModuleText) -> None:
+    """`void frame_give(ptr executable, ptr frame)`: back to the idle list, its arena to the pool."""
+    r = Routine.start(
+        module, "frame_give", "void", [("ptr", "executable"), ("ptr", "frame")], linkage="internal"
+    )
+    executable, frame = r.params
+    with r.if_(r.nonzero(r.read(executable, EXECUTABLE, "arena_bytes"))):
+        # The frame remembers the address: the same block again needs no new table.
+        r.call_void("block_free", [r.read_ptr(frame, FRAME, "arena")])
+    lock, frames = _lists_lock(r), r.field(executable, EXECUTABLE, "frames")
+    r.lock(lock)
+    r.write(r.load("ptr", frames, 8), frame, FRAME, "next")
+    r.store(frame, frames, 8)
+    r.unlock(lock)
+    r.ret()
+
+
+def _add_frames_free(module: ModuleText) -> None:
+    """`void frames_free(ptr executable)`: frees idle frames, when nothing can call the executable any more."""
+    r = Routine.start(module, "frames_free", "void", [("ptr", "executable")])
+    frames = r.field(r.params[0], EXECUTABLE, "frames")
+    with r.while_(lambda: r.not_null(r.load("ptr", frames, 8))):
+        frame = r.load("ptr", frames, 8)
+        r.store(r.read_ptr(frame, FRAME, "next"), frames, 8)
+        r.call_void("block_free", [frame])
+    r.ret()
+
+
+def _add_storage_locks(module: ModuleText) -> None:
+    """Readers-writer spin locks: a word counts readers, -1 is a writer."""
+    r = Routine.start(
+        module, "storage_locks_take", "void", [("ptr", "binding")],
+        linkage="internal", attributes="nounwind noinline",
+    )  # fmt: skip
+    (binding,) = r.params
+    locks = r.read_ptr(binding, BINDING, "locks")
+    exclusive = r.nonzero(r.read(binding, BINDING, "exclusive"))
+    with r.each(r.read(binding, BINDING, "lock_count")) as n:
+        address = r.load_ptr(locks, n)
+        got, spins = r.label("held"), r.variable(i64(0))
+        with r.forever():
+            seen = r.atomic_load(address, "monotonic")
+            free = r.select(exclusive, r.zero(seen), r.icmp("sge", seen, i64(0)))
+            following = r.select(exclusive, i64(-1), r.add(seen, i64(1)))
+            with r.if_(free):
+                r.leave_if(r.swap_if(address, seen, following), got)
+            r.pause()
+            spins.add(1)
+            with r.if_(r.zero(r.and_(spins.get(), i64(127)))):
+                r.import_call("i32", "sched_yield", [])
+        r.block(got)
+    r.ret()
+
+    r = Routine.start(
+        module, "storage_locks_give", "void", [("ptr", "binding")],
+        linkage="internal", attributes="nounwind noinline",
+    )  # fmt: skip
+    (binding,) = r.params
+    locks = r.read_ptr(binding, BINDING, "locks")
+    change = r.select(r.nonzero(r.read(binding, BINDING, "exclusive")), i64(1), i64(-1))
+    with r.each(r.read(binding, BINDING, "lock_count")) as n:
+        r.atomic("add", r.load_ptr(locks, n), change, "release")
+    r.ret()
+
+
+def _add_execute(module: ModuleText) -> None:
+    """`i64 execute(executable, frame, binding)`: runs a filled frame under its storage locks."""
+    r = Routine.start(
+        module, "execute", "i64", [("ptr", "executable"), ("ptr", "frame"), ("ptr", "binding")],
+        linkage="internal",
+    )  # fmt: skip
+    executable, frame, binding = r.params
+    program = r.read_ptr(executable, EXECUTABLE, "program")
+    locked = r.nonzero(r.read(binding, BINDING, "lock_count"))
+    with r.if_(locked):
+        r.call_void("storage_locks_take", [binding])
+    result = r.variable(i64(0))
+    serial, shared, done = r.label("serial"), r.label("try.pool"), r.label("ran")
+    r.branch_if(r.nonzero(r.read(executable, EXECUTABLE, "parallel")), shared, serial)
+    r.block(shared)
+    _run_on_pool(r, frame, program, result, serial, done)
+    r.block(serial)
+    result.set(r.call("i64", "run_serial", [frame, program]))
+    r.branch(done)
+    r.block(done)
+    with r.if_(locked):
+        r.call_void("storage_locks_give", [binding])
+    r.ret(result.get())
+
+
+def _run_on_pool(r: Routine, frame: Val, program: Val, result: Variable, serial: str, done: str) -> None:
+    """Runs on the pool where it is free and has workers; goes to `serial` otherwise."""
+    pool = r.imported("pool")
+    wanted = r.nonzero(r.read(pool, POOL, "wanted"))
+    owner = r.field(pool, POOL, "owner")
+    mine, ready = r.label("mine"), r.label("ready")
+    ask = r.label("ask")
+    r.branch_if(wanted, ask, serial)
+    r.block(ask)
+    r.branch_if(r.swap_if(owner, i64(0), i64(1)), mine, serial)
+    r.block(mine)
+    with r.if_(r.zero(r.read(pool, POOL, "started"))):
+        r.call_void("pool_start", [pool])
+    r.branch(ready)
+    r.block(ready)
+    result.set(r.call("i64", "run_spmd", [frame, program, pool]))
+    r.unlock(owner)
+    r.branch(done)
+
+
+def _add_set_rows(module: ModuleText) -> None:
+    """`void set_rows(ptr table, ptr rows, i64 count, ptr values)`: table[rows[i]] = values[i]."""
+    r = Routine.start(
+        module, "set_rows", "void", [("ptr", "table"), ("ptr", "rows"), ("i64", "count"), ("ptr", "values")],
+        linkage="internal",
+    )  # fmt: skip
+    table, rows, count, values = r.params
+    with r.each(count) as n:
+        row = r.load("i64", r.gep(rows, n, "i64"), 8)
+        r.store(r.load_ptr(values, n), r.gep(table, row, "ptr"), 8)
+    r.ret()
+
+
+def _add_call_pointers(module: ModuleText) -> None:
+    """`i64 call_pointers(executable, inputs, outputs, binding)`: one run on raw addresses; -1 = no memory."""
+    r = Routine.start(
+        module, "call_pointers", "i64",
+        [("ptr", "executable"), ("ptr", "inputs"), ("ptr", "outputs"), ("ptr", "binding")],
+    )  # fmt: skip
+    executable, inputs, outputs, binding = r.params
+    frame = r.call("ptr", "frame_take", [executable])
+    with r.exit_if(r.is_null(frame)):
+        r.ret(i64(-1))
+    table = r.read_ptr(frame, FRAME, "table")
+    states = r.read_ptr(binding, BINDING, "states")
+    for kind, values in (("input", inputs), ("output", outputs), ("state", states)):
+        rows = r.read_ptr(executable, EXECUTABLE, f"{kind}_rows")
+        count = r.read(executable, EXECUTABLE, f"{kind}_count")
+        r.call_void("set_rows", [table, rows, count, values])
+    error = r.call("i64", "execute", [executable, frame, binding])
+    r.call_void("frame_give", [executable, frame])
+    r.ret(error)

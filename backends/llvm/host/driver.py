@@ -1,0 +1,151 @@
+"""Drivers: native functions that run a program's phases over a context.
+
+`run_serial(ctx, program)` runs everything on the calling thread and calls nothing but
+kernels, so it serves the process and exported libraries alike. `run_spmd(ctx, program, pool)`
+shares each phase's items with the pool's workers.
+
+Invariants: after a phase that set the error word no later phase runs. The calling thread
+claims items from the front and workers from the back of a phase; it waits for items that
+somebody claimed and never for a worker. A worker touches a context only while it holds a
+claimed item, so a late worker can meet nothing but the pool's own words.
+"""
+
+from __future__ import annotations
+
+from graphc.backends.llvm.host.routine import Routine, i64
+from graphc.backends.llvm.text import ModuleText, Val
+from graphc.runtime.layout import CALL, CONTEXT, ITEM, PHASE, POOL, PROGRAM
+
+__all__ = ["add_item_runner", "add_serial_driver", "add_spmd_driver", "claim_back", "has_work"]
+
+MAX_ITEMS = 0xFFFF
+"""Items published at once; a longer phase is published in pieces."""
+
+
+def add_item_runner(module: ModuleText) -> None:
+    """`void run_item(ptr ctx, ptr program, ptr item)`: gathers the buffers of a call and runs one part."""
+    r = Routine.start(
+        module, "run_item", "void", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "item")],
+        linkage="internal", attributes="nounwind noinline",
+    )  # fmt: skip
+    ctx, program, item = r.params
+    call = r.record_at(r.read_ptr(program, PROGRAM, "calls"), r.read(item, ITEM, "call"), CALL)
+    count = r.read(call, CALL, "row_count")
+    rows = r.gep(r.read_ptr(program, PROGRAM, "rows"), r.read(call, CALL, "row_begin"), "i64")
+    table = r.read_ptr(ctx, CONTEXT, "table")
+    buffers = r.op("ptr", f"alloca ptr, {count}, align 16")
+    with r.each(count) as n:
+        row = r.load("i64", r.gep(rows, n, "i64"), 8)
+        r.store(r.load_ptr(table, row), r.gep(buffers, n, "ptr"), 8)
+    parts = r.read(call, CALL, "parts")
+    kernel = r.read_ptr(call, CALL, "kernel")
+    r.call_address("void", kernel, [buffers, r.read(item, ITEM, "part"), parts, ctx])
+    r.ret()
+
+
+def _items(r: Routine, program: Val, phase: Val) -> tuple[Val, Val]:
+    """First item and item count of the phase with index `phase`."""
+    record = r.record_at(r.read_ptr(program, PROGRAM, "phases"), phase, PHASE)
+    first = r.record_at(r.read_ptr(program, PROGRAM, "items"), r.read(record, PHASE, "item_begin"), ITEM)
+    return first, r.read(record, PHASE, "item_count")
+
+
+def _run_all(r: Routine, ctx: Val, program: Val, first: Val, count: Val) -> None:
+    with r.each(count) as n:
+        r.call_void("run_item", [ctx, program, r.record_at(first, n, ITEM)])
+
+
+def _return_error(r: Routine, ctx: Val) -> None:
+    """Leaves with the error word where it is set."""
+    error = r.atomic_load(r.field(ctx, CONTEXT, "error"))
+    with r.exit_if(r.nonzero(error)):
+        r.ret(error)
+
+
+def add_serial_driver(module: ModuleText, *, linkage: str = "") -> None:
+    """`i64 run_serial(ptr ctx, ptr program)`: the error word after the last phase that ran."""
+    r = Routine.start(module, "run_serial", "i64", [("ptr", "ctx"), ("ptr", "program")], linkage=linkage)
+    ctx, program = r.params
+    with r.each(r.read(program, PROGRAM, "phase_count")) as phase:
+        first, count = _items(r, program, phase)
+        _run_all(r, ctx, program, first, count)
+        _return_error(r, ctx)
+    r.ret(i64(0))
+
+
+def has_work(r: Routine, claim: Val) -> Val:
+    """Whether a claim word has unclaimed items."""
+    front = r.and_(r.op("i64", f"lshr {claim}, 16"), i64(0xFFFF))
+    return r.icmp("ult", front, r.and_(claim, i64(0xFFFF)))
+
+
+def claim_back(r: Routine, pool: Val, claim: Val) -> tuple[Val, Val]:
+    """Tries to claim the last item of `claim`; gives whether it did, and the item's number."""
+    less = r.sub(claim, i64(1))
+    taken = r.swap_if(r.field(pool, POOL, "claim"), claim, less)
+    return taken, r.and_(less, i64(0xFFFF))
+
+
+def add_spmd_driver(module: ModuleText) -> None:
+    """`i64 run_spmd(ptr ctx, ptr program, ptr pool)`; the caller owns the pool while it runs."""
+    _add_publisher(module)
+    r = Routine.start(
+        module, "run_spmd", "i64", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "pool")]
+    )
+    ctx, program, pool = r.params
+    with r.each(r.read(program, PROGRAM, "phase_count")) as phase:
+        first, count = _items(r, program, phase)
+        alone, shared, done = r.label("alone"), r.label("shared"), r.label("phase.done")
+        r.branch_if(r.icmp("slt", count, i64(2)), alone, shared)
+        r.block(alone)
+        _run_all(r, ctx, program, first, count)
+        r.branch(done)
+        r.block(shared)
+        start = r.variable(i64(0))
+        with r.while_(lambda: r.icmp("slt", start.get(), count)):
+            left = r.sub(count, start.get())
+            piece = r.intrinsic("smin", "i64", [left, i64(MAX_ITEMS)])
+            r.call_void("run_shared", [ctx, program, pool, r.record_at(first, start.get(), ITEM), piece])
+            start.set(r.add(start.get(), piece))
+        r.branch(done)
+        r.block(done)
+        _return_error(r, ctx)
+    r.ret(i64(0))
+
+
+def _add_publisher(module: ModuleText) -> None:
+    """`void run_shared(ctx, program, pool, first item, count)`: publishes items, helps, waits for them."""
+    r = Routine.start(
+        module, "run_shared", "void",
+        [("ptr", "ctx"), ("ptr", "program"), ("ptr", "pool"), ("ptr", "first"), ("i64", "count")],
+        linkage="internal", attributes="nounwind noinline",
+    )  # fmt: skip
+    ctx, program, pool, first, count = r.params
+    claim_at, done_at = r.field(pool, POOL, "claim"), r.field(pool, POOL, "done")
+    r.atomic_store(i64(0), done_at, "monotonic")
+    # A worker may be reading these three for an old claim; its exchange then fails.
+    for name, value in (("context", ctx), ("program", program), ("first_item", first)):
+        r.atomic_store(value, r.field(pool, POOL, name), "monotonic")
+    old = r.atomic_load(claim_at, "monotonic")
+    generation = r.add(r.and_(old, i64(-1 << 32)), i64(1 << 32))
+    r.atomic("xchg", claim_at, r.or_(generation, count))
+    with r.if_(r.nonzero(r.atomic_load(r.field(pool, POOL, "sleepers"), "seq_cst"))):
+        r.call_void("wake_workers", [pool])
+
+    finish = r.label("finish")
+    with r.forever():
+        claim = r.atomic_load(claim_at)
+        r.leave_if(r.zero(has_work(r, claim)), finish)
+        taken = r.swap_if(claim_at, claim, r.add(claim, i64(1 << 16)))
+        with r.if_(taken):
+            index = r.and_(r.op("i64", f"lshr {claim}, 16"), i64(0xFFFF))
+            r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM)])
+            r.atomic("add", done_at, i64(1), "release")
+    r.block(finish)
+    spins = r.variable(i64(0))
+    with r.while_(lambda: r.icmp("ne", r.atomic_load(done_at), count)):
+        r.pause()
+        spins.add(1)
+        with r.if_(r.zero(r.and_(spins.get(), i64(0x3FF)))):
+            r.import_call("i32", "sched_yield", [])
+    r.ret()

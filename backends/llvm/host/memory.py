@@ -1,0 +1,181 @@
+"""Aligned memory blocks: `block_alloc`, `block_free` and the capsule that owns a block.
+
+A block's data is aligned to 64 bytes and lies behind a 64-byte header. Freed blocks are kept
+in lists by size class (four to each doubling) up to a limit of bytes. Blocks of a megabyte
+and more start at varying cache sets, so that several streams do not share one set.
+Invariant: only who holds `lock` touches the lists, and nobody calls Python while holding it.
+"""
+
+from __future__ import annotations
+
+from graphc.backends.llvm.host.routine import NULL, Routine, i64
+from graphc.backends.llvm.text import ModuleText, Val
+from graphc.runtime.layout import BLOCK, BLOCKS
+
+__all__ = ["add_block_owner", "add_blocks"]
+
+_HUGE = 4 << 20
+"""Bytes from which a block asks for huge pages."""
+_COLOURED = 1 << 20
+_PAGE = 4096
+_COLOUR_STEP = 5 * 64
+_MADV_HUGEPAGE = 14
+
+
+def add_blocks(module: ModuleText) -> None:
+    """`ptr block_alloc(i64 nbytes)` (null where memory is short) and `void block_free(ptr data)`."""
+    _add_size_class(module)
+    _add_class_bytes(module)
+    _add_fresh(module)
+    _add_alloc(module)
+    _add_free(module)
+    _add_trim(module)
+
+
+def _add_size_class(module: ModuleText) -> None:
+    """`i64 size_class(i64 nbytes)`: with n = number of 64-byte units, 1…4 have classes 0…3, then four a doubling."""
+    r = Routine.start(module, "size_class", "i64", [("i64", "nbytes")], linkage="internal")
+    (nbytes,) = r.params
+    units = r.op("i64", f"lshr {r.add(nbytes, i64(63))}, 6")
+    units = r.intrinsic("umax", "i64", [units, i64(1)])
+    with r.exit_if(r.icmp("ule", units, i64(4))):
+        r.ret(r.sub(units, i64(1)))
+    last = r.sub(units, i64(1))
+    module.declare("llvm.ctlz.i64", "i64", ["i64", "i1 immarg"])
+    zeros = r.call("i64", "llvm.ctlz.i64", [last, Val("i1", "true")])
+    exponent = r.sub(i64(63), zeros)
+    quarter = r.and_(r.op("i64", f"lshr {last}, {r.sub(exponent, i64(2)).text}"), i64(3))
+    r.ret(r.add(r.add(r.mul(exponent, i64(4)), i64(-4)), quarter))
+
+
+def _add_class_bytes(module: ModuleText) -> None:
+    """`i64 class_bytes(i64 class)`: the largest size of a class, inverse of `size_class`."""
+    r = Routine.start(module, "class_bytes", "i64", [("i64", "class")], linkage="internal")
+    (number,) = r.params
+    with r.exit_if(r.icmp("ult", number, i64(4))):
+        r.ret(r.mul(r.add(number, i64(1)), i64(64)))
+    exponent = r.add(r.op("i64", f"lshr {number}, 2"), i64(1))
+    quarter = r.add(r.and_(number, i64(3)), i64(5))
+    r.ret(r.op("i64", f"shl {quarter}, {r.add(exponent, i64(4)).text}"))
+
+
+def _add_fresh(module: ModuleText) -> None:
+    """`ptr block_fresh(i64 class)`: a block from the system."""
+    r = Routine.start(module, "block_fresh", "ptr", [("i64", "class")], linkage="internal",
+                      attributes="nounwind noinline")  # fmt: skip
+    (number,) = r.params
+    blocks = r.imported("blocks")
+    nbytes = r.call("i64", "class_bytes", [number])
+    coloured = r.icmp("uge", nbytes, i64(_COLOURED))
+    turn = r.atomic("add", r.field(blocks, BLOCKS, "colour"), i64(1), "monotonic")
+    colour = r.mul(r.and_(turn, i64(_PAGE // _COLOUR_STEP - 1)), i64(_COLOUR_STEP))
+    colour = r.select(coloured, colour, i64(0))
+    huge = r.icmp("uge", nbytes, i64(_HUGE))
+    align = r.select(huge, i64(2 << 20), i64(64))
+    total = r.add(nbytes, i64(64 + _PAGE))
+    total = r.select(coloured, total, r.add(nbytes, i64(64)))
+    slot = r.alloca("ptr", 1, 8)
+    error = r.import_call("i32", "posix_memalign", [slot, align, total])
+    with r.exit_if(r.nonzero(error)):
+        r.ret(NULL)
+    start = r.load("ptr", slot, 8)
+    with r.if_(huge):
+        r.import_call("i32", "madvise", [start, total, Val("i32", str(_MADV_HUGEPAGE))])
+    header = r.at_byte(start, colour)
+    r.write(number, header, BLOCK, "size_class")
+    r.write(start, header, BLOCK, "allocation")
+    r.ret(r.at_byte(header, BLOCK.nbytes))
+
+
+def _add_alloc(module: ModuleText) -> None:
+    r = Routine.start(module, "block_alloc", "ptr", [("i64", "nbytes")])
+    (nbytes,) = r.params
+    with r.exit_if(r.icmp("ugt", nbytes, i64(1 << 46))):
+        r.ret(NULL)
+    blocks = r.imported("blocks")
+    number = r.call("i64", "size_class", [nbytes])
+    lock = r.field(blocks, BLOCKS, "lock")
+    head_at = r.gep(r.field(blocks, BLOCKS, "head0"), number, "i64")
+    r.lock(lock)
+    live = r.field(blocks, BLOCKS, "live_blocks")
+    r.store(r.add(r.load("i64", live, 8), i64(1)), live, 8)
+    head = r.load("ptr", head_at, 8)
+    with r.exit_if(r.not_null(head)):
+        r.store(r.read_ptr(head, BLOCK, "next"), head_at, 8)
+        cached = r.field(blocks, BLOCKS, "cached_bytes")
+        r.store(r.sub(r.load("i64", cached, 8), r.call("i64", "class_bytes", [number])), cached, 8)
+        r.unlock(lock)
+        r.ret(r.at_byte(head, BLOCK.nbytes))
+    r.unlock(lock)
+    r.ret(r.call("ptr", "block_fresh", [number]))
+
+
+def _add_free(module: ModuleText) -> None:
+    r = Routine.start(module, "block_free", "void", [("ptr", "data")])
+    (data,) = r.params
+    with r.exit_if(r.is_null(data)):
+        r.ret()
+    blocks = r.imported("blocks")
+    header = r.at_byte(data, -BLOCK.nbytes)
+    number = r.read(header, BLOCK, "size_class")
+    nbytes = r.call("i64", "class_bytes", [number])
+    lock = r.field(blocks, BLOCKS, "lock")
+    r.lock(lock)
+    live = r.field(blocks, BLOCKS, "live_blocks")
+    r.store(r.sub(r.load("i64", live, 8), i64(1)), live, 8)
+    cached = r.field(blocks, BLOCKS, "cached_bytes")
+    sum_ = r.add(r.load("i64", cached, 8), nbytes)
+    with r.exit_if(r.icmp("ule", sum_, r.read(blocks, BLOCKS, "limit"))):
+        head_at = r.gep(r.field(blocks, BLOCKS, "head0"), number, "i64")
+        r.write(r.load("ptr", head_at, 8), header, BLOCK, "next")
+        r.store(header, head_at, 8)
+        r.store(sum_, cached, 8)
+        r.unlock(lock)
+        r.ret()
+    r.unlock(lock)
+    r.import_call("void", "free", [r.read_ptr(header, BLOCK, "allocation")])
+    r.ret()
+
+
+def _add_trim(module: ModuleText) -> None:
+    """`void blocks_trim()`: gives all idle blocks back to the system."""
+    r = Routine.start(module, "blocks_trim", "void", [])
+    blocks = r.imported("blocks")
+    lock = r.field(blocks, BLOCKS, "lock")
+    r.lock(lock)
+    first = BLOCKS.offset["head0"]
+    with r.each(i64(BLOCKS.size - first)) as number:
+        head_at = r.gep(r.field(blocks, BLOCKS, "head0"), number, "i64")
+        with r.while_(lambda: r.not_null(r.load("ptr", head_at, 8))):
+            head = r.load("ptr", head_at, 8)
+            r.store(r.read_ptr(head, BLOCK, "next"), head_at, 8)
+            r.import_call("void", "free", [r.read_ptr(head, BLOCK, "allocation")])
+    r.write(i64(0), blocks, BLOCKS, "cached_bytes")
+    r.unlock(lock)
+    r.ret()
+
+
+def add_block_owner(module: ModuleText) -> None:
+    """Python objects that own a block.
+
+    `ptr block_owner(ptr data)` is a new capsule of the block (null with an exception where there
+    is none), `ptr new_block(ptr self, ptr size)` a one-argument builtin that makes a block.
+    """
+    r = Routine.start(module, "free_capsule", "void", [("ptr", "capsule")])
+    r.call_void("block_free", [r.import_call("ptr", "PyCapsule_GetPointer", [r.params[0], NULL])])
+    r.ret()
+
+    r = Routine.start(module, "block_owner", "ptr", [("ptr", "data")], linkage="internal")
+    r.ret(r.import_call("ptr", "PyCapsule_New", [r.params[0], NULL, Val("ptr", "@free_capsule")]))
+
+    r = Routine.start(module, "new_block", "ptr", [("ptr", "self"), ("ptr", "size")])
+    nbytes = r.import_call("i64", "PyLong_AsLongLong", [r.params[1]])
+    with r.if_(r.icmp("slt", nbytes, i64(0))), r.exit_if(r.not_null(r.import_call("ptr", "PyErr_Occurred", []))):
+        r.ret(NULL)
+    data = r.call("ptr", "block_alloc", [nbytes])
+    with r.exit_if(r.is_null(data)):
+        r.ret(r.import_call("ptr", "PyErr_NoMemory", []))
+    owner = r.call("ptr", "block_owner", [data])
+    with r.if_(r.is_null(owner)):
+        r.call_void("block_free", [data])
+    r.ret(owner)

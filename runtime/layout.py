@@ -1,0 +1,234 @@
+"""Layouts of the records that Python and native code share, and a program's tables.
+
+Every field is one 8-byte word. This is the only place where a field has a position: the
+writer of native text and the Python side both ask here. A program is data: kernels are
+reached through `CallTable`, so that one native driver runs every program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.ir.program import Program
+
+__all__ = [
+    "ARGUMENT",
+    "BINDING",
+    "BLOCK",
+    "BLOCKS",
+    "CALL",
+    "CONTEXT",
+    "EXECUTABLE",
+    "FRAME",
+    "ITEM",
+    "OUTPUT",
+    "PHASE",
+    "POOL",
+    "PROGRAM",
+    "SLOT",
+    "STATE",
+    "TEMPORARY",
+    "VARIANT",
+    "ProgramTables",
+    "Record",
+    "Words",
+    "program_tables",
+    "words",
+]
+
+
+class Record:
+    """Names of the words of a native record, in order. `_` fields are padding."""
+
+    def __init__(self, *fields: str) -> None:
+        self.offset = {name: i for i, name in enumerate(fields) if not name.startswith("_")}
+        self.size = len(fields)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one record."""
+        return self.size * 8
+
+    def pack(self, **values: int) -> list[int]:
+        """The words of one record; fields not given are 0."""
+        result = [0] * self.size
+        for name, value in values.items():
+            result[self.offset[name]] = value
+        return result
+
+
+def _line(*fields: str) -> tuple[str, ...]:
+    """Fields that share one 64-byte cache line with no others."""
+    return (*fields, *("_pad" for _ in range(-len(fields) % 8)))
+
+
+# -- a program ---------------------------------------------------------------------------
+
+CONTEXT = Record("error", "table", "dims", "arena", "counters", "reserved")
+"""What phases and kernels run on; the same in process and in an exported library."""
+
+PROGRAM = Record("phases", "phase_count", "items", "calls", "rows")
+"""Addresses of a program's tables."""
+
+PHASE = Record("item_begin", "item_count")
+ITEM = Record("call", "part")
+CALL = Record("kernel", "parts", "row_begin", "row_count")
+
+# -- executables, frames, bindings ---------------------------------------------------------
+
+EXECUTABLE = Record(
+    "program",
+    "parallel",  # 1 where some phase has more than one item
+    "release",  # 1 where a call gives up the interpreter lock
+    "arena_bytes",
+    "frame_bytes",
+    "row_count",
+    "template",  # row_count words: addresses of constants, 0 elsewhere
+    "temporaries",
+    "temporary_count",
+    "input_rows",
+    "input_count",
+    "output_rows",
+    "output_count",
+    "state_rows",
+    "state_count",
+    "dims",
+    "frames",  # head of the list of idle frames
+)
+TEMPORARY = Record("row", "offset")
+FRAME = Record(*CONTEXT.offset, "next", "_pad")
+"""A context, the link of the idle list, then the buffer table."""
+
+BINDING = Record("states", "lock_count", "locks", "exclusive", "owners")
+"""State addresses of one use of an executable, and the storage locks it takes, in address order."""
+
+# -- the call entry ----------------------------------------------------------------------
+
+STATE = Record(*_line("epoch"), *_line("grad_count", "grad_table", "grad_default"))
+"""Words of the process that the entry compares: mutation epoch and threads out of the default grad mode."""
+
+VARIANT = Record(
+    "next",
+    "epoch",
+    "grad_mode",
+    "argument_count",
+    "keyword_count",
+    "keywords",
+    "arguments",
+    "executable",
+    "binding",
+    "result_count",
+    "results",
+    "tree",
+    "unflatten",
+    "fail",
+    "object",
+    "calls",
+)
+ARGUMENT = Record(
+    "kind", "expected", "alternative", "record_offset", "owner_offset", "signature", "signature_words", "row"
+)
+OUTPUT = Record(
+    "kind",
+    "object",
+    "row",
+    "nbytes",
+    "record",
+    "record_bytes",
+    "type",
+    "record_offset",
+    "owner_offset",
+    "slots",
+    "slot_count",
+)
+SLOT = Record("offset", "object")
+
+# -- memory blocks and threads -----------------------------------------------------------
+
+BLOCK_CLASSES = 176
+"""Size classes of blocks: four to each doubling."""
+
+BLOCK = Record(*_line("next", "size_class", "allocation"))
+"""The 64 bytes before a block's data."""
+
+BLOCKS = Record(
+    *_line("lock", "cached_bytes", "limit", "live_blocks", "colour"), *(f"head{i}" for i in range(BLOCK_CLASSES))
+)
+
+POOL = Record(
+    *_line("claim"),
+    *_line("done"),
+    *_line("context", "program", "first_item"),
+    *_line("sleepers", "wake"),
+    *_line("owner", "wanted", "spin_ns", "quit", "started", "threads"),
+)
+"""The thread pool. `claim` = generation << 32 | next front item << 16 | end of the back items."""
+
+
+class Words:
+    """Native words that Python made: an address, and the objects the words point at."""
+
+    __slots__ = ("_array", "_keep", "address")
+
+    def __init__(self, values: Sequence[int], keep: Any = None) -> None:
+        self._array = (ctypes.c_int64 * max(1, len(values)))(*values)
+        self._keep = keep
+        self.address = ctypes.addressof(self._array)
+
+    def __getitem__(self, index: int) -> int:
+        return self._array[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._array[index] = value
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+
+def words(records: Iterable[Sequence[int]], keep: Any = None) -> Words:
+    """Records laid one after the other."""
+    return Words([word for record in records for word in record], keep)
+
+
+@dataclass(frozen=True)
+class ProgramTables:
+    """A program as data. Table entries are indices; kernels are named by symbol."""
+
+    phases: tuple[tuple[int, ...], ...]
+    """`PHASE` records."""
+    items: tuple[tuple[int, ...], ...]
+    """`ITEM` records: the work of all phases, in order."""
+    calls: tuple[tuple[str, int, int, int], ...]
+    """`CALL` records with the kernel's symbol in place of its address."""
+    rows: tuple[int, ...]
+    """Buffer rows of all calls, in order."""
+
+    @property
+    def parallel(self) -> bool:
+        """True where some phase has work for more than one thread."""
+        return any(count > 1 for _, count in self.phases)
+
+
+def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTables:
+    """The tables of `program`; `kernel_symbols` names the kernel of each call in program order."""
+    phases: list[tuple[int, ...]] = []
+    items: list[tuple[int, ...]] = []
+    calls: list[tuple[str, int, int, int]] = []
+    rows: list[int] = []
+    for phase in program.phases:
+        begin = len(items)
+        for call in phase.calls:
+            if len(calls) == len(kernel_symbols):
+                raise ValueError(f"{program.name}: fewer kernel symbols than calls")
+            items += ((len(calls), part) for part in range(call.parts))
+            calls.append((kernel_symbols[len(calls)], call.parts, len(rows), len(call.buffers)))
+            rows += call.buffers
+        phases.append((begin, len(items) - begin))
+    if len(calls) != len(kernel_symbols):
+        raise ValueError(f"{program.name}: {len(kernel_symbols)} kernel symbols for {len(calls)} calls")
+    if rows and not 0 <= min(rows) <= max(rows) < len(program.buffers):
+        raise ValueError(f"{program.name}: a call names a row outside the buffer table")
+    return ProgramTables(tuple(phases), tuple(items), tuple(calls), tuple(rows))
