@@ -102,7 +102,7 @@ TEMPORARY = Record("row", "offset")
 FRAME = Record(*CONTEXT.offset, "next", "_pad")
 """A context, the link of the idle list, then the buffer table."""
 
-BINDING = Record("states", "lock_count", "locks", "exclusive", "owners")
+BINDING = Record("states", "lock_count", "locks", "exclusive")
 """State addresses of one use of an executable, and the storage locks it takes, in address order."""
 
 # -- the call entry ----------------------------------------------------------------------
@@ -169,14 +169,17 @@ POOL = Record(
 
 
 class Words:
-    """Native words that Python made: an address, and the objects the words point at."""
+    """Native words that Python made, on a cache line of their own, and the objects they point at."""
 
     __slots__ = ("_array", "_keep", "address")
 
     def __init__(self, values: Sequence[int], keep: Any = None) -> None:
-        self._array = (ctypes.c_int64 * max(1, len(values)))(*values)
-        self._keep = keep
-        self.address = ctypes.addressof(self._array)
+        count = max(1, len(values))
+        memory = (ctypes.c_int64 * (count + 7))()
+        self.address = -(-ctypes.addressof(memory) // 64) * 64
+        self._array = (ctypes.c_int64 * count).from_address(self.address)
+        self._array[: len(values)] = list(values)
+        self._keep = (memory, keep)
 
     def __getitem__(self, index: int) -> int:
         return self._array[index]

@@ -3,7 +3,8 @@
 A frame is a context and a buffer table; each call takes an idle one (or makes one) and gives
 it back. Its arena is a memory block leased for the call. Invariants: a frame is used by one
 call at a time; storage locks are taken in address order and given back before the caller
-asks for the interpreter lock again.
+asks for the interpreter lock again. Frames and blocks are taken and given back with the
+interpreter lock held, so that a fork never meets a list that is being changed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from graphc.backends.llvm.host.routine import NULL, Routine, Variable, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import BINDING, BLOCKS, EXECUTABLE, FRAME, POOL, TEMPORARY
 
-__all__ = ["add_calls"]
+__all__ = ["add_calls", "run_released"]
 
 
 def add_calls(module: ModuleText) -> None:
@@ -217,7 +218,10 @@ def _add_set_rows(module: ModuleText) -> None:
 
 
 def _add_call_pointers(module: ModuleText) -> None:
-    """`i64 call_pointers(executable, inputs, outputs, binding)`: one run on raw addresses; -1 = no memory."""
+    """`i64 call_pointers(executable, inputs, outputs, binding)`: one run on raw addresses; -1 = no memory.
+
+    Called with the interpreter lock held.
+    """
     r = Routine.start(
         module, "call_pointers", "i64",
         [("ptr", "executable"), ("ptr", "inputs"), ("ptr", "outputs"), ("ptr", "binding")],
@@ -232,6 +236,18 @@ def _add_call_pointers(module: ModuleText) -> None:
         rows = r.read_ptr(executable, EXECUTABLE, f"{kind}_rows")
         count = r.read(executable, EXECUTABLE, f"{kind}_count")
         r.call_void("set_rows", [table, rows, count, values])
-    error = r.call("i64", "execute", [executable, frame, binding])
+    release = r.nonzero(r.read(executable, EXECUTABLE, "release"))
+    error = run_released(r, release, executable, frame, binding)
     r.call_void("frame_give", [executable, frame])
     r.ret(error)
+
+
+def run_released(r: Routine, release: Val, executable: Val, frame: Val, binding: Val) -> Val:
+    """`execute`, without the interpreter lock where `release` holds."""
+    thread = r.variable(NULL)
+    with r.if_(release):
+        thread.set(r.import_call("ptr", "PyEval_SaveThread", []))
+    error = r.call("i64", "execute", [executable, frame, binding])
+    with r.if_(release):
+        r.import_call("void", "PyEval_RestoreThread", [thread.get()])
+    return error

@@ -9,25 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from graphc.backends.llvm.text import Builder, ModuleText, Val
+from graphc.runtime.host import IMPORTS
 from graphc.runtime.layout import Record
 
-__all__ = ["IMPORTS", "LIBC_IMPORTS", "NULL", "PYTHON_IMPORTS", "RUNTIME_IMPORTS", "Routine", "Variable", "i64"]
-
-LIBC_IMPORTS = (
-    "posix_memalign", "free", "madvise", "syscall", "sched_yield", "clock_gettime",
-    "pthread_create", "pthread_join", "pthread_sigmask",
-)  # fmt: skip
-PYTHON_IMPORTS = (
-    "Py_IncRef", "Py_DecRef", "PyObject_Vectorcall", "PyObject_CallOneArg", "PyObject_RichCompareBool",
-    "PyErr_NoMemory", "PyErr_Occurred", "PyLong_FromLongLong", "PyLong_AsLongLong", "PyBytes_FromStringAndSize",
-    "PyCapsule_New", "PyCapsule_GetPointer", "PyType_GenericAlloc", "PyTuple_New", "PyList_New",
-    "PyEval_SaveThread", "PyEval_RestoreThread", "PyThreadState_Get", "PyThreadState_GetID",
-    "_Py_NoneStruct", "PyBytes_Type", "PyFloat_Type", "PyLong_Type",
-)  # fmt: skip
-RUNTIME_IMPORTS = ("state", "blocks", "pool", "ndarray_type")
-IMPORTS = LIBC_IMPORTS + PYTHON_IMPORTS + RUNTIME_IMPORTS
-"""Entries of the module's `imports` table, which the loader fills with addresses."""
-
+__all__ = ["NULL", "Routine", "Variable", "i64"]
 
 def i64(value: int) -> Val:
     """An integer constant."""

@@ -1,0 +1,13 @@
+"""Native run-time pieces as LLVM text: drivers, thread pool, memory pool, call entry, export.
+
+Importing this package tells the run time how to load them.
+"""
+
+from __future__ import annotations
+
+from graphc.backends.llvm.host.module import host_module, load_host
+from graphc.runtime.host import install
+
+__all__ = ["host_module", "load_host"]
+
+install(load_host)

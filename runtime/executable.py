@@ -1,0 +1,152 @@
+"""Executables: a planned program together with its linked kernels, ready to run on addresses.
+
+Invariant: an executable is immutable and owns no arena. Each call leases a frame (context and
+buffer table) and an arena of memory; calls from several threads and nested calls are fine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphc.ir.program import Program
+from graphc.runtime.binding import Binding
+from graphc.runtime.code import Code
+from graphc.runtime.host import host
+from graphc.runtime.layout import EXECUTABLE, FRAME, PROGRAM, Words, program_tables, words
+
+__all__ = ["Executable"]
+
+
+def _aligned_copy(array: object) -> np.ndarray:
+    """A contiguous copy whose data is aligned to 64 bytes."""
+    source = np.ascontiguousarray(array)
+    memory = np.empty(source.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + source.nbytes].view(source.dtype).reshape(source.shape)
+    copy[...] = source
+    return copy
+
+
+class Executable:
+    """A program that can be called with the addresses of its inputs, outputs and states.
+
+    `kernel_symbols` names the kernel of each `KernelCall` in program order (phases, then the
+    calls of a phase); `code` gives their addresses. `release` says whether a call gives up
+    the interpreter lock while it runs.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        code: Code,
+        kernel_symbols: Sequence[str],
+        *,
+        release: bool = False,
+        parallel: bool = True,
+    ) -> None:
+        self.program = program
+        tables = program_tables(program, kernel_symbols)
+        calls = words(
+            (code.address(symbol), parts, begin, count) for symbol, parts, begin, count in tables.calls
+        )
+        phases, items, rows = words(tables.phases), words(tables.items), Words(tables.rows)
+        plan = Words(
+            PROGRAM.pack(
+                phases=phases.address,
+                phase_count=len(tables.phases),
+                items=items.address,
+                calls=calls.address,
+                rows=rows.address,
+            ),
+            keep=(phases, items, calls, rows, code),
+        )
+        self._constants = [_aligned_copy(value) for value in program.constants]
+        template = [0] * len(program.buffers)
+        temporaries = []
+        by_kind: dict[str, list[tuple[int, int]]] = {"input": [], "output": [], "state": []}
+        for row, buffer in enumerate(program.buffers):
+            if buffer.kind == "constant":
+                template[row] = self._constants[buffer.index].ctypes.data
+            elif buffer.kind == "temporary":
+                temporaries.append((row, buffer.offset))
+            else:
+                by_kind[buffer.kind].append((buffer.index, row))
+        self.rows = {kind: _dense_rows(program.name, kind, pairs) for kind, pairs in by_kind.items()}
+        """Buffer rows of inputs, outputs and states, by index."""
+        kinds = {kind: Words(rows) for kind, rows in self.rows.items()}
+        template_words, temporary_words = Words(template), words(temporaries)
+        self._record = Words(
+            EXECUTABLE.pack(
+                program=plan.address,
+                parallel=int(parallel and tables.parallel),
+                release=int(release),
+                arena_bytes=program.arena_bytes,
+                frame_bytes=FRAME.nbytes + 8 * len(template) + 8 * max(1, len(by_kind["input"])),
+                row_count=len(template),
+                template=template_words.address,
+                temporaries=temporary_words.address,
+                temporary_count=len(temporaries),
+                input_rows=kinds["input"].address,
+                input_count=len(by_kind["input"]),
+                output_rows=kinds["output"].address,
+                output_count=len(by_kind["output"]),
+                state_rows=kinds["state"].address,
+                state_count=len(by_kind["state"]),
+            ),
+            keep=(plan, template_words, temporary_words, kinds, self._constants),
+        )
+        self.writes_state = any(phase.writes_state for phase in program.phases)
+        self._host = host()
+        self._finalizer = weakref.finalize(self, _free_frames, self._record)
+        self._finalizer.atexit = False
+
+    @property
+    def address(self) -> int:
+        """Address of the native record."""
+        return self._record.address
+
+    def bind(self, states: Sequence[int], owners: object = None) -> Binding:
+        """State addresses for calls of this executable, by index; `owners` keeps their memory alive."""
+        expected = len(self.rows["state"])
+        if len(states) != expected:
+            raise ValueError(f"{self.program.name}: {len(states)} states given, {expected} expected")
+        return Binding(states, owners, exclusive=self.writes_state)
+
+    def run(
+        self, inputs: Sequence[int], outputs: Sequence[int], states: Sequence[int] | Binding = ()
+    ) -> int:
+        """Runs on the addresses of all inputs, outputs and states, each by index.
+
+        Memory is row-major, contiguous and aligned to 64 bytes; outputs are written. Returns
+        0, or the position + 1 of the failed check in `program.checks`. Raises MemoryError.
+        """
+        for kind, given in (("input", inputs), ("output", outputs)):
+            if len(given) != len(self.rows[kind]):
+                raise ValueError(
+                    f"{self.program.name}: {len(given)} {kind}s given, {len(self.rows[kind])} expected"
+                )
+        binding = states if isinstance(states, Binding) else self.bind(states)
+        sources = (ctypes.c_int64 * len(inputs))(*inputs)
+        results = (ctypes.c_int64 * len(outputs))(*outputs)
+        error = self._host.call_pointers(
+            self.address, ctypes.addressof(sources), ctypes.addressof(results), binding.address
+        )
+        if error == -1:
+            raise MemoryError(f"{self.program.name}: no {self.program.arena_bytes} bytes for temporaries")
+        return error
+
+
+def _dense_rows(name: str, kind: str, pairs: list[tuple[int, int]]) -> list[int]:
+    """Rows in the order of their index; indices are 0, 1, 2 …"""
+    pairs.sort()
+    if [index for index, _ in pairs] != list(range(len(pairs))):
+        raise ValueError(f"{name}: {kind} buffers are not numbered 0 … {len(pairs) - 1}")
+    return [row for _, row in pairs]
+
+
+def _free_frames(record: Words) -> None:
+    host().frames_free(record.address)

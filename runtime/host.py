@@ -1,0 +1,137 @@
+"""The native run time of this process: drivers, pools and the call entry, loaded on first use.
+
+A backend says how to load it (`install`); the run time asks for it (`host`). Invariant: it is
+loaded at most once and stays for ever, since objects that die last still call it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphc.runtime.code import Code
+from graphc.runtime.process import BLOCK_WORDS, POOL_WORDS, STATE_WORDS
+
+__all__ = ["IMPORTS", "Host", "host", "install", "is_loaded"]
+
+_LIBC_FUNCTIONS = (
+    "posix_memalign", "free", "madvise", "syscall", "sched_yield", "clock_gettime",
+    "pthread_create", "pthread_join", "pthread_sigmask",
+)  # fmt: skip
+_PYTHON_FUNCTIONS = (
+    "Py_IncRef", "Py_DecRef", "PyObject_Vectorcall", "PyObject_CallOneArg", "PyObject_RichCompareBool",
+    "PyErr_NoMemory", "PyErr_Occurred", "PyErr_Clear", "PyLong_FromLongLong", "PyLong_AsLongLong",
+    "PyBytes_FromStringAndSize", "PyCapsule_New", "PyCapsule_GetPointer", "PyType_GenericAlloc",
+    "PyTuple_New", "PyList_New", "PyList_SetItem", "PyEval_SaveThread", "PyEval_RestoreThread",
+    "PyThreadState_Get", "PyThreadState_GetID",
+)  # fmt: skip
+_OBJECTS: dict[str, int] = {
+    "None": id(None),
+    "bytes": id(bytes),
+    "float": id(float),
+    "int": id(int),
+    "ndarray": id(np.ndarray),
+    "state": STATE_WORDS.address,
+    "blocks": BLOCK_WORDS.address,
+    "pool": POOL_WORDS.address,
+}
+IMPORTS = (*_LIBC_FUNCTIONS, *_PYTHON_FUNCTIONS, *_OBJECTS)
+"""Entries of the native module's table `imports`: functions and objects reached by address."""
+
+_METH_O = 0x0008
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("function", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+def _address(library: ctypes.CDLL, name: str) -> int:
+    address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+def import_addresses() -> list[int]:
+    """Addresses of `IMPORTS`, in order."""
+    libc = ctypes.CDLL(None)
+    return [
+        *(_address(libc, name) for name in _LIBC_FUNCTIONS),
+        *(_address(ctypes.pythonapi, name) for name in _PYTHON_FUNCTIONS),
+        *_OBJECTS.values(),
+    ]
+
+
+class Host:
+    """Functions of the native run time."""
+
+    def __init__(self, code: Code) -> None:
+        """Fills the import table of `code` and wraps its functions."""
+        self._code = code
+        self._methods: list[_MethodDef] = []
+        table = (ctypes.c_int64 * len(IMPORTS)).from_address(code.address("imports"))
+        for i, address in enumerate(import_addresses()):
+            table[i] = address
+        pointer, word = ctypes.c_void_p, ctypes.c_int64
+        # These hold the interpreter lock; call_pointers releases it itself where told so.
+        self.call_pointers: Callable[..., int] = self._function(
+            "call_pointers", word, pointer, pointer, pointer, pointer
+        )
+        self.frames_free: Callable[[int], None] = self._function("frames_free", None, pointer)
+        self.blocks_trim: Callable[[], None] = self._function("blocks_trim", None)
+        # Waits for other threads, so it runs without the interpreter lock.
+        self.pool_stop: Callable[[int], None] = ctypes.CFUNCTYPE(None, pointer)(code.address("pool_stop"))
+        self.new_block: Callable[[int], object] = self.builtin("new_block", "new_block", _METH_O, None)
+
+    def _function(self, name: str, result: Any, *parameters: Any) -> Any:
+        return ctypes.PYFUNCTYPE(result, *parameters)(self._code.address(name))
+
+    def builtin(self, symbol: str, name: str, flags: int, self_object: object) -> Any:
+        """A Python builtin whose body is the native function `symbol`, bound to `self_object`."""
+        method = _MethodDef(name.encode(), self._code.address(symbol), flags, None)
+        self._methods.append(method)
+        create = ctypes.pythonapi.PyCFunction_NewEx
+        create.restype = ctypes.py_object
+        create.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+        return create(ctypes.addressof(method), self_object, None)
+
+
+class _Loader:
+    """How the host is loaded, and the host once it is."""
+
+    def __init__(self) -> None:
+        self.load: Callable[[], Code] | None = None
+        self.host: Host | None = None
+        self.lock = threading.Lock()
+
+
+_loader = _Loader()
+
+
+def install(load: Callable[[], Code]) -> None:
+    """Says how native run-time code is made; called by a backend when it is imported."""
+    _loader.load = load
+
+
+def is_loaded() -> bool:
+    """Whether `host` has been called."""
+    return _loader.host is not None
+
+
+def host() -> Host:
+    """The native run time. Raises RuntimeError where no backend has been imported."""
+    if _loader.host is None:
+        with _loader.lock:
+            if _loader.host is None:
+                if _loader.load is None:
+                    raise RuntimeError("no native backend: import graphc.backends.llvm.host first")
+                _loader.host = Host(_loader.load())
+    return _loader.host
