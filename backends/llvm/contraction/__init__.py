@@ -1,0 +1,61 @@
+"""The contraction engine: matrix products and convolutions, in any layout, as one blocked loop nest.
+
+A kernel whose first stage sums products over inner axes is recognised by its structure alone.
+Its operands are read through their index maps while blocks of them are packed, and the stages
+that follow run on the finished register tiles. The order in which an output element's products
+are added depends on the shape and the target only.
+"""
+
+from __future__ import annotations
+
+from graphc.backends.llvm.contraction.macro import KERNEL_PARAMETERS, emit_blocked, scratch_of, split_side
+from graphc.backends.llvm.contraction.problem import Problem, recognise
+from graphc.backends.llvm.contraction.tiling import choose_tiling
+from graphc.backends.llvm.text import ModuleText
+from graphc.ir.errors import CompileError
+from graphc.ir.kernel import Kernel
+from graphc.ir.target import Target
+
+__all__ = ["emit_contraction", "is_contraction", "partitions", "scratch_bytes"]
+
+_MULTIPLY_ADDS_A_PART = 1 << 20
+_MOST_PARTS = 16
+
+
+def is_contraction(kernel: Kernel) -> bool:
+    """True where this engine can emit the kernel."""
+    return recognise(kernel) is not None
+
+
+def partitions(kernel: Kernel, target: Target) -> int:
+    """Into how many partitions the kernel is worth dividing; from its shape and target alone."""
+    problem = _problem(kernel)
+    work = problem.batch.total * problem.m * problem.n * problem.k
+    pieces = split_side(problem, choose_tiling(problem, target))[1]
+    return max(1, min(pieces, work // _MULTIPLY_ADDS_A_PART, _MOST_PARTS))
+
+
+def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
+    """Bytes of the extra buffer that the kernel takes after its own ones; 0 where it takes none."""
+    problem = _problem(kernel)
+    return scratch_of(problem, choose_tiling(problem, target)).total * parts
+
+
+def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
+    """Emits `void @symbol(ptr buffers, i64 part, i64 parts, ptr error)`.
+
+    `buffers` holds the kernel's buffers in order, then the scratch buffer (64-byte aligned) where
+    `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
+    """
+    problem = _problem(kernel)
+    if problem.batch.total * problem.m * problem.n == 0:
+        module.function(symbol, "void", KERNEL_PARAMETERS).ret()
+        return
+    emit_blocked(problem, choose_tiling(problem, target), module, symbol)
+
+
+def _problem(kernel: Kernel) -> Problem:
+    problem = recognise(kernel)
+    if problem is None:
+        raise CompileError("the kernel is not a contraction: expected a sum of products, then map stages")
+    return problem

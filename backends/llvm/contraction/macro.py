@@ -1,0 +1,293 @@
+"""The loops around the register tile: batch, blocks of rows, columns and k, packing, partitions.
+
+    for batch, row block of mb, column block of nc, k block of kc:
+        pack B                                     (kc × nc)
+        for row block of mc: pack A                (mc × kc)
+            for each register tile: accumulate, keep or finish
+
+A partition owns whole register tiles of one side (or whole batch entries), so no output element
+has its sum divided and the bits do not depend on the number of partitions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
+from graphc.backends.llvm.contraction.micro import Panel
+from graphc.backends.llvm.contraction.packing import Block, pack_columns, pack_panels, pack_runs, pack_transposed
+from graphc.backends.llvm.contraction.problem import Operand, Problem
+from graphc.backends.llvm.contraction.tile import TileShape, emit_tile, load_pointers
+from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
+from graphc.backends.llvm.text import Builder, ModuleText, Val
+
+__all__ = ["KERNEL_PARAMETERS", "Scratch", "emit_blocked", "scratch_of", "split_side"]
+
+KERNEL_PARAMETERS = (("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error"))
+
+Side = Literal["batch", "rows", "columns"]
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Bytes of one partition's scratch: packed B, packed A, kept partial sums, in this order."""
+
+    b: int
+    a: int
+    kept: int
+
+    @property
+    def total(self) -> int:
+        return self.b + self.a + self.kept
+
+
+def _kept_lead(tiling: Tiling) -> int:
+    return tiling.nc
+
+
+def scratch_of(problem: Problem, tiling: Tiling) -> Scratch:
+    """What one partition needs; every part is a multiple of 64 bytes."""
+    size = problem.dtype.itemsize
+    kept = 0
+    if tiling.blocks(problem.k) > 1 and problem.plain_store is None:
+        kept = tiling.mb * _kept_lead(tiling)
+    return Scratch(
+        _packed(tiling.b, tiling, tiling.nc, tiling.b_lead) * size,
+        _packed(tiling.a, tiling, tiling.mc, tiling.a_lead) * size,
+        kept * size,
+    )
+
+
+def _packed(source: Source, tiling: Tiling, rows: int, lead: int) -> int:
+    """Elements of a packed block, the overrun of partial chunks included, in whole lines."""
+    match source:
+        case "place":
+            return 0
+        case "runs":
+            return rows * lead + 16
+        case "columns":
+            return round_up(tiling.kc * lead + tiling.width, 16)
+        case "panels" | "transpose":
+            return round_up((tiling.kc + tiling.width) * tiling.columns + tiling.kc * rows, 16)
+
+
+def split_side(problem: Problem, tiling: Tiling) -> tuple[Side, int]:
+    """What partitions divide, and into how many pieces at most."""
+    pieces: dict[Side, int] = {
+        "batch": problem.batch.total,
+        "rows": -(-problem.m // tiling.rows),
+        "columns": -(-problem.n // tiling.columns),
+    }
+    if pieces["batch"] >= 8:
+        return "batch", pieces["batch"]
+    side: Side = "rows" if problem.m >= problem.n else "columns"
+    if pieces[side] < 2:
+        side = max(pieces, key=lambda s: pieces[s])
+    return side, pieces[side]
+
+
+def emit_blocked(problem: Problem, tiling: Tiling, module: ModuleText, symbol: str) -> None:
+    """Emits the kernel function `symbol` and its register tiles."""
+    builder = module.function(symbol, "void", KERNEL_PARAMETERS)
+    _Blocked(builder, module, problem, tiling, symbol).emit()
+    builder.ret()
+
+
+class _Blocked:
+    """State of one emission; its methods nest as the loops do."""
+
+    def __init__(
+        self, builder: Builder, module: ModuleText, problem: Problem, tiling: Tiling, symbol: str
+    ) -> None:
+        self.builder = builder
+        self.problem = problem
+        self.tiling = tiling
+        self.buffers, self.part, self.parts, _ = builder.params
+        self.pointers = load_pointers(builder, problem, self.buffers)
+        self.panel_a = self._panel(problem.a, tiling.a, tiling.a_lead, False)
+        self.panel_b = self._panel(problem.b, tiling.b, tiling.b_lead, True)
+        self.tiles = {s: f"{symbol}.tile.{s.rows}x{s.vectors}.{s.ragged}" for s in self._shapes()}
+        for shape, name in self.tiles.items():
+            ragged = shape.ragged if tiling.b == "place" else 0
+            b = Panel(self.panel_b.lane, self.panel_b.step, ragged)
+            emit_tile(module, name, problem, tiling, shape, self.panel_a, b, _kept_lead(tiling))
+        self._place_scratch()
+
+    def _panel(self, operand: Operand, source: Source, lead: int, is_b: bool) -> Panel:
+        match source:
+            case "place":
+                assert operand.direct is not None
+                return Panel(1 if is_b else operand.direct.row, operand.direct.step)
+            case "runs":
+                return Panel(lead, 1)
+            case _:
+                return Panel(1, lead)
+
+    def _row_sizes(self) -> tuple[int, int]:
+        return self.tiling.rows, self.problem.m % self.tiling.rows
+
+    def _edge(self) -> tuple[int, int]:
+        """(vectors, ragged lanes) of the last column tile; no vectors where all tiles are whole."""
+        rest = self.problem.n % self.tiling.columns
+        return -(-rest // self.tiling.width), rest % self.tiling.width
+
+    def _shapes(self) -> list[TileShape]:
+        widths = [(self.tiling.vectors, 0)] if self.problem.n >= self.tiling.columns else []
+        if self._edge()[0]:
+            widths.append(self._edge())
+        return [TileShape(r, v, g) for v, g in widths for r in self._row_sizes() if r]
+
+    def _place_scratch(self) -> None:
+        builder, need = self.builder, scratch_of(self.problem, self.tiling)
+        start = Val("ptr", "null")
+        if need.total:
+            table = builder.gep(self.buffers, len(self.problem.buffers), "ptr")
+            start = builder.gep(builder.load("ptr", table, 8), times(builder, self.part, need.total), "i8")
+        self.packed_b = start
+        self.packed_a = builder.gep(start, need.b, "i8")
+        self.kept = builder.gep(start, need.b + need.a, "i8")
+
+    # -- loops, outermost first ---------------------------------------------------------
+
+    def emit(self) -> None:
+        """Emits the loops over this partition's share."""
+        problem, tiling = self.problem, self.tiling
+        side, pieces = split_side(problem, tiling)
+        unit = {"batch": 1, "rows": tiling.rows, "columns": tiling.columns}[side]
+        total = {"batch": problem.batch.total, "rows": problem.m, "columns": problem.n}[side]
+        share = self._share(pieces, unit, total)
+        whole = {
+            "batch": (constant(0), constant(problem.batch.total)),
+            "rows": (constant(0), constant(problem.m)),
+            "columns": (constant(0), constant(problem.n)),
+        }
+        bounds = whole | {side: share}
+        self.rows_share, self.columns_share = bounds["rows"], bounds["columns"]
+        self.builder.loop(*bounds["batch"], 1, (), self._batch, "batch")
+
+    def _share(self, pieces: int, unit: int, total: int) -> tuple[Val, Val]:
+        builder = self.builder
+        edges = []
+        for part in (self.part, builder.add(self.part, constant(1))):
+            piece = builder.op("i64", f"udiv {times(builder, part, pieces)}, {self.parts.text}")
+            edges.append(minimum(builder, times(builder, piece, unit), constant(total)))
+        return edges[0], edges[1]
+
+    def _batch(self, batch: Val, _: tuple[Val, ...]) -> list[Val]:
+        self.batch = batch
+        self.batch_env: Env = self.problem.batch.split(self.builder, batch)
+        self.builder.loop(*self.rows_share, self.tiling.mb, (), self._row_block, "mb")
+        return []
+
+    def _row_block(self, m: Val, _: tuple[Val, ...]) -> list[Val]:
+        self.block_m = m
+        self.block_m_end = minimum(self.builder, plus(self.builder, m, constant(self.tiling.mb)), self.rows_share[1])
+        self.builder.loop(*self.columns_share, self.tiling.nc, (), self._column_block, "nc")
+        return []
+
+    def _column_block(self, n: Val, _: tuple[Val, ...]) -> list[Val]:
+        self.block_n = n
+        self.block_n_end = minimum(
+            self.builder, plus(self.builder, n, constant(self.tiling.nc)), self.columns_share[1]
+        )
+        # One pass even for an empty sum: the epilogue still runs.
+        self.builder.loop(0, max(self.problem.k, 1), self.tiling.kc, (), self._step_block, "kc")
+        return []
+
+    def _step_block(self, k: Val, _: tuple[Val, ...]) -> list[Val]:
+        builder, tiling = self.builder, self.tiling
+        self.block_k = k
+        self.block_k_end = minimum(builder, plus(builder, k, constant(tiling.kc)), constant(self.problem.k))
+        self.steps = builder.sub(self.block_k_end, k)
+        self._pack(self.problem.b, tiling.b, tiling.b_lead, self.block_n, self.block_n_end, self.packed_b, True)
+        builder.loop(self.block_m, self.block_m_end, tiling.mc, (), self._packed_rows, "mc")
+        return []
+
+    def _packed_rows(self, m: Val, _: tuple[Val, ...]) -> list[Val]:
+        builder, tiling = self.builder, self.tiling
+        self.inner_m = m
+        self.inner_m_end = minimum(builder, plus(builder, m, constant(tiling.mc)), self.block_m_end)
+        self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, self.packed_a, False)
+        self._tile_columns()
+        return []
+
+    def _pack(
+        self, operand: Operand, source: Source, lead: int, row: Val, row_end: Val, target: Val, is_b: bool
+    ) -> None:
+        if source == "place":
+            return
+        tiling = self.tiling
+        block = Block(
+            operand, self.problem.buffers, self.pointers, self.batch_env, self.problem.scalar, tiling.width,
+            row, row_end, self.block_k, self.block_k_end, target,
+        )  # fmt: skip
+        match source:
+            case "runs":
+                pack_runs(self.builder, block, lead)
+            case "columns":
+                pack_columns(self.builder, block, lead)
+            case "panels":
+                pack_panels(self.builder, block, tiling.columns, tiling.kc)
+            case "transpose":
+                pack_transposed(self.builder, block, tiling.columns, tiling.kc)
+
+    def _tile_columns(self) -> None:
+        """Register tiles of the packed rows: columns outside, so that a panel of B stays in L1."""
+        builder, width = self.builder, self.tiling.columns
+        count = builder.sub(self.block_n_end, self.block_n)
+        rest = builder.op("i64", f"urem {count}, {width}")
+        whole = builder.sub(self.block_n_end, rest)
+        if self.problem.n >= width:
+
+            def full(n: Val, _: tuple[Val, ...]) -> list[Val]:
+                self._tile_rows(n, self.tiling.vectors, 0)
+                return []
+
+            builder.loop(self.block_n, whole, width, (), full, "jr")
+        if self._edge()[0]:
+            with builder.if_(builder.icmp("slt", whole, self.block_n_end)):
+                self._tile_rows(whole, *self._edge())
+
+    def _tile_rows(self, n: Val, vectors: int, ragged: int) -> None:
+        builder = self.builder
+        size, edge = self._row_sizes()
+        count = builder.sub(self.inner_m_end, self.inner_m)
+        rest = builder.op("i64", f"urem {count}, {size}")
+        whole = builder.sub(self.inner_m_end, rest)
+        b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b, True)
+
+        def call(m: Val, shape: TileShape) -> None:
+            a = self._address(self.problem.a, self.tiling.a, m, self.inner_m, self.packed_a, False)
+            relative = times(builder, builder.sub(m, self.block_m), _kept_lead(self.tiling))
+            kept = builder.gep(
+                self.kept, plus(builder, relative, builder.sub(n, self.block_n)), self.problem.scalar
+            )
+            arguments = [self.buffers, a, b, self.steps, kept, self.block_k, m, n, self.batch]
+            builder.call_void(self.tiles[shape], arguments)
+
+        def full(m: Val, _: tuple[Val, ...]) -> list[Val]:
+            call(m, TileShape(size, vectors, ragged))
+            return []
+
+        builder.loop(self.inner_m, whole, size, (), full, "ir")
+        if edge:
+            with builder.if_(builder.icmp("slt", whole, self.inner_m_end)):
+                call(whole, TileShape(edge, vectors, ragged))
+
+    def _address(self, operand: Operand, source: Source, row: Val, start: Val, packed: Val, is_b: bool) -> Val:
+        """Where the register tile begins to read an operand."""
+        builder = self.builder
+        if source == "place":
+            direct = operand.direct
+            assert direct is not None
+            at = plus(
+                builder,
+                index_value(builder, direct.offset, self.batch_env),
+                plus(builder, times(builder, row, direct.row), times(builder, self.block_k, direct.step)),
+            )
+            return builder.gep(self.pointers[direct.buffer], at, self.problem.scalar)
+        factor = {
+            "runs": self.tiling.a_lead, "columns": 1, "panels": self.tiling.kc, "transpose": self.tiling.kc,
+        }[source]  # fmt: skip
+        return builder.gep(packed, times(builder, builder.sub(row, start), factor), self.problem.scalar)

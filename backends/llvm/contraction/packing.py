@@ -1,0 +1,198 @@
+"""Packing: copying one block of an operand into the order in which the register tile reads it.
+
+The operand's scalar body (guards for padding, casts, masks) runs while packing, so an operand
+is read through its index maps and never built as a whole. Places of a packed block that stand
+for no row are either zero or never read by a lane that is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs, times
+from graphc.backends.llvm.contraction.body import Point, emit_body
+from graphc.backends.llvm.contraction.problem import Operand
+from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.kernel import KernelBuffer
+
+__all__ = ["Block", "pack_columns", "pack_panels", "pack_runs", "pack_transposed", "transpose"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of an operand: flat rows [row, row_end) × flat steps [step, step_end), and where it goes."""
+
+    operand: Operand
+    buffers: Sequence[KernelBuffer]
+    pointers: Sequence[Val]
+    batch: Env
+    scalar: str
+    width: int
+    row: Val
+    row_end: Val
+    step: Val
+    step_end: Val
+    target: Val
+
+    def value(self, builder: Builder, env: Env, along: str, mask: Val | None) -> Val:
+        """The operand at `width` points along its fastest row axis or its fastest k axis."""
+        group = self.operand.rows if along == "rows" else self.operand.steps
+        values: dict[int, Val] = {}
+        point = Point(self.pointers, self.batch | env, group.inner, self.width, mask)
+        emit_body(builder, self.buffers, self.operand.body, point, values)
+        return values[self.operand.result]
+
+    def put(self, builder: Builder, value: Val, at: Val) -> None:
+        """Stores a vector at element `at` of the packed block."""
+        builder.store(value, builder.gep(self.target, at, self.scalar), 4 if self.scalar == "float" else 8)
+
+
+def _fastest(group_inner: object, env: Env, flat: Val, origin: Val, builder: Builder) -> Env:
+    if group_inner is None:
+        return env
+    value = flat if origin.text == "0" else builder.sub(flat, origin)
+    return env | {group_inner: value}  # type: ignore[dict-item]
+
+
+def pack_runs(builder: Builder, block: Block, lead: int) -> None:
+    """[row][k] with `lead` elements a row, copied along k."""
+    operand = block.operand
+
+    def row(r: Val, _: tuple[Val, ...]) -> list[Val]:
+        at_row = operand.rows.split(builder, r)
+        base = times(builder, builder.sub(r, block.row), lead)
+
+        def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
+            def chunk(k: Val, mask: Val | None) -> None:
+                at = _fastest(operand.steps.inner, env | at_row, k, origin, builder)
+                value = block.value(builder, at, "steps", mask)
+                block.put(builder, value, plus(builder, base, builder.sub(k, block.step)))
+
+            chunks(builder, start, stop, block.width, chunk)
+
+        runs(builder, operand.steps, block.step, block.step_end, piece)
+        return []
+
+    builder.loop(block.row, block.row_end, 1, (), row, "packrow")
+
+
+def pack_columns(builder: Builder, block: Block, lead: int) -> None:
+    """[k][row] with `lead` elements a step, copied along rows."""
+    operand = block.operand
+
+    def step(k: Val, _: tuple[Val, ...]) -> list[Val]:
+        at_step = operand.steps.split(builder, k)
+        base = times(builder, builder.sub(k, block.step), lead)
+
+        def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
+            def chunk(r: Val, mask: Val | None) -> None:
+                at = _fastest(operand.rows.inner, env | at_step, r, origin, builder)
+                value = block.value(builder, at, "rows", mask)
+                block.put(builder, value, plus(builder, base, builder.sub(r, block.row)))
+
+            chunks(builder, start, stop, block.width, chunk)
+
+        runs(builder, operand.rows, block.row, block.row_end, piece)
+        return []
+
+    builder.loop(block.step, block.step_end, 1, (), step, "packstep")
+
+
+def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
+    """[row / panel][k][row % panel], `depth` steps a panel, copied along rows. At most one row axis."""
+    operand = block.operand
+    vectors = panel // block.width
+
+    def strip(r: Val, whole: bool) -> None:
+        base = times(builder, builder.sub(r, block.row), depth)
+        left = builder.sub(block.row_end, r)
+
+        def step(k: Val, _: tuple[Val, ...]) -> list[Val]:
+            at_step = operand.steps.split(builder, k)
+            to = plus(builder, base, times(builder, builder.sub(k, block.step), panel))
+            for j in range(vectors):
+                start = plus(builder, r, constant(j * block.width))
+                at = _fastest(operand.rows.inner, at_step, start, constant(0), builder)
+                mask = None if whole else _tail_mask(builder, left, j, block.width)
+                block.put(builder, block.value(builder, at, "rows", mask), plus(builder, to, constant(j * block.width)))
+            return []
+
+        builder.loop(block.step, block.step_end, 1, (), step, "packstep")
+
+    def full(r: Val, _: tuple[Val, ...]) -> list[Val]:
+        strip(r, True)
+        return []
+
+    count = builder.sub(block.row_end, block.row)
+    rest = builder.op("i64", f"urem {count}, {panel}")
+    end = builder.sub(block.row_end, rest)
+    builder.loop(block.row, end, panel, (), full, "panel")
+    if operand.rows.total % panel:
+        with builder.if_(builder.icmp("slt", end, block.row_end)):
+            strip(end, False)
+
+
+def _tail_mask(builder: Builder, left: Val, j: int, width: int) -> Val:
+    rest = plus(builder, left, constant(-j * width))
+    zero = builder.icmp("slt", rest, constant(0))
+    return builder.lane_mask(builder.select(zero, constant(0), rest), width)
+
+
+def pack_transposed(builder: Builder, block: Block, panel: int, depth: int) -> None:
+    """The layout of `pack_panels`, copied along k: `width` rows at a time, transposed in registers.
+
+    A last partial chunk of k writes up to `width - 1` steps too many; later runs and later panels
+    overwrite them, and the block has room for them at its end.
+    """
+    operand, width = block.operand, block.width
+
+    def rows(r: Val, _: tuple[Val, ...]) -> list[Val]:
+        relative = builder.sub(r, block.row)
+        lane = builder.op("i64", f"urem {relative}, {panel}")
+        base = plus(builder, times(builder, builder.sub(relative, lane), depth), lane)
+        last = plus(builder, block.row_end, constant(-1))
+        at_rows = [
+            operand.rows.split(builder, minimum(builder, plus(builder, r, constant(i)), last))
+            for i in range(width)
+        ]
+
+        def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
+            def chunk(k: Val, mask: Val | None) -> None:
+                lines = []
+                for at_row in at_rows:
+                    at = _fastest(operand.steps.inner, env | at_row, k, origin, builder)
+                    lines.append(block.value(builder, at, "steps", mask))
+                to = plus(builder, base, times(builder, builder.sub(k, block.step), panel))
+                for q, line in enumerate(transpose(builder, lines)):
+                    block.put(builder, line, plus(builder, to, constant(q * panel)))
+
+            chunks(builder, start, stop, width, chunk)
+
+        runs(builder, operand.steps, block.step, block.step_end, piece)
+        return []
+
+    builder.loop(block.row, block.row_end, width, (), rows, "packrows")
+
+
+def transpose(builder: Builder, lines: Sequence[Val]) -> list[Val]:
+    """Transposes a square of vectors (their number is their lane count, a power of two)."""
+    width = len(lines)
+    if width == 1:
+        return list(lines)
+    current = list(lines)
+    half = 1
+    while half < width:
+        # Swaps the off-diagonal half × half squares of each 2·half × 2·half square.
+        following = list(current)
+        for i in range(width):
+            if i & half:
+                continue
+            a, b = current[i], current[i + half]
+            low = [j if not j & half else width + (j ^ half) for j in range(width)]
+            high = [(j ^ half) if not j & half else width + j for j in range(width)]
+            following[i] = builder.shuffle(a, b, low)
+            following[i + half] = builder.shuffle(a, b, high)
+        current = following
+        half *= 2
+    return current

@@ -1,0 +1,291 @@
+"""What a contraction kernel computes: C[b, m, n] = finish(sum over k of A[b, m, k] · B[b, n, k]).
+
+`recognise` reads the structure of a kernel and nothing else: a first stage that sums, over its
+inner axes, a product whose one factor depends on (batch, rows, k) and whose other factor
+depends on (batch, columns, k); then map stages without inner axes, the epilogue. Columns are
+the side on which the stored result has unit stride, since vectors lie along them; which factor
+was written first makes no difference.
+
+Every access is rewritten as a linear offset into a flat buffer, over merged axes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from graphc.backends.llvm.contraction.axes import Group, merge_axes
+from graphc.backends.llvm.contraction.body import linear_offset, llvm_type
+from graphc.ir.dims import Dim, Symbol, split_linear, substitute, symbols
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent
+from graphc.ir.types import DType, TensorType
+
+__all__ = ["Direct", "Operand", "Problem", "recognise"]
+
+_OPAQUE = frozenset({"to_index"})
+
+
+@dataclass(frozen=True)
+class Direct:
+    """An operand that is one plain array read: element (r, k) is at offset + r·row + k·step."""
+
+    buffer: int
+    offset: Dim
+    row: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One factor. `rows` are its own axes (m or n), `steps` the k axes, each merged for its accesses."""
+
+    body: tuple[Instruction, ...]
+    result: int
+    rows: Group
+    steps: Group
+    direct: Direct | None
+
+    def stride(self, axis: Symbol | None) -> int | None:
+        """Largest stride of its loads along an axis; None where one is not constant."""
+        strides = []
+        for load in self.body:
+            if load.opcode == "load" and axis is not None:
+                split = split_linear(load.index[0], axis)
+                if split is None:
+                    return None
+                strides.append(abs(split[0]))
+        return max(strides, default=0)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A recognised contraction. `a` is read by rows (broadcast), `b` by columns (vectors).
+
+    `batch` are axes that both factors share, and columns that no vector may cross. `rows` and
+    `columns` are the epilogue's merged axes; their flat indices equal those of the operands.
+    """
+
+    buffers: tuple[KernelBuffer, ...]
+    dtype: DType
+    batch: Group
+    a: Operand
+    b: Operand
+    rows: Group
+    columns: Group
+    sum: int
+    epilogue: tuple[Instruction, ...]
+
+    @property
+    def m(self) -> int:
+        return self.rows.total
+
+    @property
+    def n(self) -> int:
+        return self.columns.total
+
+    @property
+    def k(self) -> int:
+        return self.a.steps.total
+
+    @property
+    def scalar(self) -> str:
+        """LLVM type of the accumulators."""
+        return llvm_type(self.dtype)
+
+    @property
+    def plain_store(self) -> Instruction | None:
+        """The epilogue where it only stores the sum as it is, contiguously along columns."""
+        stores = [i for i in self.epilogue if i.opcode == "store"]
+        if len(self.epilogue) != 1 or not stores or stores[0].operands != (self.sum,) or stores[0].guards:
+            return None
+        buffer = self.buffers[stores[0].buffer]
+        axis = self.columns.inner
+        split = split_linear(stores[0].index[0], axis) if axis else (1, 0)
+        same = buffer.type.dtype is self.dtype and buffer.access == "out"
+        return stores[0] if same and split is not None and split[0] == 1 else None
+
+
+def recognise(kernel: Kernel) -> Problem | None:
+    """The contraction that the kernel is, or None."""
+    factors = _factors(kernel)
+    if factors is None or any(b.access == "local" or not b.type.is_static for b in kernel.buffers):
+        return None
+    if any(a.hi is None for a in (*kernel.axes, *kernel.stages[0].axes)):
+        return None
+    stage = kernel.stages[0]
+    axes = {a for a in kernel.axes if extent(a) != 1}
+    left, right = (_cone(stage.body, f) for f in factors)
+    uses_left, uses_right = (_used_axes(c) & axes for c in (left, right))
+    outer = [a for a in kernel.axes if a in axes]
+    rows = [a for a in outer if a in uses_left and a not in uses_right]
+    columns = [a for a in outer if a in uses_right and a not in uses_left]
+    batch = [a for a in outer if (a in uses_left) == (a in uses_right)]
+    finish = [i for s in kernel.stages[1:] for i in s.body]
+    epilogue = [_flat(kernel, i) for i in finish]
+    bodies = ([_flat(kernel, i) for i in left], [_flat(kernel, i) for i in right])
+    if _vectors_lie_along(rows, columns, epilogue):
+        rows, columns, bodies, factors = columns, rows, bodies[::-1], factors[::-1]
+    columns = _unit_stride_last(columns, epilogue)
+    joined, _ = merge_axes(columns, _expressions(epilogue))
+    crossed = _outer_part(columns, joined)
+    batch, columns = batch + crossed, columns[len(crossed) :]
+    k_axes = [a for a in stage.axes if extent(a) != 1]
+    a = _operand(bodies[0], factors[0], rows, k_axes, kernel)
+    b = _operand(bodies[1], factors[1], columns, k_axes, kernel)
+    row_group, by_row = merge_axes(rows, _expressions(epilogue))
+    column_group, by_column = merge_axes(columns, _expressions(epilogue))
+    ones: dict[Symbol, Dim] = {s: 0 for s in kernel.axes if extent(s) == 1}
+    return Problem(
+        buffers=tuple(_flat_buffer(x) for x in kernel.buffers),
+        dtype=stage.init[0][0],
+        batch=Group(tuple(batch)),
+        a=a,
+        b=b,
+        rows=row_group,
+        columns=column_group,
+        sum=stage.results[0],
+        epilogue=tuple(_rewrite(i, ones | by_row | by_column) for i in epilogue),
+    )
+
+
+def _factors(kernel: Kernel) -> tuple[int, int] | None:
+    """The scalar numbers of the two factors where stage 0 sums products of floats."""
+    stages = kernel.stages
+    if not stages or stages[0].kind != "reduce" or not _sums_floats(stages[0]):
+        return None
+    if any(s.kind != "map" or s.axes for s in stages[1:]) or len(stages) < 2:
+        return None
+    if any(i.opcode in _OPAQUE or i.value == "add" for s in stages for i in s.body if i.opcode != "const"):
+        return None
+    made = {i.id: i for i in stages[0].body}
+    (folded,) = stages[0].body[-1].operands
+    product = made.get(folded)
+    if product is None or product.opcode != "mul" or product.dtype is not stages[0].init[0][0]:
+        return None
+    return product.operands[0], product.operands[1]
+
+
+def _sums_floats(stage: Stage) -> bool:
+    return (
+        len(stage.init) == 1
+        and stage.init[0][0].name in ("f32", "f64")
+        and stage.init[0][1] == 0
+        and stage.combine is not None
+        and stage.combine.opcode == "add"
+        and stage.body[-1].opcode == "yield"
+    )
+
+
+def _cone(body: Sequence[Instruction], result: int) -> list[Instruction]:
+    """The instructions that `result` depends on, in order."""
+    needed = {result}
+    kept = []
+    for instruction in reversed(body):
+        if instruction.id in needed:
+            needed.update(instruction.operands)
+            kept.append(instruction)
+    return kept[::-1]
+
+
+def _expressions(body: Iterable[Instruction]) -> list[Dim]:
+    """Every index expression and guard expression of a body."""
+    found: list[Dim] = []
+    for i in body:
+        found += i.index
+        found += [g for guard in i.guards for g in guard]
+    return found
+
+
+def _used_axes(body: Iterable[Instruction]) -> set[Symbol]:
+    return set().union(*(symbols(e) for e in _expressions(body)))
+
+
+def _flat_buffer(buffer: KernelBuffer) -> KernelBuffer:
+    return KernelBuffer(TensorType(buffer.type.dtype, (buffer.type.numel,)), buffer.access)
+
+
+def _flat(kernel: Kernel, instruction: Instruction) -> Instruction:
+    """The instruction with its index as one linear offset."""
+    if instruction.opcode not in ("load", "store"):
+        return instruction
+    offset = linear_offset(kernel.buffers[instruction.buffer], instruction.index)
+    return dataclasses.replace(instruction, index=(offset,))
+
+
+def _rewrite(instruction: Instruction, values: dict[Symbol, Dim]) -> Instruction:
+    if not instruction.index and not instruction.guards:
+        return instruction
+    return dataclasses.replace(
+        instruction,
+        index=tuple(substitute(e, values) for e in instruction.index),
+        guards=tuple((substitute(e, values), lo, hi) for e, lo, hi in instruction.guards),
+    )
+
+
+def _stores(epilogue: Iterable[Instruction]) -> list[Dim]:
+    return [i.index[0] for i in epilogue if i.opcode == "store"]
+
+
+def _vectors_lie_along(rows: Sequence[Symbol], columns: Sequence[Symbol], epilogue: list[Instruction]) -> bool:
+    """True where the sides must swap: the results have unit stride along `rows`."""
+
+    def contiguous(axes: Sequence[Symbol]) -> int:
+        count = 0
+        for offset in _stores(epilogue):
+            count += any((split_linear(offset, a) or (0, 0))[0] == 1 for a in axes)
+        return count
+
+    by_row, by_column = contiguous(rows), contiguous(columns)
+    if by_row == by_column:
+        sizes = [Group(tuple(x)).total for x in (rows, columns)]
+        return sizes[0] > sizes[1] and by_row == 0
+    return by_row > by_column
+
+
+def _unit_stride_last(axes: Sequence[Symbol], epilogue: list[Instruction]) -> list[Symbol]:
+    for offset in _stores(epilogue):
+        for axis in axes:
+            if (split_linear(offset, axis) or (0, 0))[0] == 1:
+                return [a for a in axes if a is not axis] + [axis]
+    return list(axes)
+
+
+def _outer_part(axes: list[Symbol], joined: Group) -> list[Symbol]:
+    """The axes outside the last merged one: vectors may not cross them."""
+    size, count = 1, 0
+    for axis in reversed(axes):
+        if size >= joined.run:
+            break
+        size *= extent(axis)
+        count += 1
+    return axes[: len(axes) - count]
+
+
+def _operand(
+    body: list[Instruction], result: int, rows: list[Symbol], k_axes: list[Symbol], kernel: Kernel
+) -> Operand:
+    ones: dict[Symbol, Dim] = {s: 0 for s in (*kernel.axes, *kernel.stages[0].axes) if extent(s) == 1}
+    body = [_rewrite(i, ones) for i in body]
+    row_group, by_row = merge_axes(rows, _expressions(body))
+    body = [_rewrite(i, by_row) for i in body]
+    step_group, by_step = merge_axes(k_axes, _expressions(body))
+    body = [_rewrite(i, by_step) for i in body]
+    direct = _direct(body, row_group, step_group, kernel.stages[0].init[0][0])
+    return Operand(tuple(body), result, row_group, step_group, direct)
+
+
+def _direct(body: list[Instruction], rows: Group, steps: Group, dtype: DType) -> Direct | None:
+    if len(body) != 1 or body[0].opcode != "load" or body[0].guards or body[0].dtype is not dtype:
+        return None
+    if len(rows.axes) > 1 or len(steps.axes) > 1:
+        return None
+    offset: Dim = body[0].index[0]
+    strides = []
+    for group in (rows, steps):
+        split = split_linear(offset, group.inner) if group.inner else (0, offset)
+        if split is None:
+            return None
+        strides.append(split[0])
+        offset = split[1]
+    return Direct(body[0].buffer, offset, strides[0], strides[1])

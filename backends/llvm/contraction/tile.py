@@ -1,0 +1,167 @@
+"""One register tile as a function: the sum over a block of k, then partial sums or the epilogue.
+
+Blocks of k are added in ascending order: the first block's sum is kept, each later one is added
+to what is kept, and the last one goes on into the epilogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
+from graphc.backends.llvm.contraction.body import Point, emit_body
+from graphc.backends.llvm.contraction.micro import Panel, accumulate
+from graphc.backends.llvm.contraction.problem import Problem
+from graphc.backends.llvm.contraction.tiling import Tiling
+from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
+
+__all__ = ["TILE_PARAMETERS", "TileShape", "emit_tile", "load_pointers"]
+
+TILE_PARAMETERS = (
+    ("ptr", "buffers"), ("ptr", "a"), ("ptr", "b"), ("i64", "steps"), ("ptr", "kept"),
+    ("i64", "block"), ("i64", "m"), ("i64", "n"), ("i64", "batch"),
+)  # fmt: skip
+"""`block` is the first step of the block of k; `kept` the tile's partial sums (unused with a plain store)."""
+
+_UNROLLED_EPILOGUE = 160
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """`rows` × `vectors` vectors; `ragged` is the count of valid lanes of the last vector, 0 for all."""
+
+    rows: int
+    vectors: int
+    ragged: int
+
+
+def load_pointers(builder: Builder, problem: Problem, buffers: Val) -> list[Val]:
+    """The addresses of the kernel's buffers."""
+    return [builder.load("ptr", builder.gep(buffers, i, "ptr"), 8) for i in range(len(problem.buffers))]
+
+
+def emit_tile(
+    module: ModuleText,
+    name: str,
+    problem: Problem,
+    tiling: Tiling,
+    shape: TileShape,
+    a: Panel,
+    b: Panel,
+    kept_lead: int,
+) -> None:
+    """Emits the function `name(TILE_PARAMETERS)`."""
+    builder = module.function(name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline")
+    buffers, a_address, b_address, steps, kept, block, m, n, batch = builder.params
+    tile = _Tile(builder, problem, tiling, shape, load_pointers(builder, problem, buffers), m, n, batch)
+    grid = accumulate(
+        builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a), (b_address, b), steps
+    )
+    blocks = tiling.blocks(problem.k)
+    if blocks == 1:
+        tile.finish(grid)
+        builder.ret()
+        return
+    if problem.plain_store is not None:
+        later, first = builder.label("later"), builder.label("first")
+        builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
+        builder.block(later)
+        tile.finish([[builder.fadd(tile.stored(i, j), x) for j, x in enumerate(r)] for i, r in enumerate(grid)])
+        builder.ret()
+        builder.block(first)
+        tile.finish(grid)
+        builder.ret()
+        return
+
+    def place(i: int, j: int) -> Val:
+        return builder.gep(kept, i * kept_lead + j * tiling.width, problem.scalar)
+
+    first, later, more, last = (builder.label(x) for x in ("first", "later", "more", "last"))
+    builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
+    builder.block(first)
+    for i, row in enumerate(grid):
+        for j, x in enumerate(row):
+            builder.store(x, place(i, j), problem.dtype.itemsize)
+    builder.ret()
+    builder.block(later)
+    type_ = vector(problem.scalar, tiling.width)
+    size = problem.dtype.itemsize
+    total = [
+        [builder.fadd(builder.load(type_, place(i, j), size), x) for j, x in enumerate(row)]
+        for i, row in enumerate(grid)
+    ]
+    builder.branch_if(builder.icmp("eq", block, constant((blocks - 1) * tiling.kc)), last, more)
+    builder.block(more)
+    for i, row in enumerate(total):
+        for j, x in enumerate(row):
+            builder.store(x, place(i, j), size)
+    builder.ret()
+    builder.block(last)
+    tile.finish(total)
+    builder.ret()
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """The output side of a tile: where it lies and what is done with its sums."""
+
+    builder: Builder
+    problem: Problem
+    tiling: Tiling
+    shape: TileShape
+    pointers: list[Val]
+    m: Val
+    n: Val
+    batch: Val
+
+    def _env(self, row: Val, j: int) -> Env:
+        builder, problem = self.builder, self.problem
+        env = problem.batch.split(builder, self.batch) | problem.rows.split(builder, row)
+        if problem.columns.inner is not None:
+            env[problem.columns.inner] = plus(builder, self.n, constant(j * self.tiling.width))
+        return env
+
+    def _mask(self, j: int) -> Val | None:
+        if not self.shape.ragged or j < self.shape.vectors - 1:
+            return None
+        return self.builder.lane_mask(constant(self.shape.ragged), self.tiling.width)
+
+    def stored(self, i: int, j: int) -> Val:
+        """The partial sums that a plain store of an earlier block left."""
+        store = self.problem.plain_store
+        assert store is not None
+        builder, scalar = self.builder, self.problem.scalar
+        type_, size = vector(scalar, self.tiling.width), self.problem.dtype.itemsize
+        env = self._env(plus(builder, self.m, constant(i)), j)
+        place = builder.gep(self.pointers[store.buffer], index_value(builder, store.index[0], env), scalar)
+        mask = self._mask(j)
+        if mask is None:
+            return builder.load(type_, place, size)
+        return builder.masked_load(type_, place, mask, builder.const(type_, 0), size)
+
+    def _apply(self, row: Val, j: int, value: Val) -> None:
+        point = Point(self.pointers, self._env(row, j), self.problem.columns.inner, self.tiling.width, self._mask(j))
+        values = {self.problem.sum: value}
+        emit_body(self.builder, self.problem.buffers, self.problem.epilogue, point, values)
+
+    def finish(self, grid: list[list[Val]]) -> None:
+        """Runs the epilogue on complete sums."""
+        builder = self.builder
+        if len(self.problem.epilogue) * self.shape.rows * self.shape.vectors <= _UNROLLED_EPILOGUE:
+            for i, row in enumerate(grid):
+                for j, value in enumerate(row):
+                    self._apply(plus(builder, self.m, constant(i)), j, value)
+            return
+        type_ = vector(self.problem.scalar, self.tiling.width)
+        stack = builder.alloca(type_, self.shape.rows * self.shape.vectors)
+        for i, row in enumerate(grid):
+            for j, value in enumerate(row):
+                builder.store(value, builder.gep(stack, i * self.shape.vectors + j, type_))
+
+        def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
+            line = builder.gep(stack, builder.mul(i, constant(self.shape.vectors)), type_)
+            for j in range(self.shape.vectors):
+                self._apply(plus(builder, self.m, i), j, builder.load(type_, builder.gep(line, j, type_)))
+            return []
+
+        builder.loop(0, self.shape.rows, 1, (), one, "finish")

@@ -1,0 +1,137 @@
+"""Sizes of a contraction's loops, from its shape and target alone.
+
+The result's bits depend on `kc` only (the sum over k is a sum of block sums); it is a function
+of k and the target. Everything else is free to follow layouts and cache sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from graphc.backends.llvm.contraction.problem import Operand, Problem
+from graphc.ir.kernel import extent
+from graphc.ir.target import Target
+
+__all__ = ["Source", "Tiling", "block_steps", "choose_tiling"]
+
+Source = Literal["place", "runs", "columns", "panels", "transpose"]
+"""How the register tile gets an operand.
+
+place      from its own buffer
+runs       packed [row][k], copied along k (A only)
+columns    packed [k][row] with one row stride for the whole block, copied along rows
+panels     packed [row / tile][k][row % tile], copied along rows
+transpose  the same layout, copied along k and transposed in registers
+"""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Register tile `rows` × `vectors`·`width`; blocks of `kc` steps, `mc` rows, `nc` columns.
+
+    `mb` rows are finished before the next ones are begun, which bounds the partial sums kept.
+    `a_lead` and `b_lead` are element strides of packed blocks (see `Source`).
+    """
+
+    width: int
+    rows: int
+    vectors: int
+    kc: int
+    mc: int
+    nc: int
+    mb: int
+    a: Source
+    b: Source
+    a_lead: int
+    b_lead: int
+
+    @property
+    def columns(self) -> int:
+        """Columns of a register tile."""
+        return self.width * self.vectors
+
+    def blocks(self, k: int) -> int:
+        """Number of blocks of k."""
+        return max(1, -(-k // self.kc))
+
+
+_KC = 256
+_KC_ALONE = 320
+
+
+def block_steps(k: int) -> int:
+    """Steps of k that one block sums: all of a short k, else nearly equal blocks near 256."""
+    if k <= _KC_ALONE:
+        return max(k, 1)
+    blocks = -(-k // _KC_ALONE)
+    return round_up(-(-k // blocks), 16)
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The least multiple of `multiple` that is at least `value`."""
+    return -(-value // multiple) * multiple
+
+
+def _register_tile(problem: Problem, target: Target, width: int) -> tuple[int, int]:
+    """(rows, vectors) that leave registers for one row of B and a broadcast."""
+    budget = target.vector_registers
+    vectors = min(max(1, -(-problem.n // width)), 2 if budget <= 16 else 3)
+    rows = {16: {1: 12, 2: 6}, 32: {1: 16, 2: 12, 3: 8}}[16 if budget <= 16 else 32][vectors]
+    return min(rows, max(1, problem.m)), vectors
+
+
+def choose_tiling(problem: Problem, target: Target) -> Tiling:
+    """The tiling of a contraction."""
+    size = problem.dtype.itemsize
+    width = target.width(size * 8)
+    while width > 1 and width // 2 >= problem.n:
+        width //= 2
+    rows, vectors = _register_tile(problem, target, width)
+    columns = width * vectors
+    kc = block_steps(problem.k)
+    row_tiles, column_tiles = -(-problem.m // rows), -(-problem.n // columns)
+    mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
+    nc = columns * min(column_tiles, max(1, target.l2_bytes // (kc * size) // columns))
+    mb = round_up(min(problem.m, max(mc, 1024)), mc)
+    a = _source_of_a(problem.a, column_tiles, size)
+    b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, target)
+    return Tiling(
+        width=width, rows=rows, vectors=vectors, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
+        a_lead=kc + 64 // size if a == "runs" else _odd_lines(mc + width, size),
+        b_lead=columns if b in ("panels", "transpose") else _odd_lines(nc + width, size),
+    )  # fmt: skip
+
+
+def _odd_lines(count: int, size: int) -> int:
+    """A row length of an odd number of 64-byte lines, so that rows spread over all cache sets."""
+    line = 64 // size
+    lines = -(-count // line)
+    return (lines + 1 - lines % 2) * line
+
+
+def _along_steps(operand: Operand) -> bool:
+    """True where packing walks k: neighbouring k are neighbours in memory, neighbouring rows are not."""
+    step, row = operand.steps.inner, operand.rows.inner
+    if step is None or extent(step) == 1:
+        return False
+    return operand.stride(step) == 1 and (row is None or operand.stride(row) != 1)
+
+
+def _source_of_a(a: Operand, column_tiles: int, size: int) -> Source:
+    if a.direct is not None:
+        if a.direct.step == 1 or a.rows.total == 1:
+            # Rows a multiple of 4 KiB apart share one cache set.
+            return "runs" if a.direct.row * size % 4096 == 0 and column_tiles > 2 else "place"
+        return "columns" if column_tiles > 3 else "place"
+    return "runs" if _along_steps(a) else "columns"
+
+
+def _source_of_b(b: Operand, row_tiles: int, ragged: bool, target: Target) -> Source:
+    if b.direct is not None and (b.direct.row == 1 or b.rows.total == 1):
+        masks = target.has_masks or not ragged
+        if masks and row_tiles <= 12:
+            return "place"
+    if _along_steps(b):
+        return "transpose"
+    return "panels" if len(b.rows.axes) <= 1 else "columns"
