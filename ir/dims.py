@@ -140,6 +140,8 @@ def _key(monomial: Monomial) -> tuple[int, str]:
 
 
 def _make(terms: Mapping[Monomial, int]) -> Dim:
+    if any(len(m) == 1 and isinstance(m[0][0], Apply) and m[0][0].function == "%" for m in terms):
+        terms = _joined(terms)
     kept = [(m, k) for m, k in terms.items() if k]
     if not kept:
         return 0
@@ -148,6 +150,25 @@ def _make(terms: Mapping[Monomial, int]) -> Dim:
     if len(kept) > 1:
         kept.sort(key=lambda t: _key(t[0]))
     return Expr(tuple(kept))
+
+
+def _joined(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
+    """`terms` with every `k*b*(x//b) + k*(x%b)` made `k*x`, so that undone reshapes leave no division."""
+    for monomial, k in terms.items():
+        atom = monomial[0][0] if len(monomial) == 1 and monomial[0][1] == 1 else None
+        if not isinstance(atom, Apply) or atom.function != "%" or k == 0 or not isinstance(atom.args[1], int):
+            continue
+        x, b = atom.args[0], atom.args[1]
+        quotient = floor_div(x, b)
+        if not isinstance(quotient, Expr) or len(quotient.terms) != 1:
+            continue
+        (partner, one) = quotient.terms[0]
+        if one == 1 and terms.get(partner) == k * b:
+            rest = {m: c for m, c in terms.items() if m not in (monomial, partner)}
+            for m, c in _terms(x):
+                rest[m] = rest.get(m, 0) + c * k
+            return _joined(rest)
+    return terms
 
 
 def _sum(a: Dim, b: Dim, sign: int) -> Dim:
