@@ -89,7 +89,7 @@ def merge_axes(axes: Sequence[Symbol], expressions: Iterable[Dim]) -> tuple[Grou
     Axes of extent 1 vanish. Order is kept, so the flat index means the same as before.
     """
     substitution: dict[Symbol, Dim] = {a: 0 for a in axes if extent(a) == 1}
-    left = [a for a in axes if extent(a) > 1]
+    left = [a for a in axes if extent(a) != 1]
     current = [substitute(e, substitution) for e in expressions]
     merged: list[Symbol] = []
     for axis in left:

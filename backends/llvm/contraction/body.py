@@ -28,8 +28,13 @@ def llvm_type(dtype: DType) -> str:
 
 
 def memory_type(dtype: DType) -> str:
-    """LLVM's scalar type of an element in memory: a bool is a byte."""
-    return "i8" if dtype.kind == "bool" else llvm_type(dtype)
+    """LLVM's scalar type of an element in memory: a bool is a byte, a 16-bit float its bits.
+
+    LLVM would route selects and inserts of 16-bit floats through float32 and library calls.
+    """
+    if dtype.kind == "bool":
+        return "i8"
+    return "i16" if dtype.kind == "float" and dtype.bits == 16 else llvm_type(dtype)
 
 
 def linear_offset(buffer: KernelBuffer, index: Sequence[Dim]) -> Dim:
@@ -155,12 +160,16 @@ def _load(
                 at = builder.select(builder.extract(mask, i), at, constant(0))
             parts.append(builder.load(scalar, builder.gep(base, at, scalar), align))
         value = _gather(builder, parts)
+    held = vector(llvm_type(dtype), point.width)
+    fill = values[load.operands[0]] if load.guards else None
     if dtype.kind == "bool":
         value = builder.icmp("ne", value, builder.const(type_, 0))
-    if load.guards:
+    elif fill is not None and held != type_:
+        fill = builder.cast("bitcast", fill, type_)
+    if fill is not None:
         assert mask is not None
-        value = builder.select(mask, value, values[load.operands[0]])
-    return value
+        value = builder.select(mask, value, fill)
+    return value if dtype.kind == "bool" else builder.cast("bitcast", value, held)
 
 
 def _store(
@@ -170,6 +179,8 @@ def _store(
     scalar = memory_type(dtype)
     if dtype.kind == "bool":
         value = builder.cast("zext", value, vector(scalar, point.width))
+    else:
+        value = builder.cast("bitcast", value, vector(scalar, point.width))
     offset = linear_offset(buffers[store.buffer], store.index)
     base = point.pointers[store.buffer]
     mask = _guard_mask(builder, store.guards, point)

@@ -90,7 +90,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     rows, vectors = _register_tile(problem, target, width)
     columns = width * vectors
     kc = block_steps(problem.k)
-    row_tiles, column_tiles = -(-problem.m // rows), -(-problem.n // columns)
+    row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     nc = columns * min(column_tiles, max(1, target.l2_bytes // (kc * size) // columns))
     mb = round_up(min(problem.m, max(mc, 1024)), mc)
