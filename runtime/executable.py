@@ -50,9 +50,7 @@ class Executable:
     ) -> None:
         self.program = program
         tables = program_tables(program, kernel_symbols)
-        calls = words(
-            (code.address(symbol), parts, begin, count) for symbol, parts, begin, count in tables.calls
-        )
+        calls = words((code.address(symbol), *rest) for symbol, *rest in tables.calls)
         phases, items, rows = words(tables.phases), words(tables.items), Words(tables.rows)
         plan = Words(
             PROGRAM.pack(

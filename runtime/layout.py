@@ -16,11 +16,13 @@ from graphc.ir.program import Program
 
 __all__ = [
     "ARGUMENT",
+    "ARGUMENT_KINDS",
     "BINDING",
     "BLOCK",
     "BLOCKS",
     "CALL",
     "CONTEXT",
+    "DISPATCHER",
     "EXECUTABLE",
     "FRAME",
     "ITEM",
@@ -28,9 +30,11 @@ __all__ = [
     "PHASE",
     "POOL",
     "PROGRAM",
+    "RESULT_KINDS",
     "SLOT",
     "STATE",
     "TEMPORARY",
+    "TREES",
     "VARIANT",
     "ProgramTables",
     "Record",
@@ -75,7 +79,7 @@ PROGRAM = Record("phases", "phase_count", "items", "calls", "rows")
 
 PHASE = Record("item_begin", "item_count")
 ITEM = Record("call", "part")
-CALL = Record("kernel", "parts", "row_begin", "row_count")
+CALL = Record("kernel", "parts", "row_begin", "row_count", "check_base")
 
 # -- executables, frames, bindings ---------------------------------------------------------
 
@@ -110,6 +114,7 @@ BINDING = Record("states", "lock_count", "locks", "exclusive")
 STATE = Record(*_line("epoch"), *_line("grad_count", "grad_table", "grad_default"))
 """Words of the process that the entry compares: mutation epoch and threads out of the default grad mode."""
 
+DISPATCHER = Record("variants", "slow")
 VARIANT = Record(
     "next",
     "epoch",
@@ -120,6 +125,7 @@ VARIANT = Record(
     "arguments",
     "executable",
     "binding",
+    "binding_object",
     "result_count",
     "results",
     "tree",
@@ -129,7 +135,16 @@ VARIANT = Record(
     "calls",
 )
 ARGUMENT = Record(
-    "kind", "expected", "alternative", "record_offset", "owner_offset", "signature", "signature_words", "row"
+    "kind",
+    "expected",
+    "alternative",
+    "record_offset",
+    "owner_offset",
+    "signature",
+    "signature_words",
+    "mask",
+    "row",
+    "slot",
 )
 OUTPUT = Record(
     "kind",
@@ -145,6 +160,11 @@ OUTPUT = Record(
     "slot_count",
 )
 SLOT = Record("offset", "object")
+
+ARGUMENT_KINDS = ("tensor", "any_tensor", "same", "equal", "array", "float64", "float32", "int64")
+RESULT_KINDS = ("tensor", "object", "shared")
+TREES = ("none", "single", "tuple", "list", "unflatten")
+"""Names of the numbers in `kind` and `tree` fields."""
 
 # -- memory blocks and threads -----------------------------------------------------------
 
@@ -204,7 +224,7 @@ class ProgramTables:
     """`PHASE` records."""
     items: tuple[tuple[int, ...], ...]
     """`ITEM` records: the work of all phases, in order."""
-    calls: tuple[tuple[str, int, int, int], ...]
+    calls: tuple[tuple[str, int, int, int, int], ...]
     """`CALL` records with the kernel's symbol in place of its address."""
     rows: tuple[int, ...]
     """Buffer rows of all calls, in order."""
@@ -219,7 +239,7 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
     """The tables of `program`; `kernel_symbols` names the kernel of each call in program order."""
     phases: list[tuple[int, ...]] = []
     items: list[tuple[int, ...]] = []
-    calls: list[tuple[str, int, int, int]] = []
+    calls: list[tuple[str, int, int, int, int]] = []
     rows: list[int] = []
     for phase in program.phases:
         begin = len(items)
@@ -227,8 +247,9 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
             if len(calls) == len(kernel_symbols):
                 raise ValueError(f"{program.name}: fewer kernel symbols than calls")
             items += ((len(calls), part) for part in range(call.parts))
-            calls.append((kernel_symbols[len(calls)], call.parts, len(rows), len(call.buffers)))
-            rows += call.buffers
+            passed = call.buffers if call.scratch < 0 else (*call.buffers, call.scratch)
+            calls.append((kernel_symbols[len(calls)], call.parts, len(rows), len(passed), call.check_base))
+            rows += passed
         phases.append((begin, len(items) - begin))
     if len(calls) != len(kernel_symbols):
         raise ValueError(f"{program.name}: {len(kernel_symbols)} kernel symbols for {len(calls)} calls")

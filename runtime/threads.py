@@ -57,7 +57,7 @@ def _physical_cores(processors: set[int]) -> int:
 def usable_cores() -> int:
     """Physical cores that this process may use, at least 1."""
     processors = os.sched_getaffinity(0)
-    return max(1, min(_physical_cores(processors), math.ceil(_quota_cores())))
+    return max(1, math.ceil(min(_physical_cores(processors), _quota_cores())))
 
 
 def _initial_threads() -> int:

@@ -39,8 +39,21 @@ def add_item_runner(module: ModuleText) -> None:
         r.store(r.load_ptr(table, row), r.gep(buffers, n, "ptr"), 8)
     parts = r.read(call, CALL, "parts")
     kernel = r.read_ptr(call, CALL, "kernel")
-    r.call_address("void", kernel, [buffers, r.read(item, ITEM, "part"), parts, ctx])
+    failed = r.variable(i64(0))
+    r.call_address("void", kernel, [buffers, r.read(item, ITEM, "part"), parts, failed.slot])
+    with r.if_(r.nonzero(failed.get())):
+        _record_failure(r, ctx, r.add(failed.get(), r.read(call, CALL, "check_base")))
     r.ret()
+
+
+def _record_failure(r: Routine, ctx: Val, code: Val) -> None:
+    """Puts `code` into the error word unless a smaller one (0 is none) stands there."""
+    word, done = r.field(ctx, CONTEXT, "error"), r.label("recorded")
+    with r.forever():
+        seen = r.atomic_load(word)
+        r.leave_if(r.icmp("ult", r.sub(seen, i64(1)), code), done)
+        r.leave_if(r.swap_if(word, seen, code), done)
+    r.block(done)
 
 
 def _items(r: Routine, program: Val, phase: Val) -> tuple[Val, Val]:

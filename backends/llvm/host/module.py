@@ -11,11 +11,13 @@ from dataclasses import replace
 from graphc.backends.llvm.compile import compile_text, host_target
 from graphc.backends.llvm.host.calls import add_calls
 from graphc.backends.llvm.host.driver import add_item_runner, add_serial_driver, add_spmd_driver
+from graphc.backends.llvm.host.entry import add_entry
 from graphc.backends.llvm.host.memory import add_block_owner, add_blocks
 from graphc.backends.llvm.host.threads import add_thread_pool
 from graphc.backends.llvm.jit import LinkedCode, link
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.target import TARGETS, Target
+from graphc.runtime.cache import cache_key, default_cache
 
 __all__ = ["host_module", "load_host"]
 
@@ -37,6 +39,7 @@ def host_module(target: Target) -> ModuleText:
     add_blocks(module)
     add_block_owner(module)
     add_calls(module)
+    add_entry(module)
     return module
 
 
@@ -44,4 +47,6 @@ def load_host() -> LinkedCode:
     """Compiles the module (or takes it from the cache on disk) and links it for ever."""
     target = _baseline()
     text = str(host_module(target))
-    return link([compile_text(text, target)], permanent=True)
+    key = cache_key("host", COMPILER_VERSION, text)
+    code = default_cache().get_or_make(key, lambda: compile_text(text, target))
+    return link([code], permanent=True)

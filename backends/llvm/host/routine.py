@@ -28,15 +28,16 @@ class Variable:
     def __init__(self, builder: Builder, initial: Val) -> None:
         self._builder = builder
         self._type = initial.type
-        self._slot = builder.alloca(initial.type, 1, 8)
+        self.slot = builder.alloca(initial.type, 1, 8)
+        """Its address, for a callee that writes it."""
         self.set(initial)
 
     def get(self) -> Val:
-        return self._builder.load(self._type, self._slot)
+        return self._builder.load(self._type, self.slot)
 
     def set(self, value: Val) -> None:
         assert value.type == self._type, f"{value} into a variable of type {self._type}"
-        self._builder.store(value, self._slot)
+        self._builder.store(value, self.slot)
 
     def add(self, amount: int) -> None:
         self.set(self._builder.add(self.get(), Val(self._type, str(amount))))

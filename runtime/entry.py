@@ -1,0 +1,416 @@
+"""The call entry seen from Python: signatures, results and the builtin that checks and runs them.
+
+A `Dispatcher` has a builtin (`function`) and a list of `Variant`s. A call runs the first
+variant whose epoch, grad mode and arguments match, in native code; any other call goes to
+the dispatcher's slow callable with the same arguments. Invariant: whatever a native record
+points at is referenced by the Python object that owns the record.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphc.runtime.binding import Binding
+from graphc.runtime.executable import Executable
+from graphc.runtime.host import host
+from graphc.runtime.layout import (
+    ARGUMENT,
+    ARGUMENT_KINDS,
+    DISPATCHER,
+    OUTPUT,
+    RESULT_KINDS,
+    SLOT,
+    TREES,
+    VARIANT,
+    Words,
+    words,
+)
+
+__all__ = [
+    "AnyTensor",
+    "Array",
+    "Dispatcher",
+    "Number",
+    "ObjectResult",
+    "SharedResult",
+    "Static",
+    "TensorArgument",
+    "TensorLayout",
+    "TensorResult",
+    "Variant",
+    "record_bytes",
+]
+
+_METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
+_RECORD_HEAD = struct.Struct("=qqiiq")
+_OBJECT_MEMBER = 16  # T_OBJECT_EX
+
+
+def record_bytes(
+    data: int, nbytes: int, dtype_code: int, dims: Sequence[int], *, requires_grad: bool = False
+) -> bytes:
+    """A Tensor's native record: address, bytes, dtype code, rank, flags (1 requires grad, 2 aligned to 64), dims."""
+    flags = int(requires_grad) | (2 if data % 64 == 0 else 0)
+    head = _RECORD_HEAD.pack(data, nbytes, dtype_code, len(dims), flags)
+    return head + struct.pack(f"={len(dims)}q", *dims)
+
+
+class _MemberDef(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("type", ctypes.c_int),
+        ("offset", ctypes.c_ssize_t),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    ]
+
+
+def _slot_offsets(cls: type) -> dict[str, int]:
+    """Byte offset in an instance of each `__slots__` entry of `cls` and its bases."""
+    found: dict[str, int] = {}
+    member_at = object.__basicsize__ + 3 * ctypes.sizeof(ctypes.c_void_p)
+    kind = type(TensorLayout.offsets)
+    for base in cls.__mro__:
+        for name, descriptor in vars(base).items():
+            if type(descriptor) is not kind or name in found:
+                continue
+            definition = _MemberDef.from_address(
+                ctypes.c_uint64.from_address(id(descriptor) + member_at).value
+            )
+            if definition.type == _OBJECT_MEMBER:
+                found[name] = definition.offset
+    return found
+
+
+class TensorLayout:
+    """Where a Tensor class keeps its record and owner, and what its other slots hold in a new Tensor.
+
+    `cls` has `__slots__`; `also` is a second class that is accepted as an argument (Parameter).
+    `defaults` gives the object of each slot that results do not name; slots without one are unset.
+    """
+
+    __slots__ = ("also", "cls", "defaults", "offsets", "owner", "record")
+
+    def __init__(
+        self,
+        cls: type,
+        *,
+        also: type | None = None,
+        record: str = "_record",
+        owner: str = "_owner",
+        defaults: Mapping[str, object] | None = None,
+    ) -> None:
+        self.cls = cls
+        self.also = cls if also is None else also
+        self.offsets = _slot_offsets(cls)
+        if also is not None and any(_slot_offsets(also).get(n) != o for n, o in self.offsets.items()):
+            raise TypeError(f"{also.__name__} does not keep the slots of {cls.__name__}")
+        for name in (record, owner, *(defaults or {})):
+            if name not in self.offsets:
+                raise TypeError(f"{cls.__name__} has no slot {name}")
+        self.record = self.offsets[record]
+        self.owner = self.offsets[owner]
+        self.defaults = dict(defaults or {})
+
+
+# -- arguments ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TensorArgument:
+    """A Tensor whose record is `record`, address excepted; the program's input `input`, or None if unused."""
+
+    layout: TensorLayout
+    record: bytes
+    input: int | None
+
+
+@dataclass(frozen=True)
+class AnyTensor:
+    """A Tensor with a record whose type the caller has checked already."""
+
+    layout: TensorLayout
+    input: int | None
+
+
+@dataclass(frozen=True)
+class Array:
+    """A C-contiguous NumPy array of exactly this dtype and shape, aligned to `alignment` bytes."""
+
+    dtype: Any
+    shape: tuple[int, ...]
+    input: int | None
+    alignment: int = 16
+
+
+@dataclass(frozen=True)
+class Number:
+    """A Python float (`float64` or `float32` in the program) or int (`int64`)."""
+
+    kind: str
+    input: int | None
+
+
+@dataclass(frozen=True)
+class Static:
+    """The object itself; an int, float, str or bytes of the same type and value is as good."""
+
+    value: object
+
+
+Argument = TensorArgument | AnyTensor | Array | Number | Static
+
+# -- results -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TensorResult:
+    """A new Tensor over the program's output `output`, with this record (address excepted) and slots."""
+
+    layout: TensorLayout
+    record: bytes
+    output: int
+    slots: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObjectResult:
+    """An object that exists already, such as a Tensor over a state or a static value."""
+
+    value: object
+
+
+@dataclass(frozen=True)
+class SharedResult:
+    """The same object as an earlier result."""
+
+    position: int
+
+
+Result = TensorResult | ObjectResult | SharedResult
+
+
+class Variant:
+    """One signature of a call with the executable that serves it.
+
+    `arguments` are the positional ones followed by those of `keywords`, in that order. `tree`
+    is how results are returned: `none`, `single`, `tuple`, `list`, or `unflatten`, where the
+    callable of that name gets a tuple of all results. `fail` is called with the error word
+    when a data-dependent check failed and raises. Every output of the program is a result.
+    """
+
+    def __init__(
+        self,
+        executable: Executable,
+        binding: Binding,
+        arguments: Sequence[Argument],
+        results: Sequence[Result],
+        *,
+        fail: Callable[[int], object],
+        epoch: int,
+        grad_mode: int = 1,
+        keywords: Sequence[str] = (),
+        tree: str = "tuple",
+        unflatten: Callable[[tuple[Any, ...]], object] | None = None,
+    ) -> None:
+        if tree == "single" and len(results) != 1:
+            raise ValueError(f"a single result, but {len(results)} are given")
+        if (tree == "unflatten") != (unflatten is not None):
+            raise ValueError("unflatten is given exactly where tree is 'unflatten'")
+        self.executable = executable
+        self._check_inputs(arguments)
+        self._check_outputs(results)
+        names = _interned(keywords)
+        keyword_words = Words([id(name) for name in names], keep=names)
+        self._signatures: list[Words] = []
+        argument_words = words([self._argument(a) for a in arguments], keep=tuple(arguments))
+        self._result_keep: list[object] = []
+        result_words = words([self._result(r) for r in results], keep=tuple(results))
+        self._record = Words(
+            VARIANT.pack(
+                epoch=epoch,
+                grad_mode=grad_mode,
+                argument_count=len(arguments),
+                keyword_count=len(names),
+                keywords=keyword_words.address,
+                arguments=argument_words.address,
+                executable=executable.address,
+                result_count=len(results),
+                results=result_words.address,
+                tree=TREES.index(tree),
+                unflatten=id(unflatten),
+                fail=id(fail),
+                object=id(self),
+            ),
+            keep=(keyword_words, argument_words, result_words, unflatten, fail),
+        )
+        self.rebind(binding)
+
+    @property
+    def address(self) -> int:
+        """Address of the native record."""
+        return self._record.address
+
+    @property
+    def calls(self) -> int:
+        """How many native calls this variant has served."""
+        return self._record[VARIANT.offset["calls"]]
+
+    @property
+    def epoch(self) -> int:
+        """The mutation epoch in which this variant was found valid; a call in another one is slow."""
+        return self._record[VARIANT.offset["epoch"]]
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self._record[VARIANT.offset["epoch"]] = value
+
+    def rebind(self, binding: Binding) -> None:
+        """Uses other state addresses from the next call on."""
+        self.binding = binding
+        self._record[VARIANT.offset["binding"]] = binding.address
+        self._record[VARIANT.offset["binding_object"]] = id(binding)
+
+    def link(self, following: Variant | None) -> None:
+        """Sets which variant is tried when this one does not match."""
+        self._record[VARIANT.offset["next"]] = 0 if following is None else following.address
+
+    def _check_inputs(self, arguments: Sequence[Argument]) -> None:
+        given = sorted(
+            a.input for a in arguments if not isinstance(a, Static) and a.input is not None
+        )
+        if given != list(range(len(self.executable.rows["input"]))):
+            raise ValueError(f"arguments are inputs {given}; the program has {self.executable.rows['input']}")
+
+    def _check_outputs(self, results: Sequence[Result]) -> None:
+        given = sorted(r.output for r in results if isinstance(r, TensorResult))
+        if given != list(range(len(self.executable.rows["output"]))):
+            raise ValueError(f"results are outputs {given}; the program has {self.executable.rows['output']}")
+        for position, result in enumerate(results):
+            if isinstance(result, SharedResult) and not 0 <= result.position < position:
+                raise ValueError(f"result {position} is the same as result {result.position}, which is not earlier")
+
+    def _argument(self, argument: Argument) -> list[int]:
+        kinds = ARGUMENT_KINDS.index
+        match argument:
+            case Static(value):
+                kind = "equal" if type(value) in (int, float, str, bytes) else "same"
+                return ARGUMENT.pack(kind=kinds(kind), expected=id(value), row=-1)
+            case TensorArgument(layout, record, position):
+                signature = Words(struct.unpack(f"={len(record) // 8 - 1}q", record[8:]))
+                self._signatures.append(signature)
+                return self._tensor(
+                    layout,
+                    position,
+                    kind=kinds("tensor"),
+                    signature=signature.address,
+                    signature_words=len(record) // 8 - 1,
+                )
+            case AnyTensor(layout, position):
+                return self._tensor(layout, position, kind=kinds("any_tensor"))
+            case Array(dtype, shape, position, alignment):
+                signature = Words(shape)
+                self._signatures.append(signature)
+                return self._input(
+                    position,
+                    kind=kinds("array"),
+                    expected=id(np.ndarray),
+                    alternative=id(np.dtype(dtype)),
+                    signature=signature.address,
+                    signature_words=len(shape),
+                    mask=alignment - 1,
+                )
+            case Number(kind, position):
+                expected = int if kind == "int64" else float
+                return self._input(position, kind=kinds(kind), expected=id(expected))
+
+    def _tensor(self, layout: TensorLayout, position: int | None, **fields: int) -> list[int]:
+        return self._input(
+            position,
+            expected=id(layout.cls),
+            alternative=id(layout.also),
+            record_offset=layout.record,
+            owner_offset=layout.owner,
+            **fields,
+        )
+
+    def _input(self, position: int | None, **fields: int) -> list[int]:
+        """An argument's record with the row of its input; -1 where the program does not read it."""
+        row = -1 if position is None else self.executable.rows["input"][position]
+        return ARGUMENT.pack(row=row, slot=position or 0, **fields)
+
+    def _result(self, result: Result) -> list[int]:
+        kinds = RESULT_KINDS.index
+        match result:
+            case ObjectResult(value):
+                return OUTPUT.pack(kind=kinds("object"), object=id(value))
+            case SharedResult(position):
+                return OUTPUT.pack(kind=kinds("shared"), row=position)
+            case TensorResult(layout, record, output, slots):
+                objects = {**layout.defaults, **slots}
+                record_words = Words(struct.unpack(f"={len(record) // 8}q", record))
+                slot_words = words(
+                    [SLOT.pack(offset=layout.offsets[n], object=id(value)) for n, value in objects.items()],
+                    keep=tuple(objects.values()),
+                )
+                self._result_keep += [record_words, slot_words]
+                (nbytes,) = struct.unpack_from("=q", record, 8)
+                return OUTPUT.pack(
+                    kind=kinds("tensor"),
+                    row=self.executable.rows["output"][output],
+                    nbytes=nbytes,
+                    record=record_words.address,
+                    record_bytes=len(record),
+                    type=id(layout.cls),
+                    record_offset=layout.record,
+                    owner_offset=layout.owner,
+                    slots=slot_words.address,
+                    slot_count=len(objects),
+                )
+
+
+class _Self(ctypes.c_int64 * DISPATCHER.size):  # type: ignore[misc]
+    """What the builtin is bound to: a native record that also keeps Python objects alive."""
+
+    keep: tuple[object, ...]
+
+
+class Dispatcher:
+    """A builtin function over a list of variants; `slow` serves every other call.
+
+    `function(*args, **kwargs)` is the builtin itself: as `__call__` of a class it costs no
+    Python frame.
+    """
+
+    def __init__(self, slow: Callable[..., Any], name: str = "call") -> None:
+        self._self = _Self()
+        self._self[DISPATCHER.offset["slow"]] = id(slow)
+        self._slow = slow
+        self._variants: tuple[Variant, ...] = ()
+        self.set_variants(())
+        self.function: Callable[..., Any] = host().builtin("entry", name, _METH_FASTCALL_KEYWORDS, self._self)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """Variants in the order in which they are tried."""
+        return self._variants
+
+    def set_variants(self, variants: Sequence[Variant]) -> None:
+        """Replaces the list of variants."""
+        for position, variant in enumerate(variants, 1):
+            variant.link(variants[position] if position < len(variants) else None)
+        self._self[DISPATCHER.offset["variants"]] = variants[0].address if variants else 0
+        self._variants = tuple(variants)
+        self._self.keep = (self._slow, self._variants)
+
+
+def _interned(names: Sequence[str]) -> tuple[str, ...]:
+    """Keyword names as the interpreter passes them: interned."""
+    return tuple(sys.intern(name) for name in names)
