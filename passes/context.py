@@ -1,16 +1,17 @@
-"""What one compilation carries from pass to pass. Explicit: no pass reads ambient state."""
+"""What one compilation carries from stage to stage. Explicit: no pass reads ambient state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from graphc.ir.backend import BackendInfo
 from graphc.ir.graph import Graph
+from graphc.ir.kernel import Kernel, Schedule
 from graphc.ir.target import TARGETS, Target
 
-__all__ = ["CompileContext", "Evaluate"]
+__all__ = ["CompileContext", "Evaluate", "Options", "PlainBackend"]
 
 
 class Evaluate(Protocol):
@@ -19,14 +20,39 @@ class Evaluate(Protocol):
     def __call__(self, graph: Graph, *arrays: Any) -> Sequence[Any]: ...
 
 
-@dataclass
-class CompileContext:
-    """Target and services of one compilation.
+@dataclass(frozen=True)
+class Options:
+    """Switches of the stages from graph to program."""
 
-    `backend` answers the scheduler's questions and is None where no code is generated; `evaluate`
-    runs graphs for validation and is None where nothing is validated.
+    verify: bool = True
+    """Check each stage's result."""
+    fuse: bool = True
+    """False gives one kernel per op (views and scalars are still inlined), for debugging."""
+    max_parts: int = 16
+    """Most partitions of one kernel. Shapes the splits of reductions, so it is part of a program's key."""
+    grain: int = 32 * 1024
+    """Least work of one partition, in element operations."""
+
+
+class PlainBackend:
+    """A backend without a contraction engine: every kernel gets the general schedule."""
+
+    def contraction_schedule(self, kernel: Kernel, target: Target) -> Schedule | None:
+        return None
+
+    def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class CompileContext:
+    """Target, services and options of one compilation.
+
+    `backend` answers the scheduler's questions; `evaluate` runs graphs for validation and is None
+    where nothing is validated.
     """
 
     target: Target = TARGETS["x86-64-v3"]
-    backend: BackendInfo | None = None
+    backend: BackendInfo = field(default_factory=PlainBackend)
     evaluate: Evaluate | None = None
+    options: Options = field(default_factory=Options)
