@@ -23,6 +23,8 @@ class Pass:
     """A transformation of a graph in place. Fields of subclasses have defaults and are options."""
 
     name: ClassVar[str] = ""
+    exact: ClassVar[bool] = True
+    """True where the reference gives the same bits before and after the pass."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -36,6 +36,7 @@ class Decompose(GraphPass):
     """Decomposes every composite op, and those in decompositions, except the names in `keep`."""
 
     name: ClassVar[str] = "decompose"
+    exact: ClassVar[bool] = False
     keep: tuple[str, ...] = ()
 
     def apply(self, graph: Graph) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
-from graphc.ir.errors import VerifyError
+from graphc.ir.errors import CompileError, VerifyError
 from graphc.ir.families import Composite, GraphOp
 from graphc.ir.graph import Graph, Location, Op, Value
 from graphc.passes.base import Pass
@@ -208,13 +208,14 @@ class Differentiate(Pass):
     """
 
     name: ClassVar[str] = "differentiate"
+    exact: ClassVar[bool] = False
     output: int = 0
     inputs: tuple[int, ...] = ()
 
     def run(self, graph: Graph, context: CompileContext) -> bool:
         root = graph.outputs[self.output]
         if root.type.rank != 0 or not root.type.dtype.is_floating_point:
-            raise ValueError(
+            raise CompileError(
                 f"differentiate: output {self.output} is {root.type}, expected a floating scalar"
             )
         wrt = [graph.inputs[i] for i in self.inputs] or [
