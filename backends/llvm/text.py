@@ -120,6 +120,10 @@ class ModuleText:
         """Adds a function that a subclass of `Builder` builds."""
         self._functions.append(builder)
 
+    def has_function(self, name: str) -> bool:
+        """Whether a function of that name was started (for helpers that a module holds once)."""
+        return any(f.name == name for f in self._functions)
+
     def __str__(self) -> str:
         parts = [f'target triple = "{self.target.triple}"']
         parts += [f"%{name} = type {body}" for name, body in self._types.items()]

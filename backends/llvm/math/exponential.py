@@ -1,0 +1,144 @@
+"""exp, expm1, sigmoid and tanh.
+
+All four write x (or a multiple of it) as n·ln 2 + r, approximate e^r by a polynomial and
+scale by a power of two made from n's bits. They differ in how they keep the scaling inside
+the exponent range and in where they round:
+
+* `exp` takes n = 2h even, so that two exact multiplications by 2^h reach every result, the
+  subnormal ones (rounded once) and infinity included.
+* `sigmoid` and `tanh` add the scaled e^r to exact constants in one rounding and divide once.
+* `expm1` scales by 2^(n-1), so that n = 128 is still finite, and doubles the sum.
+
+A NaN stays a NaN, because the clamps let it pass and it then reaches every sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.backends.llvm.math import coefficients as table
+from graphc.backends.llvm.math.numeric import (
+    absolute,
+    clamp_above,
+    clamp_below,
+    copy_sign,
+    format_of,
+    horner,
+    nearest,
+    power_of_two,
+    subtract_multiple,
+)
+from graphc.backends.llvm.text import Builder, Val
+
+__all__ = ["LN2", "LOG2_E", "exp", "exp_reduced", "expm1", "sigmoid", "tanh"]
+
+LOG2_E = float.fromhex("0x1.71547652b82fep+0")
+
+LN2 = {
+    "float": (0.693359375, float.fromhex("-0x1.bd0106p-13")),
+    "double": (float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")),
+}
+"""ln 2 in two parts; the first is so short that its product with any exponent is exact."""
+
+
+@dataclass(frozen=True)
+class _Constants:
+    """What depends on the format. The limits lie where the result no longer changes."""
+
+    exp: Sequence[float]
+    """(e^r - 1 - r)/r² for |r| <= ln 2."""
+    expm1: Sequence[float]
+    """(e^r - 1 - r)/r² for |r| <= ln(2)/2."""
+    tanh: Sequence[float]
+    """(tanh(x)/x - 1)/x² in x²."""
+    exp_limits: tuple[float, float]
+    expm1_limits: tuple[float, float]
+    sigmoid_limits: tuple[float, float]
+    sigmoid_scale: int
+    """Exponent that brings every 2^n of sigmoid into the normal range."""
+    tanh_limit: float
+
+
+_CONSTANTS = {
+    "float": _Constants(
+        table.EXP_F32, table.EXPM1_F32, table.TANH_F32,
+        (-104.0, 89.0), (-18.0, 89.0), (-104.0, 70.0), 24, 9.25,
+    ),
+    "double": _Constants(
+        table.EXP_F64, table.EXPM1_F64, table.TANH_F64,
+        (-746.0, 710.0), (-38.0, 710.0), (-746.0, 600.0), 64, 19.5,
+    ),
+}  # fmt: skip
+
+
+def exp_reduced(b: Builder, x: Val, low: Val | None = None) -> Val:
+    """e^(x + low) for x within the limits of `exp`; `low` is at most 2^-30 in magnitude."""
+    form = format_of(x)
+    high, rest = LN2[form.float]
+    h, raw = nearest(b, x, LOG2_E / 2, form.bias)
+    r = subtract_multiple(b, x, h, [2 * high])
+    if low is None:
+        r = subtract_multiple(b, r, h, [2 * rest])
+    else:
+        r = b.fadd(r, subtract_multiple(b, low, h, [2 * rest]))
+    power = horner(b, (1.0, 1.0, *_CONSTANTS[form.float].exp), r)
+    scale = power_of_two(b, raw)
+    return b.fmul(b.fmul(power, scale), scale)
+
+
+def exp(b: Builder, x: Val) -> Val:
+    """e^x."""
+    least, most = _CONSTANTS[format_of(x).float].exp_limits
+    return exp_reduced(b, clamp_below(b, clamp_above(b, x, most), least))
+
+
+def _expm1_parts(b: Builder, x: Val, factor: int, shift: int) -> tuple[Val, Val]:
+    """2^(n+shift) and e^r - 1 where factor·x = n·ln 2 + r and |r| <= ln(2)/2; factor is ±1 or ±2."""
+    form = format_of(x)
+    n, raw = nearest(b, x, factor * LOG2_E, form.bias + shift)
+    high, low = LN2[form.float]
+    r = subtract_multiple(b, x, n, [high / factor, low / factor])
+    square = b.fmul(r, r)
+    # The polynomial is in factor·r; multiplying coefficients by powers of ±2 is exact.
+    inner = [c * float(factor) ** (j + 2) for j, c in enumerate(_CONSTANTS[form.float].expm1)]
+    tail = horner(b, inner, r)
+    if factor == 1:
+        return power_of_two(b, raw), b.fma(square, tail, r)
+    return power_of_two(b, raw), b.fma(square, tail, b.fmul(r, b.const(x.type, float(factor))))
+
+
+def expm1(b: Builder, x: Val) -> Val:
+    """e^x - 1, accurate near 0."""
+    least, most = _CONSTANTS[format_of(x).float].expm1_limits
+    inside = clamp_below(b, clamp_above(b, x, most), least)
+    scale, power = _expm1_parts(b, inside, 1, -1)
+    half = b.fma(scale, power, b.fsub(scale, b.const(x.type, 0.5)))
+    # Halving a subnormal would round, and adding 0.5 - 0.5 would lose the sign of -0.
+    tiny = b.fcmp("olt", absolute(b, x), b.const(x.type, 2.0 ** -(format_of(x).mantissa + 3)))
+    return b.select(tiny, x, b.fadd(half, half))
+
+
+def sigmoid(b: Builder, x: Val) -> Val:
+    """1/(1 + e^-x), with full relative accuracy also where it is subnormal."""
+    constants = _CONSTANTS[format_of(x).float]
+    least, most = constants.sigmoid_limits
+    inside = clamp_below(b, clamp_above(b, x, most), least)
+    shift = constants.sigmoid_scale
+    scale, power = _expm1_parts(b, inside, -1, -shift)
+    one = b.const(x.type, 2.0**-shift)
+    return b.fdiv(one, b.fma(scale, power, b.fadd(scale, one)))
+
+
+def tanh(b: Builder, x: Val) -> Val:
+    """tanh x: a polynomial up to 0.55 (where tanh is 0.5), 1 - 2/(e^2x + 1) beyond."""
+    constants = _CONSTANTS[format_of(x).float]
+    size = absolute(b, x)
+    square = b.fmul(size, size)
+    near = b.fma(b.fmul(square, horner(b, constants.tanh, square)), size, size)
+    scale, power = _expm1_parts(b, clamp_above(b, size, constants.tanh_limit), 2, 0)
+    one = b.const(x.type, 1.0)
+    below = b.fma(scale, power, b.fadd(scale, one))
+    far = b.fsub(one, b.fdiv(b.const(x.type, 2.0), below))
+    large = b.fcmp("ogt", size, b.const(x.type, 0.55))
+    return copy_sign(b, b.select(large, far, near), x)
