@@ -137,7 +137,7 @@ def _convolution_case(c: Convolution, peak: float) -> None:
     peers: list[Callable[[], object] | None] = [None, None, None]
     if torch is not None:
         tx, tw, ty = torch.randn(x), torch.randn(w), torch.randn(y)
-        size = dict(stride=c.stride, padding=c.pad, dilation=c.dilation)
+        size = {"stride": c.stride, "padding": c.pad, "dilation": c.dilation}
         grad = torch.ops.aten.convolution_backward
         rest = ([c.stride] * 2, [c.pad] * 2, [c.dilation] * 2, False, [0, 0], 1)
         peers = [

@@ -176,15 +176,15 @@ def chunks(
     builder: Builder, start: Val, stop: Val, width: int, body: Callable[[Val, Val | None], None]
 ) -> None:
     """Walks [start, stop) by `width`; `body(first, mask)` with a lane mask at a last partial chunk."""
-    if width == 1:
-        builder.loop(start, stop, 1, (), lambda i, _: body(i, None) or (), "each")
-        return
-    whole = builder.add(start, builder.op("i64", f"and {builder.sub(stop, start)}, {-width}"))
 
     def full(i: Val, _: tuple[Val, ...]) -> tuple[Val, ...]:
         body(i, None)
         return ()
 
+    if width == 1:
+        builder.loop(start, stop, 1, (), full, "each")
+        return
+    whole = builder.add(start, builder.op("i64", f"and {builder.sub(stop, start)}, {-width}"))
     builder.loop(start, whole, width, (), full, "chunk")
     with builder.if_(builder.icmp("slt", whole, stop)):
         body(whole, builder.lane_mask(builder.sub(stop, whole), width))

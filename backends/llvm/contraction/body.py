@@ -2,6 +2,7 @@
 
 An instruction list becomes straight-line code for `width` neighbouring points of one axis.
 Each lane's value is what the scalar body means; inactive lanes read nothing and store nothing.
+Loads and stores hold one linear offset as their index.
 """
 
 from __future__ import annotations
@@ -10,31 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
-from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
+from graphc.backends.llvm.kernel.convert import convert
+from graphc.backends.llvm.kernel.scalar_ops import apply
+from graphc.backends.llvm.kernel.values import constant as scalar_constant
+from graphc.backends.llvm.kernel.values import from_memory, memory_type, to_memory
+from graphc.backends.llvm.text import Builder, Val, vector
 from graphc.ir.dims import Dim, Symbol, split_linear
-from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Instruction, KernelBuffer
 from graphc.ir.scalar import Guard
-from graphc.ir.types import DType, row_major_strides
+from graphc.ir.types import DType, int64, row_major_strides
 
-__all__ = ["Point", "emit_body", "linear_offset", "llvm_type"]
+__all__ = ["Point", "Scalars", "emit_body", "linear_offset"]
 
-_TYPES = {"bool": "i1", "f16": "half", "bf16": "bfloat", "f32": "float", "f64": "double"}
-
-
-def llvm_type(dtype: DType) -> str:
-    """LLVM's scalar type of a value in a register."""
-    return _TYPES.get(dtype.name) or f"i{dtype.bits}"
-
-
-def memory_type(dtype: DType) -> str:
-    """LLVM's scalar type of an element in memory: a bool is a byte, a 16-bit float its bits.
-
-    LLVM would route selects and inserts of 16-bit floats through float32 and library calls.
-    """
-    if dtype.kind == "bool":
-        return "i8"
-    return "i16" if dtype.kind == "float" and dtype.bits == 16 else llvm_type(dtype)
+Scalars = dict[int, tuple[DType, Val]]
+"""Scalar number to its dtype and its value (one vector of lanes, in the dtype's carrier)."""
 
 
 def linear_offset(buffer: KernelBuffer, index: Sequence[Dim]) -> Dim:
@@ -71,23 +61,28 @@ def emit_body(
     buffers: Sequence[KernelBuffer],
     body: Sequence[Instruction],
     point: Point,
-    values: dict[int, Val],
+    scalars: Scalars,
 ) -> None:
-    """Emits `body` at `point`; `values` (scalar number to value) is read and extended."""
+    """Emits `body` at `point`; `scalars` is read and extended."""
     for instruction in body:
+        dtype = instruction.dtype
+        operands = [scalars[o] for o in instruction.operands]
         match instruction.opcode:
             case "load":
-                values[instruction.id] = _load(builder, buffers, instruction, point, values)
+                fill = operands[0][1] if instruction.guards else None
+                value = _load(builder, buffers, instruction, point, fill)
             case "store":
-                _store(builder, buffers, instruction, point, values[instruction.operands[0]])
+                _store(builder, buffers, instruction, point, operands[0][1])
+                continue
             case "const":
-                type_ = vector(llvm_type(instruction.dtype), point.width)
-                values[instruction.id] = builder.const(type_, instruction.value)
+                value = builder.splat(scalar_constant(builder, dtype, instruction.value), point.width)
+            case "index":
+                value = _index(builder, instruction.index[0], dtype, point)
             case "cast":
-                values[instruction.id] = _cast(builder, values[instruction.operands[0]], instruction.dtype)
-            case _:
-                operands = [values[o] for o in instruction.operands]
-                values[instruction.id] = _apply(builder, instruction, operands)
+                value = convert(builder, operands[0][1], operands[0][0], dtype)
+            case opcode:
+                value = apply(builder, opcode, operands[-1][0], [v for _, v in operands])
+        scalars[instruction.id] = (dtype, value)
 
 
 def _stride(offset: Dim, lane: Symbol | None) -> int | None:
@@ -126,17 +121,29 @@ def _gather(builder: Builder, scalars: Sequence[Val]) -> Val:
     return result
 
 
+def _index(builder: Builder, expression: Dim, dtype: DType, point: Point) -> Val:
+    stride = _stride(expression, point.lane)
+    if stride is None:
+        lanes = [index_value(builder, expression, point.at_lane(builder, i)) for i in range(point.width)]
+        return convert(builder, _gather(builder, lanes), int64, dtype)
+    value = builder.splat(index_value(builder, expression, point.env), point.width)
+    if stride and point.width > 1:
+        steps = builder.vector_literal("i64", [str(stride * i) for i in range(point.width)])
+        value = builder.add(value, steps)
+    return convert(builder, value, int64, dtype)
+
+
 def _load(
     builder: Builder,
     buffers: Sequence[KernelBuffer],
     load: Instruction,
     point: Point,
-    values: dict[int, Val],
+    fill: Val | None,
 ) -> Val:
     dtype = load.dtype
     scalar = memory_type(dtype)
     type_ = vector(scalar, point.width)
-    offset = linear_offset(buffers[load.buffer], load.index)
+    offset = load.index[0]
     base = point.pointers[load.buffer]
     mask = _guard_mask(builder, load.guards, point)
     stride = _stride(offset, point.lane)
@@ -144,14 +151,14 @@ def _load(
     if point.width > 1 and stride == 1:
         place = builder.gep(base, index_value(builder, offset, point.env), scalar)
         if mask is None:
-            value = builder.load(type_, place, align)
+            raw = builder.load(type_, place, align)
         else:
-            value = builder.masked_load(type_, place, mask, builder.const(type_, 0), align)
+            raw = builder.masked_load(type_, place, mask, builder.const(type_, 0), align)
     elif point.width == 1 or (stride == 0 and not load.guards):
         at = index_value(builder, offset, point.env)
         if point.width == 1 and mask is not None:
             at = builder.select(mask, at, constant(0))
-        value = builder.splat(builder.load(scalar, builder.gep(base, at, scalar), align), point.width)
+        raw = builder.splat(builder.load(scalar, builder.gep(base, at, scalar), align), point.width)
     else:
         parts = []
         for i in range(point.width):
@@ -159,17 +166,12 @@ def _load(
             if mask is not None:
                 at = builder.select(builder.extract(mask, i), at, constant(0))
             parts.append(builder.load(scalar, builder.gep(base, at, scalar), align))
-        value = _gather(builder, parts)
-    held = vector(llvm_type(dtype), point.width)
-    fill = values[load.operands[0]] if load.guards else None
-    if dtype.kind == "bool":
-        value = builder.icmp("ne", value, builder.const(type_, 0))
-    elif fill is not None and held != type_:
-        fill = builder.cast("bitcast", fill, type_)
+        raw = _gather(builder, parts)
+    value = from_memory(builder, dtype, raw)
     if fill is not None:
         assert mask is not None
         value = builder.select(mask, value, fill)
-    return value if dtype.kind == "bool" else builder.cast("bitcast", value, held)
+    return value
 
 
 def _store(
@@ -177,11 +179,8 @@ def _store(
 ) -> None:
     dtype = buffers[store.buffer].type.dtype
     scalar = memory_type(dtype)
-    if dtype.kind == "bool":
-        value = builder.cast("zext", value, vector(scalar, point.width))
-    else:
-        value = builder.cast("bitcast", value, vector(scalar, point.width))
-    offset = linear_offset(buffers[store.buffer], store.index)
+    value = to_memory(builder, dtype, value)
+    offset = store.index[0]
     base = point.pointers[store.buffer]
     mask = _guard_mask(builder, store.guards, point)
     if point.width > 1 and _stride(offset, point.lane) == 1:
@@ -198,63 +197,3 @@ def _store(
         else:
             with builder.if_(builder.extract(mask, i)):
                 builder.store(builder.extract(value, i), place, dtype.itemsize)
-
-
-def _cast(builder: Builder, x: Val, to: DType) -> Val:
-    source, target = element(x.type), llvm_type(to)
-    width = lanes(x.type)
-    if source == target:
-        return x
-    if source == "bfloat" and target == "float":
-        bits = builder.cast("bitcast", x, vector("i16", width))
-        wide = builder.cast("zext", bits, vector("i32", width))
-        shifted = builder.binary("shl", wide, builder.const(wide.type, 16))
-        return builder.cast("bitcast", shifted, vector("float", width))
-    if source == "float" and target == "bfloat":
-        return _round_to_bfloat(builder, x, width)
-    ranks = {"half": 0, "float": 1, "double": 2}
-    if source in ranks and target in ranks:
-        opcode = "fpext" if ranks[target] > ranks[source] else "fptrunc"
-        return builder.cast(opcode, x, vector(target, width))
-    if source == "i1" and target in ranks:
-        return builder.cast("uitofp", x, vector(target, width))
-    raise CompileError(f"contraction body: no cast from {source} to {to.name}")
-
-
-def _round_to_bfloat(builder: Builder, x: Val, width: int) -> Val:
-    """Round to nearest, ties to even, on the bits; NaN stays quiet NaN."""
-    wide = vector("i32", width)
-    bits = builder.cast("bitcast", x, wide)
-    high = builder.binary("lshr", bits, builder.const(wide, 16))
-    odd = builder.and_(high, builder.const(wide, 1))
-    rounded = builder.add(bits, builder.add(odd, builder.const(wide, 0x7FFF)))
-    nan = builder.fcmp("uno", x, x)
-    quiet = builder.or_(bits, builder.const(wide, 0x400000))
-    chosen = builder.select(nan, quiet, rounded)
-    half = builder.cast("trunc", builder.binary("lshr", chosen, builder.const(wide, 16)), vector("i16", width))
-    return builder.cast("bitcast", half, vector("bfloat", width))
-
-
-_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
-_COMPARE = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", "ne": "une"}
-
-
-def _apply(builder: Builder, instruction: Instruction, x: list[Val]) -> Val:
-    opcode = instruction.opcode
-    if opcode == "select":
-        return builder.select(x[0], x[1], x[2])
-    if element(x[0].type) in ("float", "double"):
-        if opcode in _FLOAT:
-            return builder.binary(_FLOAT[opcode], x[0], x[1])
-        if opcode in _COMPARE:
-            return builder.fcmp(_COMPARE[opcode], x[0], x[1])
-        if opcode == "fma":
-            return builder.fma(x[0], x[1], x[2])
-        if opcode == "neg":
-            return builder.fneg(x[0])
-        if opcode in ("max", "min"):
-            # x > y ? x : y with NaN from either side.
-            better = builder.fcmp("ogt" if opcode == "max" else "olt", x[0], x[1])
-            keep = builder.or_(better, builder.fcmp("uno", x[0], x[0]))
-            return builder.select(keep, x[0], x[1])
-    raise CompileError(f"contraction body: no {opcode} of {element(x[0].type)}")

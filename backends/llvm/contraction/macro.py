@@ -16,7 +16,13 @@ from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.micro import Panel
-from graphc.backends.llvm.contraction.packing import Block, pack_columns, pack_panels, pack_runs, pack_transposed
+from graphc.backends.llvm.contraction.packing import (
+    Block,
+    pack_columns,
+    pack_panels,
+    pack_runs,
+    pack_transposed,
+)
 from graphc.backends.llvm.contraction.problem import Operand, Problem
 from graphc.backends.llvm.contraction.tile import TileShape, emit_tile, load_pointers
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs, times
-from graphc.backends.llvm.contraction.body import Point, emit_body
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
 from graphc.backends.llvm.contraction.problem import Operand
 from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.dims import Symbol
 from graphc.ir.kernel import KernelBuffer
 
 __all__ = ["Block", "pack_columns", "pack_panels", "pack_runs", "pack_transposed", "transpose"]
@@ -38,21 +39,20 @@ class Block:
     def value(self, builder: Builder, env: Env, along: str, mask: Val | None) -> Val:
         """The operand at `width` points along its fastest row axis or its fastest k axis."""
         group = self.operand.rows if along == "rows" else self.operand.steps
-        values: dict[int, Val] = {}
+        scalars: Scalars = {}
         point = Point(self.pointers, self.batch | env, group.inner, self.width, mask)
-        emit_body(builder, self.buffers, self.operand.body, point, values)
-        return values[self.operand.result]
+        emit_body(builder, self.buffers, self.operand.body, point, scalars)
+        return scalars[self.operand.result][1]
 
     def put(self, builder: Builder, value: Val, at: Val) -> None:
         """Stores a vector at element `at` of the packed block."""
         builder.store(value, builder.gep(self.target, at, self.scalar), 4 if self.scalar == "float" else 8)
 
 
-def _fastest(group_inner: object, env: Env, flat: Val, origin: Val, builder: Builder) -> Env:
-    if group_inner is None:
+def _fastest(axis: Symbol | None, env: Env, flat: Val, origin: Val, builder: Builder) -> Env:
+    if axis is None:
         return env
-    value = flat if origin.text == "0" else builder.sub(flat, origin)
-    return env | {group_inner: value}  # type: ignore[dict-item]
+    return env | {axis: flat if origin.text == "0" else builder.sub(flat, origin)}
 
 
 def pack_runs(builder: Builder, block: Block, lead: int) -> None:

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Group, merge_axes
-from graphc.backends.llvm.contraction.body import linear_offset, llvm_type
+from graphc.backends.llvm.contraction.body import linear_offset
+from graphc.backends.llvm.kernel.values import carrier
 from graphc.ir.dims import Dim, Symbol, split_linear, substitute, symbols
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent
 from graphc.ir.types import DType, TensorType
@@ -91,7 +92,7 @@ class Problem:
     @property
     def scalar(self) -> str:
         """LLVM type of the accumulators."""
-        return llvm_type(self.dtype)
+        return carrier(self.dtype)
 
     @property
     def plain_store(self) -> Instruction | None:

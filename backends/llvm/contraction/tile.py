@@ -141,8 +141,8 @@ class _Tile:
 
     def _apply(self, row: Val, j: int, value: Val) -> None:
         point = Point(self.pointers, self._env(row, j), self.problem.columns.inner, self.tiling.width, self._mask(j))
-        values = {self.problem.sum: value}
-        emit_body(self.builder, self.problem.buffers, self.problem.epilogue, point, values)
+        scalars = {self.problem.sum: (self.problem.dtype, value)}
+        emit_body(self.builder, self.problem.buffers, self.problem.epilogue, point, scalars)
 
     def finish(self, grid: list[list[Val]]) -> None:
         """Runs the epilogue on complete sums."""
