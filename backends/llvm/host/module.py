@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphc.backends.llvm.compile import compile_text, host_target
+from graphc.backends.llvm.compile import COMPILER_VERSION, compile_text, host_target
 from graphc.backends.llvm.host.calls import add_calls
 from graphc.backends.llvm.host.driver import add_item_runner, add_serial_driver, add_spmd_driver
 from graphc.backends.llvm.host.entry import add_entry
