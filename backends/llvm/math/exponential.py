@@ -127,7 +127,11 @@ def sigmoid(b: Builder, x: Val) -> Val:
     shift = constants.sigmoid_scale
     scale, power = _expm1_parts(b, inside, -1, -shift)
     one = b.const(x.type, 2.0**-shift)
-    return b.fdiv(one, b.fma(scale, power, b.fadd(scale, one)))
+    # scale + 1 is inexact from 2^24 (2^53) on; its error joins the small product, so that
+    # the denominator is rounded once there as everywhere else.
+    whole = b.fadd(scale, one)
+    lost = b.fsub(one, b.fsub(whole, scale))
+    return b.fdiv(one, b.fadd(whole, b.fma(scale, power, lost)))
 
 
 def tanh(b: Builder, x: Val) -> Val:

@@ -175,6 +175,14 @@ def _odd_tail_weight(f: Function) -> Function:
     return lambda u: u * mp.sqrt(u) / f(mp.sqrt(u))
 
 
+def _cos_tail(u: mpf) -> mpf:
+    return (mp.cos(mp.sqrt(u)) - 1 + u / 2) / u**2
+
+
+def _cos_weight(u: mpf) -> mpf:
+    return u**2 / mp.cos(mp.sqrt(u))
+
+
 def _log2_erfc(x: mpf) -> mpf:
     return mp.log(mp.erfc(x), 2)
 
@@ -206,8 +214,10 @@ TABLES: tuple[Table, ...] = (
           "(tanh(x)/x - 1)/x² in x² for |x| <= 0.56, relative error of tanh"),
     Table("LOG_F32", "float", 8, "-0.33334", "0.33334", _log_tail, lambda x: x**2 / mp.log1p(x),
           "(log(1+f) - f)/f² for |f| <= 1/3, relative error of log(1+f)"),
-    Table("SIN_F32", "float", 4, "0", "2.475", _odd_tail(mp.sin), _odd_tail_weight(mp.sin),
-          "(sin(r)/r - 1)/r² in r² for |r| <= 1.5732, relative error of sin"),
+    Table("SIN_F32", "float", 3, "0", "0.62", _odd_tail(mp.sin), _odd_tail_weight(mp.sin),
+          "(sin(r)/r - 1)/r² in r² for |r| <= 0.787, relative error of sin"),
+    Table("COS_F32", "float", 3, "0", "0.62", _cos_tail, _cos_weight,
+          "(cos(r) - 1 + r²/2)/r⁴ in r² for |r| <= 0.787, relative error of cos"),
     Table("ERF_F32", "float", 6, "0", "0.81", lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1,
           lambda u: mp.sqrt(u) / mp.erf(mp.sqrt(u)),
           "erf(x)/x - 1 in x² for |x| <= 0.9, relative error of erf"),
@@ -231,8 +241,10 @@ TABLES: tuple[Table, ...] = (
     Table("LOG_F64", "double", 7, "0", "0.02945", _atanh_tail(1, mpf(1)),
           lambda z: z / _atanh_tail(0, mpf(1))(z),
           "(log((1+s)/(1-s))/s - 2)/s² in s² for |s| <= 0.1716, relative error of log"),
-    Table("SIN_F64", "double", 9, "0", "2.475", _odd_tail(mp.sin), _odd_tail_weight(mp.sin),
-          "(sin(r)/r - 1)/r² in r² for |r| <= 1.5732, relative error of sin"),
+    Table("SIN_F64", "double", 6, "0", "0.62", _odd_tail(mp.sin), _odd_tail_weight(mp.sin),
+          "(sin(r)/r - 1)/r² in r² for |r| <= 0.787, relative error of sin"),
+    Table("COS_F64", "double", 6, "0", "0.62", _cos_tail, _cos_weight,
+          "(cos(r) - 1 + r²/2)/r⁴ in r² for |r| <= 0.787, relative error of cos"),
     Table("ERF_F64", "double", 12, "0", "0.81", lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1,
           lambda u: mp.sqrt(u) / mp.erf(mp.sqrt(u)),
           "erf(x)/x - 1 in x² for |x| <= 0.9, relative error of erf"),
