@@ -1,0 +1,99 @@
+"""From scheduled kernels to linked code: one module and one object per distinct kernel.
+
+A kernel's symbol is a hash of its canonical text and the target, so equal kernels are compiled
+once, in memory and on disk. The contraction engine takes the kernels that it scheduled; all
+others get the general loops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+from graphc.backends.llvm import contraction
+from graphc.backends.llvm import kernel as loops
+from graphc.backends.llvm.compile import COMPILER_VERSION, compile_text
+from graphc.backends.llvm.jit import LinkedCode, link
+from graphc.backends.llvm.text import ModuleText
+from graphc.ir.kernel import Kernel, Schedule
+from graphc.ir.program import Program
+from graphc.ir.target import Target
+from graphc.runtime.cache import cache_key, default_cache
+
+__all__ = ["LlvmBackend", "compile_kernels", "kernel_modules", "kernel_objects", "kernel_symbol"]
+
+
+class LlvmBackend:
+    """What passes may ask of this backend; see `graphc.ir.backend.BackendInfo`."""
+
+    def contraction_schedule(self, kernel: Kernel, target: Target) -> Schedule | None:
+        return contraction.contraction_schedule(kernel, target)
+
+    def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
+        engine = contraction if contraction.is_contraction(kernel) else loops
+        return engine.scratch_bytes(kernel, target)
+
+
+def kernel_symbol(kernel: Kernel, target: Target) -> str:
+    """`k_<hash>`: the same for equal kernels on one target."""
+    return f"k_{hashlib.sha256(f'{target}\n{kernel}'.encode()).hexdigest()[:24]}"
+
+
+def _module(kernel: Kernel, symbol: str, target: Target) -> str:
+    module = ModuleText(target)
+    engine = contraction.emit_contraction if contraction.is_contraction(kernel) else loops.emit_kernel
+    engine(kernel, module, symbol, target)
+    return str(module)
+
+
+def _distinct(program: Program, target: Target) -> tuple[list[str], dict[str, Kernel]]:
+    """Symbol of each call in program order, and the distinct kernels."""
+    symbols: list[str] = []
+    kernels: dict[str, Kernel] = {}
+    names: dict[Kernel, str] = {}
+    for phase in program.phases:
+        for call in phase.calls:
+            name = names.get(call.kernel)
+            if name is None:
+                name = names[call.kernel] = kernel_symbol(call.kernel, target)
+            kernels[name] = call.kernel
+            symbols.append(name)
+    return symbols, kernels
+
+
+def kernel_modules(program: Program, target: Target) -> dict[str, str]:
+    """LLVM text of every distinct kernel of a program, by symbol."""
+    _, kernels = _distinct(program, target)
+    return {name: _module(kernel, name, target) for name, kernel in kernels.items()}
+
+
+def kernel_objects(program: Program, target: Target) -> dict[str, bytes]:
+    """Object code of every distinct kernel, by symbol, from the disk cache where it is there."""
+    _, kernels = _distinct(program, target)
+    return {name: _object(kernel, name, target) for name, kernel in kernels.items()}
+
+
+def _object(kernel: Kernel, symbol: str, target: Target) -> bytes:
+    cache = default_cache()
+    key = cache_key("kernel", COMPILER_VERSION, symbol, str(target))
+    found = cache.get(key)
+    if found is None:
+        found = compile_text(_module(kernel, symbol, target), target)
+        cache.put(key, found)
+    return found
+
+
+_linked: dict[str, LinkedCode] = {}
+_lock = threading.Lock()
+
+
+def compile_kernels(program: Program, target: Target) -> tuple[list[str], list[LinkedCode]]:
+    """Symbol of each kernel call in program order, and the code that has them all."""
+    symbols, kernels = _distinct(program, target)
+    with _lock:
+        missing = [name for name in kernels if name not in _linked]
+        if missing:
+            code = link([_object(kernels[name], name, target) for name in missing])
+            _linked.update(dict.fromkeys(missing, code))
+        codes = list(dict.fromkeys(_linked[name] for name in kernels))
+    return symbols, codes

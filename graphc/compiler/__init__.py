@@ -1,0 +1,1 @@
+"""Tracing and compiling: from functions and recordings to executables."""

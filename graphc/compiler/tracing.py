@@ -1,0 +1,202 @@
+"""Tracing: a function is run once on its arguments while everything is recorded, and becomes a graph.
+
+Nothing is executed and nothing that outlives the trace is changed: storages, gradients and the
+random state are put back. What the function would have changed is in the result: state inputs
+with new values, gradients that are kept or lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.compiler.tree import Tree, flatten
+from graphc.core.build import GraphBuild
+from graphc.core.node import Node
+from graphc.core.recording import Recording, flush_random, pop, push
+from graphc.core.storage import Memory, Storage
+from graphc.core.tensor import TensorBase
+from graphc.ir.errors import TraceError
+from graphc.ir.graph import Graph
+
+__all__ = ["Trace", "Traced", "trace_function"]
+
+
+class Trace:
+    """What a trace has touched so far; the recording calls it back."""
+
+    def __init__(self, arguments: Sequence[Storage]) -> None:
+        self.arguments = {id(s): s for s in arguments}
+        self.states: dict[int, Storage] = {}
+        """Storages that existed before and were read or written, in order."""
+        self.old: dict[int, tuple[Storage, Node]] = {}
+        self.grads: dict[int, tuple[TensorBase, Any]] = {}
+        """Tensors whose `.grad` was set, with what it was before."""
+        self.cleared: set[int] = set()
+        self.guards: list[tuple[Callable[[], Any], Any]] = []
+
+    def read(self, storage: Storage) -> None:
+        if storage.memory is not None and id(storage) not in self.arguments:
+            self.states.setdefault(id(storage), storage)
+
+    def write(self, storage: Storage) -> None:
+        if storage.memory is not None and id(storage) not in self.old:
+            self.read(storage)
+            self.old[id(storage)] = (storage, storage.node)
+
+    def save_grad(self, tensor: TensorBase, value: Any) -> None:
+        self.grads.setdefault(id(tensor), (tensor, tensor._grad))
+        if value is None:
+            self.cleared.add(id(tensor))
+
+    def is_input(self, storage: Storage) -> bool:
+        return id(storage) in self.arguments or id(storage) in self.states
+
+    def guard(self, snapshot: Callable[[], Any]) -> None:
+        """The compiled program is valid only while `snapshot()` gives what it gives now."""
+        self.guards.append((snapshot, snapshot()))
+
+    def restore(self) -> None:
+        """Puts back every storage and gradient."""
+        for storage, node in self.old.values():
+            storage.node = node
+        for tensor, grad in self.grads.values():
+            tensor._grad = grad
+
+
+@dataclass(eq=False)
+class Traced:
+    """A traced function: its graph and what the graph's inputs and outputs are.
+
+    Inputs are the argument leaves, then `states`. Outputs are the returned leaves, then kept
+    gradients, then new values of states (those alias their inputs).
+    """
+
+    graph: Graph
+    states: list[Memory]
+    tree: Tree
+    returned: int
+    grads: list[tuple[TensorBase, int | None]] = field(default_factory=list)
+    """Tensors whose `.grad` the function set: output position where kept, None where lost or None."""
+    lost: list[TensorBase] = field(default_factory=list)
+    nones: list[TensorBase] = field(default_factory=list)
+    fresh: list[TensorBase] = field(default_factory=list)
+    """Tensors whose `.grad` was None before and is left behind: accumulation needs a state for it."""
+    guards: list[tuple[Callable[[], Any], Any]] = field(default_factory=list)
+
+
+@contextmanager
+def _recording(trace: Trace) -> Iterator[Recording]:
+    recording = Recording(trace)
+    push(recording)
+    try:
+        yield recording
+        flush_random(recording)
+    finally:
+        pop()
+
+
+def trace_function(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, name: str, keep_grads: bool
+) -> Traced:
+    """The graph of `function` on arguments whose tensor leaves are realised Tensors.
+
+    Raises whatever the function raises, and TraceError where it asks for a value.
+    """
+    leaves, _ = flatten((args, kwargs))
+    trace = Trace([t._storage for t in leaves])
+    recording: Recording | None = None
+    try:
+        with _recording(trace) as recording:
+            result = function(*args, **kwargs)
+            returned, tree = flatten(result)
+            outputs = [_output(t) for t in returned]
+        return _Finish(trace, recording, leaves, name, keep_grads).run(outputs, tree)
+    finally:
+        trace.restore()
+        if recording is not None:
+            for entry in recording.entries:
+                entry.clear()
+
+
+def _output(leaf: Any) -> Node:
+    if not isinstance(leaf, TensorBase):
+        raise TraceError("a compiled function returned a NumPy array; return a Tensor instead")
+    return leaf._read()
+
+
+class _Finish:
+    """Turns a finished recording into a graph and works out what becomes of gradients."""
+
+    def __init__(
+        self, trace: Trace, recording: Recording, leaves: list[Any], name: str, keep_grads: bool
+    ) -> None:
+        self.trace = trace
+        self.recording = recording
+        self.leaves = leaves
+        self.name = name
+        self.keep_grads = keep_grads
+
+    def run(self, outputs: list[Node], tree: Tree) -> Traced:
+        trace = self.trace
+        written = [s for s in {**trace.arguments, **trace.states}.values() if s.node.entry is not None]
+        grads = self.gradients()
+        build = self.build()
+        graph = build.graph
+        traced = Traced(
+            graph, [s.memory for s in trace.states.values() if s.memory], tree, len(outputs), guards=trace.guards
+        )
+        for node in outputs:
+            graph.outputs.append(build.values[node])
+        for tensor, kind, node in grads:
+            if kind == "kept":
+                assert node is not None
+                traced.grads.append((tensor, len(graph.outputs)))
+                graph.outputs.append(build.values[node])
+            else:
+                {"lost": traced.lost, "none": traced.nones, "fresh": traced.fresh}[kind].append(tensor)
+        for storage in written:
+            graph.aliases[len(graph.outputs)] = self.position[id(storage)]
+            graph.outputs.append(build.values[storage.node])
+        return traced
+
+    def gradients(self) -> list[tuple[TensorBase, str, Node | None]]:
+        """What the function left in `.grad` of each tensor that it set."""
+        found: list[tuple[TensorBase, str, Node | None]] = []
+        for tensor, before in self.trace.grads.values():
+            grad = tensor._grad
+            if grad is None:
+                if before is not None:
+                    found.append((tensor, "none", None))
+            elif isinstance(grad, TensorBase) and grad._storage.node.entry is not None and grad._storage.memory is None:
+                if self.keep_grads:
+                    found.append((tensor, "kept", grad._storage.node))
+                else:
+                    accumulates = before is None and not self.was_cleared(tensor)
+                    found.append((tensor, "fresh" if accumulates else "lost", None))
+        return found
+
+    def was_cleared(self, tensor: TensorBase) -> bool:
+        return id(tensor) in self.trace.cleared
+
+    def build(self) -> GraphBuild:
+        """The graph with one input for each argument leaf and state."""
+        nodes: dict[int, list[Node]] = {}
+        for entry in self.recording.entries:
+            for node in entry.operands:
+                if node.memory is not None:
+                    nodes.setdefault(id(node.memory), []).append(node)
+        build = GraphBuild(self.name)
+        self.position: dict[int, int] = {}
+        inputs = [(t._storage, "argument", f"arg{i}") for i, t in enumerate(self.leaves)]
+        inputs += [(s, s.memory.role, s.memory.name) for s in self.trace.states.values() if s.memory]
+        for storage, role, name in inputs:
+            old = self.trace.old.get(id(storage))
+            first = old[1] if old is not None else storage.node
+            self.position.setdefault(id(storage), len(build.graph.inputs))
+            build.add_input([first, *nodes.get(id(storage.memory), ())], role, name)
+        for entry in self.recording.entries:
+            build.add_entry(entry)
+        return build

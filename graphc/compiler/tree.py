@@ -1,0 +1,64 @@
+"""Nests of arguments and results: tuples, lists, dicts, named tuples and dataclasses.
+
+`flatten` separates the tensor-like leaves from a hashable description of everything else; the
+description is part of a compiled signature, so static leaves specialise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from graphc.core.tensor import TensorBase
+
+__all__ = ["Tree", "flatten", "unflatten"]
+
+Tree = Any
+"""Hashable: ("leaf",), ("static", value), or (kind, type or keys, children)."""
+
+
+def flatten(nest: Any) -> tuple[list[Any], Tree]:
+    """Tensor and array leaves in order, and the tree. Raises TypeError for an unhashable static leaf."""
+    leaves: list[Any] = []
+    return leaves, _describe(nest, leaves)
+
+
+def _describe(nest: Any, leaves: list[Any]) -> Tree:
+    if isinstance(nest, (TensorBase, np.ndarray)):
+        leaves.append(nest)
+        return ("leaf",)
+    if isinstance(nest, (tuple, list)):
+        return (type(nest), None, tuple([_describe(x, leaves) for x in nest]))
+    if isinstance(nest, dict):
+        return (type(nest), tuple(nest), tuple([_describe(x, leaves) for x in nest.values()]))
+    if dataclasses.is_dataclass(nest) and not isinstance(nest, type):
+        names = tuple(f.name for f in dataclasses.fields(nest))
+        return (type(nest), names, tuple([_describe(getattr(nest, n), leaves) for n in names]))
+    try:
+        hash(nest)
+    except TypeError:
+        raise TypeError(
+            f"an argument of a compiled function must be a Tensor, an array, a hashable value or a nest of "
+            f"these, got {type(nest).__name__}"
+        ) from None
+    # 1 == 1.0 == True, but they specialise differently.
+    return ("static", nest, type(nest))
+
+
+def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
+    """The nest that `tree` describes with its leaves taken in order."""
+    kind = tree[0]
+    if kind == "leaf":
+        return next(leaves)
+    if kind == "static":
+        return tree[1]
+    children = [unflatten(t, leaves) for t in tree[2]]
+    if kind is dict or (isinstance(kind, type) and issubclass(kind, dict)):
+        return kind(zip(tree[1], children, strict=True))
+    if dataclasses.is_dataclass(kind):
+        return kind(**dict(zip(tree[1], children, strict=True)))
+    make: Callable[..., Any] = kind
+    return make(*children) if hasattr(kind, "_fields") else make(children)

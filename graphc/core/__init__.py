@@ -1,0 +1,111 @@
+"""The core of the API: tensors that record, evaluation, autograd, random state, run-time numbers.
+
+User-level functions are written over `record`, `record_view` and `assign`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphc.core.backward import backward, gradients
+from graphc.core.evaluate import cache_clear, cache_size, evaluate, pending_graph
+from graphc.core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.core.numbers import NumberSlot, number_slot, scalar
+from graphc.core.random import (
+    Generator,
+    default_generator,
+    initial_seed,
+    manual_seed,
+    next_random,
+    seed,
+)
+from graphc.core.recording import current
+from graphc.core.size import Size
+from graphc.core.tensor import (
+    TensorBase,
+    assign,
+    constant,
+    from_array,
+    record,
+    record_view,
+    register_tensor,
+    wrap,
+)
+from graphc.ir.graph import Graph, Role
+from graphc.runtime.state import bump_epoch
+
+__all__ = [
+    "Generator",
+    "NumberSlot",
+    "Size",
+    "TensorBase",
+    "assign",
+    "backward",
+    "bump_epoch",
+    "cache_clear",
+    "cache_size",
+    "constant",
+    "default_generator",
+    "enable_grad",
+    "evaluate",
+    "from_array",
+    "gradients",
+    "inference_mode",
+    "initial_seed",
+    "is_grad_enabled",
+    "is_tracing",
+    "manual_seed",
+    "mark_cut",
+    "new_storage",
+    "next_random",
+    "no_grad",
+    "number_slot",
+    "pending",
+    "realize",
+    "record",
+    "record_view",
+    "register_tensor",
+    "scalar",
+    "seed",
+    "set_grad_enabled",
+    "set_role",
+    "wrap",
+]
+
+
+def is_tracing() -> bool:
+    """True inside a function that is being traced by `graphc.compile`."""
+    return current().trace is not None
+
+
+def mark_cut() -> None:
+    """A place where recorded mode evaluates (the end of an optimiser step); nothing while tracing."""
+    recording = current()
+    if recording.trace is None:
+        evaluate(recording)
+
+
+def realize(*tensors: Any) -> None:
+    """Evaluates the given tensors now (everything pending in this thread where none are given)."""
+    for t in tensors:
+        t.realize()
+    if not tensors:
+        mark_cut()
+
+
+def pending() -> Graph:
+    """What this thread has recorded and not yet evaluated."""
+    return pending_graph(current())
+
+
+def new_storage(array: Any, role: Role, name: str = "") -> Any:
+    """A realised tensor of its own storage, never a constant of a trace: optimiser state, buffers."""
+    return from_array(array, share=False, role=role, name=name)
+
+
+def set_role(tensor: Any, role: Role, name: str = "") -> None:
+    """Says what a tensor is as an input of traced graphs."""
+    tensor.realize()
+    memory = tensor._storage.memory
+    memory.role = role
+    memory.name = name or memory.name

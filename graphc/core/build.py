@@ -1,0 +1,72 @@
+"""Recorded entries to a graph. Runs only when a recording's structure is seen for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.core.node import Entry, Node
+from graphc.ir.graph import Graph, Role, Value, clone_ops
+from graphc.passes.gradients import NO_GRAD
+
+__all__ = ["REPLAY", "GraphBuild", "Marker", "ReplayPlan"]
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A recorded operation that is no op class."""
+
+    name: str
+
+
+REPLAY = Marker("replay")
+"""Runs the backward graph of an evaluated tape. Operands: the graph's inputs. attrs: `plan`."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayPlan:
+    """The backward graph of a tape; shared by all evaluations of one cached program."""
+
+    graph: Graph
+
+
+class GraphBuild:
+    """A graph under construction from entries, and the value of every node in it."""
+
+    def __init__(self, name: str) -> None:
+        self.graph = Graph(name)
+        self.values: dict[Node, Value] = {}
+
+    def add_input(self, nodes: Sequence[Node], role: Role, name: str) -> Value:
+        """One graph input standing for nodes that share memory."""
+        value = self.graph.add_input(nodes[0].type, role, name)
+        for node in nodes:
+            self.values[node] = value
+        return value
+
+    def add_entry(self, entry: Entry) -> None:
+        """Appends one entry's op, or the ops of a replayed tape."""
+        if entry.kind is REPLAY:
+            self._replay(entry)
+            return
+        op = entry.kind(
+            [self.values[n] for n in entry.operands], entry.attrs, [r.type for r in entry.results], entry.loc
+        )
+        self.graph.insert(op)
+        if not entry.taped and entry.kind.differentiable and any(n.requires_grad for n in entry.operands):
+            op.mark = NO_GRAD
+        for node, value in zip(entry.results, op.results, strict=True):
+            self.values[node] = value
+
+    def _replay(self, entry: Entry) -> None:
+        plan: ReplayPlan = entry.attrs["plan"]
+        mapping = {v: self.values[n] for v, n in zip(plan.graph.inputs, entry.operands, strict=True)}
+        last = self.graph._last
+        clone_ops(plan.graph.ops, self.graph, mapping)
+        if not entry.attrs["create_graph"]:
+            op = self.graph._last
+            while op is not None and op is not last:
+                op.mark = op.mark or NO_GRAD
+                op = op.previous
+        for node, value in zip(entry.results, plan.graph.outputs, strict=True):
+            self.values[node] = mapping[value]

@@ -1,0 +1,315 @@
+"""Evaluation: a recording becomes one program, cached by its structure, and is run.
+
+Everything that a live tensor can still see becomes an output, which is PyTorch's cost model.
+Values on the tape that outlive the evaluation get an evaluated tape, whose residuals are hidden
+outputs. A storage that has memory already is written in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from graphc.core.build import GraphBuild, ReplayPlan
+from graphc.core.node import Entry, Node
+from graphc.core.recording import Recording, flush_random
+from graphc.core.storage import Memory, Storage, allocate_memory
+from graphc.core.tape import FREED, Tape
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.ir.types import TensorType
+from graphc.passes.gradients import blocked_values, expand_gradients
+from graphc.passes.split import split_joint
+
+__all__ = ["Runner", "cache_clear", "cache_size", "evaluate", "on_compile", "pending_graph"]
+
+
+class Runner(Protocol):
+    """A compiled program over memory."""
+
+    def run(self, inputs: Sequence[Memory], outputs: Sequence[Memory]) -> None:
+        """Runs on all graph inputs and on those outputs that alias no input, in order.
+
+        Raises the exception of a failed data-dependent check; then nothing was written.
+        """
+
+
+Compile = Callable[[Graph], Runner]
+_compile: list[Compile] = []
+_programs: dict[Any, _Program] = {}
+
+
+def on_compile(compile_: Compile) -> None:
+    """Says how graphs become programs; called once by the compiler."""
+    _compile[:] = [compile_]
+
+
+def cache_size() -> int:
+    """Number of recorded-mode programs compiled so far."""
+    return len(_programs)
+
+
+def cache_clear() -> None:
+    """Forgets recorded-mode programs."""
+    _programs.clear()
+
+
+@dataclass(eq=False)
+class _Program:
+    runner: Runner
+    plan: ReplayPlan | None
+    sources: Sequence[tuple[str, int]]
+    """Where the backward graph's residual inputs come from: ("input", i) or ("residual", output)."""
+    residual_types: list[TensorType]
+
+
+class _Layout:
+    """The structure of a stretch of a recording: node numbers, inputs by memory, outputs."""
+
+    def __init__(self, recording: Recording, entries: list[Entry], rest: list[Entry]) -> None:
+        self.entries = entries
+        self.index: dict[Node, int] = {}
+        self.inputs: list[list[Node]] = []
+        self.memories: list[Memory] = []
+        self._by_memory: dict[int, int] = {}
+        self.parts: list[Any] = []
+        for entry in entries:
+            operands = tuple([self.number(n) for n in entry.operands])
+            leaves = False
+            for r in entry.results:
+                self.index[r] = len(self.index)
+                leaves = leaves or r.leaf is not None
+            self.parts.append((entry.key, operands, entry.taped, leaves))
+        self.outputs: list[tuple[Node, Storage | None]] = []
+        self.find_outputs(recording, rest)
+        self.roots = [n for n in dict.fromkeys(n for n, _ in self.outputs) if _needs_tape(n)]
+        self.wrt = reachable(self.roots) if self.roots else []
+        if not self.wrt:
+            self.roots = []
+
+    def number(self, node: Node) -> int:
+        """Number of a node; a realised one is an input, one per memory."""
+        found = self.index.get(node)
+        if found is None:
+            memory = node.memory
+            if memory is None:
+                raise RuntimeError("this tensor has no value: the computation that made it failed")
+            found = self.index[node] = -1 - self.input(memory)
+            self.inputs[-1 - found].append(node)
+            if node.version != memory.version:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an inplace "
+                    f"operation: [{node.type}] is at version {memory.version}; expected version {node.version} instead."
+                )
+        return found
+
+    def input(self, memory: Memory) -> int:
+        """Position of the input that stands for `memory`."""
+        found = self._by_memory.get(id(memory))
+        if found is None:
+            found = self._by_memory[id(memory)] = len(self.memories)
+            self.memories.append(memory)
+            self.inputs.append([])
+        return found
+
+    def find_outputs(self, recording: Recording, rest: list[Entry]) -> None:
+        seen: set[int] = set()
+        kept = []
+        for reference in recording.storages:
+            storage = reference()
+            if storage is None or id(storage) in seen:
+                continue
+            seen.add(id(storage))
+            if storage.node.entry is None or storage.node.entry.recording is not recording:
+                continue
+            if storage.node in self.index:
+                self.outputs.append((storage.node, storage))
+            else:
+                kept.append(reference)
+        recording.storages = kept
+        if rest:
+            have = {n for n, _ in self.outputs}
+            for entry in rest:
+                for n in entry.operands:
+                    if n.entry is not None and n in self.index and n not in have:
+                        have.add(n)
+                        self.outputs.append((n, None))
+
+    def key(self) -> Any:
+        """Equal for recordings that one program serves."""
+        aliases = [
+            self.input(s.memory) if s is not None and s.memory is not None else None for _, s in self.outputs
+        ]
+        self.aliases = aliases
+        return (
+            tuple(self.parts),
+            tuple([(m.type, m.role) for m in self.memories]),
+            tuple([self.index[n] for n, _ in self.outputs]),
+            tuple(aliases),
+            tuple([self.index[n] for n in self.roots]),
+            tuple([self.index[n] for n in self.wrt]),
+        )
+
+
+def _needs_tape(node: Node) -> bool:
+    return node.requires_grad and node.leaf is None and node.entry is not None and not node.entry.freed
+
+
+def reachable(roots: Sequence[Node]) -> list[Node]:
+    """Where gradients from pending `roots` end: leaves and values on evaluated tapes, in order found."""
+    found: dict[Node, None] = {}
+    seen: set[Entry] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node.leaf is not None or node.entry is None:
+            if node.leaf is not None or node.tape is not None:
+                found[node] = None
+            continue
+        entry = node.entry
+        if entry in seen:
+            continue
+        seen.add(entry)
+        stack.extend(n for n in entry.operands if n.requires_grad)
+    return list(found)
+
+
+def evaluate(recording: Recording, upto: int | None = None) -> None:
+    """Compiles (at most once per structure) and runs the first `upto` entries, or all of them."""
+    with recording.lock:
+        if upto is None:
+            flush_random(recording)
+        entries = recording.entries if upto is None else recording.entries[:upto]
+        rest = [] if upto is None else recording.entries[upto:]
+        recording.entries = rest
+        recording.cut = 0
+        if not entries:
+            return
+        layout = _Layout(recording, entries, rest)
+        try:
+            _run(layout, rest)
+        except BaseException:
+            _abandon(layout)
+            raise
+        finally:
+            for entry in entries:
+                for node in entry.results:
+                    node.entry = None
+                entry.clear()
+
+
+def _run(layout: _Layout, rest: list[Entry]) -> None:
+    key = layout.key()
+    if not layout.outputs:
+        return
+    program = _programs.get(key)
+    if program is None:
+        program = _programs[key] = _compile_layout(layout)
+    _keep_old_values(layout, rest)
+    fresh: list[Memory] = []
+    results: list[Memory] = []
+    for (node, _), alias in zip(layout.outputs, layout.aliases, strict=True):
+        if alias is None:
+            memory = allocate_memory(node.type)
+            fresh.append(memory)
+        else:
+            memory = layout.memories[alias]
+        results.append(memory)
+    residuals = [allocate_memory(t) for t in program.residual_types]
+    program.runner.run(layout.memories, [*fresh, *residuals])
+    for (node, storage), memory, alias in zip(layout.outputs, results, layout.aliases, strict=True):
+        if alias is not None:
+            memory.version += 1
+        if node.memory is None or node.memory not in layout.memories:
+            node.memory = memory
+            node.version = memory.version
+        if storage is not None:
+            storage.memory = memory
+            if node.memory is not memory:
+                storage.node = _twin(node, memory)
+    _attach_tape(layout, program, residuals)
+
+
+def _twin(node: Node, memory: Memory) -> Node:
+    """The same value in another storage's memory."""
+    twin = Node(node.type, memory=memory)
+    twin.requires_grad, twin.leaf, twin.tape = node.requires_grad, node.leaf, node.tape
+    return twin
+
+
+def _attach_tape(layout: _Layout, program: _Program, residuals: list[Memory]) -> None:
+    for node, _ in layout.outputs:
+        if node.requires_grad and node.leaf is None and node.entry is not None and node.entry.freed:
+            node.tape = (FREED, 0)
+    if program.plan is None:
+        return
+    outputs = [n for n, _ in layout.outputs] + [Node(m.type, memory=m) for m in residuals]
+    kept = [layout.inputs[i][0] if kind == "input" else outputs[i] for kind, i in program.sources]
+    tape = Tape(program.plan, kept, layout.roots, layout.wrt)
+    for position, node in enumerate(layout.roots):
+        node.tape = (tape, position)
+
+
+def _keep_old_values(layout: _Layout, rest: list[Entry]) -> None:
+    """Copies state that later entries still read as it was before this program writes it."""
+    written = {id(layout.memories[a]) for a in layout.aliases if a is not None}
+    for entry in rest:
+        for node in entry.operands:
+            if node.memory is not None and id(node.memory) in written:
+                copy = allocate_memory(node.type)
+                copy.array[...] = node.memory.array
+                node.memory, node.version = copy, copy.version
+
+
+def _abandon(layout: _Layout) -> None:
+    """After a failure: states keep the value that their memory holds; other results have none."""
+    for _, storage in layout.outputs:
+        if storage is not None and storage.memory is not None:
+            leaf = storage.node.leaf
+            storage.node = Node(storage.memory.type, memory=storage.memory)
+            storage.node.leaf, storage.node.requires_grad = leaf, leaf is not None
+
+
+def _build(layout: _Layout) -> GraphBuild:
+    build = GraphBuild("recorded")
+    for memory, nodes in zip(layout.memories, layout.inputs, strict=True):
+        build.add_input(nodes or [Node(memory.type, memory=memory)], memory.role, "")
+    for entry in layout.entries:
+        build.add_entry(entry)
+    for i, ((node, _), alias) in enumerate(zip(layout.outputs, layout.aliases, strict=True)):
+        build.graph.outputs.append(build.values[node])
+        if alias is not None:
+            build.graph.aliases[i] = alias
+    return build
+
+
+def _compile_layout(layout: _Layout) -> _Program:
+    build = _build(layout)
+    if not layout.roots:
+        return _Program(_compile[0](build.graph), None, (), [])
+    moved = expand_gradients(build.graph)
+    build.values = {n: moved.get(v, v) for n, v in build.values.items()}
+    split = split_joint(
+        build.graph,
+        [build.values[n] for n in layout.roots],
+        [build.values[n] for n in layout.wrt],
+        blocked=blocked_values(build.graph),
+    )
+    b = Builder(split.backward)
+    split.backward.outputs = [
+        b.zeros_like(node.type) if i is None else split.backward.outputs[i]
+        for node, i in zip(layout.wrt, split.gradients, strict=True)
+    ]
+    hidden = [v.type for v in split.forward.outputs[len(layout.outputs) :]]
+    return _Program(_compile[0](split.forward), ReplayPlan(split.backward), split.sources, hidden)
+
+
+def pending_graph(recording: Recording) -> Graph:
+    """The recording as a graph, not evaluated."""
+    with recording.lock:
+        storages = list(recording.storages)
+        layout = _Layout(recording, recording.entries, [])
+        recording.storages = storages
+        layout.key()
+        return _build(layout).graph

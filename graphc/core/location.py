@@ -1,0 +1,47 @@
+"""The user's line: the nearest frame that is not graphc's own code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import CodeType
+
+from graphc.ir.graph import Location
+
+__all__ = ["annotate", "user_location"]
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# The packages beside graphc/ are reached through links; frames name the path they were imported by.
+_own: dict[CodeType, bool] = {}
+_locations: dict[tuple[CodeType, int], Location] = {}
+
+
+def user_location() -> Location | None:
+    """File and line of the innermost caller outside graphc, or None where there is none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        own = _own.get(code)
+        if own is None:
+            own = _own[code] = os.path.abspath(code.co_filename).startswith(_ROOT)
+        if not own:
+            key = (code, frame.f_lineno)
+            found = _locations.get(key)
+            if found is None:
+                if len(_locations) > 100_000:
+                    _locations.clear()
+                    _own.clear()
+                found = _locations[key] = Location(code.co_filename, frame.f_lineno)
+            return found
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def annotate(error: Exception) -> None:
+    """Gives an exception `.filename`, `.lineno` of the user's code and a note that names them."""
+    if getattr(error, "lineno", None) is None:
+        location = user_location()
+        if location is not None:
+            error.filename = location.filename  # type: ignore[attr-defined]
+            error.lineno = location.lineno  # type: ignore[attr-defined]
+            error.add_note(f"at {location}")

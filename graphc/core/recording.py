@@ -1,0 +1,126 @@
+"""Recordings: every tensor operation is appended to the thread's recording, none is run at once.
+
+Recording an operation again that was seen before is a chain of dictionary look-ups: inferred types
+are kept by (op, operand types, attributes). Shape and dtype errors are raised here, so they point
+at the user's own line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from graphc.core.location import annotate, user_location
+from graphc.core.modes import _mode
+from graphc.core.node import Entry, Node
+from graphc.core.storage import Storage
+from graphc.ir.families import REGISTRY, GraphOp
+from graphc.ir.types import TensorType
+from graphc.runtime.state import bump_epoch
+
+__all__ = ["Recording", "current", "flush_random", "pop", "push", "record_nodes"]
+
+
+class Recording:
+    """Pending operations of one thread, or of one trace (`trace` is then the Trace object)."""
+
+    __slots__ = ("__weakref__", "cut", "entries", "lock", "random", "storages", "trace")
+
+    def __init__(self, trace: Any = None) -> None:
+        self.entries: list[Entry] = []
+        self.storages: list[weakref.ref[Storage]] = []
+        """Storages whose current value was made here; some may be dead by now."""
+        self.trace = trace
+        self.cut = 0
+        """Where the first `backward` ended; a second one evaluates up to here first."""
+        self.random: dict[Any, int] = {}
+        """Random numbers drawn here so far, by what records the generator's advance by a count."""
+        self.lock = threading.RLock()
+
+    def track(self, storage: Storage) -> None:
+        """Notes that `storage`'s current value is pending here."""
+        self.storages.append(weakref.ref(storage))
+
+    def append(self, entry: Entry) -> None:
+        """Adds an entry. The first one makes compiled calls look before they run."""
+        if not self.entries and self.trace is None:
+            bump_epoch()
+        self.entries.append(entry)
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[Recording] = [Recording()]
+
+
+_thread = _Thread()
+
+
+def current() -> Recording:
+    """The recording that this thread's operations go to."""
+    return _thread.stack[-1]
+
+
+def push(recording: Recording) -> None:
+    """Starts recording into `recording` (a trace)."""
+    _thread.stack.append(recording)
+
+
+def pop() -> Recording:
+    """Ends the innermost trace."""
+    assert len(_thread.stack) > 1, "no trace to end"
+    return _thread.stack.pop()
+
+
+_inferred: dict[Any, tuple[dict[str, Any], tuple[TensorType, ...], int]] = {}
+_numbers = itertools.count()
+
+
+def _infer(cls: type[GraphOp], types: tuple[TensorType, ...], attrs: dict[str, Any], key: Any) -> Any:
+    unknown = [k for k in attrs if k not in cls.attributes]
+    full = {**cls.attributes, **attrs}
+    missing = [k for k, v in full.items() if v is ...]
+    if unknown or missing:
+        raise TypeError(f"{cls.name}: unknown attributes {unknown}, missing {missing}")
+    results = cls.infer(types, full)
+    if len(_inferred) > 200_000:
+        _inferred.clear()
+    # One number per distinct operation, so that recordings are compared by small integers.
+    found = _inferred[key] = (full, results, next(_numbers))
+    return found
+
+
+def record_nodes(name: str, operands: Sequence[Node], attrs: dict[str, Any]) -> tuple[Node, ...]:
+    """Appends op `name` on nodes of this recording; returns its result nodes."""
+    cls = REGISTRY[name]
+    types = tuple([n.type for n in operands])
+    key = (cls, types, tuple(attrs.items()))
+    found = _inferred.get(key)
+    if found is None:
+        try:
+            found = _infer(cls, types, attrs, key)
+        except (TypeError, RuntimeError, ValueError, IndexError, NotImplementedError) as error:
+            annotate(error)
+            raise
+    full, results, identity = found
+    recording = _thread.stack[-1]
+    entry = Entry(recording, cls, tuple(operands), full, identity, results, user_location())
+    recording.append(entry)
+    if _mode.enabled and cls.differentiable:
+        for n in operands:
+            if n.requires_grad:
+                entry.taped = True
+                for r in entry.results:
+                    r.requires_grad = r.type.dtype.kind == "float"
+                break
+    return entry.results
+
+
+def flush_random(recording: Recording) -> None:
+    """Records the advance of every random generator drawn from, once per recording."""
+    drawn, recording.random = recording.random, {}
+    for advance, count in drawn.items():
+        advance(count)

@@ -1,0 +1,119 @@
+"""Storages: what a tensor and its views share. A storage holds a current value and its memory.
+
+Invariant: once a storage has memory it keeps it for life; later values are written in place. So a
+native record that holds the address stays good.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import Any
+
+import numpy as np
+
+from graphc.core.node import Node
+from graphc.ir.graph import Role
+from graphc.ir.types import TensorType, dtype_of
+from graphc.runtime import buffers
+
+__all__ = ["Memory", "Storage", "allocate_memory", "memory_of"]
+
+Array = np.ndarray[Any, Any]
+ALIGNMENT = 64
+
+
+class Memory:
+    """Bytes of one value: row-major, contiguous. `version` counts writes.
+
+    `owner` keeps the bytes alive; `foreign` is the user's array where they are its own. `role` and
+    `name` say what it is as an input of a traced graph.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_exports", "address", "foreign", "name", "owner", "role", "type", "version")
+
+    def __init__(self, type_: TensorType, owner: Any, address: int, foreign: Array | None = None) -> None:
+        self.type = type_
+        self.owner = owner
+        self.address = address
+        self.version = 0
+        self.foreign = foreign
+        self._array: Array | None = foreign
+        self._exports: list[weakref.ref[Any]] = []
+        self.role: Role = "buffer"
+        self.name = ""
+
+    @property
+    def array(self) -> Array:
+        """The bytes as a NumPy array, for our own use: it is never handed out."""
+        if self._array is None:
+            self._array = self._view()
+        return self._array
+
+    def _view(self) -> Array:
+        return buffers.array(self.owner, self.type.sizes, self.type.dtype.numpy, data=self.address)
+
+    def export(self) -> Array:
+        """A writable NumPy array over the bytes; while it or a view of it lives, they are shared.
+
+        NumPy makes views of views refer to the first array over foreign memory, so one weak
+        reference to that array sees them all.
+        """
+        if self.foreign is not None:
+            return self.foreign
+        array = self._view()
+        first = array
+        while isinstance(first.base, np.ndarray):
+            first = first.base
+        self._exports = [r for r in self._exports if r() is not None]
+        self._exports.append(weakref.ref(first))
+        return array
+
+    @property
+    def shared(self) -> bool:
+        """True where somebody outside can still write the bytes."""
+        if self.foreign is not None:
+            # Our own references: `foreign`, `_array`, `owner`, and the argument of getrefcount.
+            return sys.getrefcount(self.foreign) > 4 or self.foreign.base is not None
+        if self._exports:
+            self._exports = [r for r in self._exports if r() is not None]
+        return bool(self._exports)
+
+
+def allocate_memory(type_: TensorType) -> Memory:
+    """Fresh, aligned, uninitialised memory for a value of a static type."""
+    owner = buffers.allocate(type_.nbytes)
+    return Memory(type_, owner, buffers.address(owner))
+
+
+def _shareable(array: Array) -> bool:
+    """True where compiled code may use the array's own bytes."""
+    flags = array.flags
+    return bool(
+        flags.c_contiguous and flags.writeable and array.ctypes.data % 16 == 0 and array.dtype.isnative
+    )
+
+
+def memory_of(array: Array, *, share: bool) -> Memory:
+    """Memory holding `array`'s elements: its own bytes where asked and possible, else a copy."""
+    type_ = TensorType(dtype_of(array.dtype), tuple(array.shape))
+    if share and _shareable(array):
+        return Memory(type_, array, array.ctypes.data, foreign=array)
+    memory = allocate_memory(type_)
+    memory.array[...] = array
+    return memory
+
+
+class Storage:
+    """A tensor's bytes over time. `node` is the current value, `memory` where values are kept."""
+
+    __slots__ = ("__weakref__", "memory", "node")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.memory: Memory | None = node.memory
+
+    @property
+    def version(self) -> int:
+        """Number of writes to the memory so far."""
+        return self.memory.version if self.memory is not None else 0

@@ -1,0 +1,423 @@
+"""The core of `Tensor`: a handle on a storage plus a chain of views.
+
+Reading a tensor reads its storage's current value through the chain; writing it in place replaces
+the storage's value through the inverse of the chain. So views and in-place operations have
+PyTorch's meaning although every value in the graph is immutable.
+
+The slots `_record` and `_owner` are what the native call entry reads and writes; a tensor made by
+it has no storage object until one is asked for.
+"""
+
+from __future__ import annotations
+
+import struct
+import weakref
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphc.core.evaluate import evaluate
+from graphc.core.location import annotate, user_location
+from graphc.core.modes import _mode
+from graphc.core.node import Node
+from graphc.core.recording import current, record_nodes
+from graphc.core.size import Size
+from graphc.core.storage import Memory, Storage, memory_of
+from graphc.ir.attributes import Dense
+from graphc.ir.errors import TraceError
+from graphc.ir.families import REGISTRY
+from graphc.ir.graph import Role
+from graphc.ir.types import DTYPES, DType, TensorType
+from graphc.runtime.state import bump_epoch
+
+__all__ = ["TensorBase", "assign", "constant", "from_array", "record", "record_view", "register_tensor", "wrap"]
+
+Chain = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+_BY_CODE = {d.code: d for d in DTYPES.values()}
+
+
+class TensorBase:
+    """Storage, views, evaluation and autograd state of a tensor; the public class adds methods."""
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_cache",
+        "_chain",
+        "_detached",
+        "_grad",
+        "_leaf",
+        "_owner",
+        "_record",
+        "_stored",
+        "_type",
+    )
+
+    _tensor_class: ClassVar[type[TensorBase]]
+
+    # -- construction -----------------------------------------------------------------
+
+    @classmethod
+    def _new(cls, storage: Storage, type_: TensorType, chain: Chain = ()) -> Any:
+        self = object.__new__(cls)
+        self._stored = storage
+        self._type = type_
+        self._chain = chain
+        self._cache = None
+        self._detached = False
+        self._leaf = False
+        self._grad = None
+        self._record = None
+        self._owner = None
+        return self
+
+    @property
+    def _storage(self) -> Storage:
+        """The storage; made on first use for an output of a compiled call."""
+        if self._stored is None:
+            data, _, code, rank, _ = struct.unpack_from("<qqiiq", self._record)
+            shape = struct.unpack_from(f"<{rank}q", self._record, 32)
+            self._type = TensorType(_BY_CODE[code], shape)
+            self._stored = Storage(Node(self._type, memory=Memory(self._type, self._owner, data)))
+            self._chain = ()
+        return self._stored  # type: ignore[no-any-return]
+
+    @property
+    def type(self) -> TensorType:  # type: ignore[override]
+        """dtype and shape as the IR's type."""
+        if self._type is None:
+            self._storage  # noqa: B018 - fills in the type
+        return self._type  # type: ignore[no-any-return]
+
+    @property
+    def shape(self) -> Size:
+        """Sizes of the dimensions."""
+        return Size(self.type.shape)
+
+    @property
+    def dtype(self) -> DType:
+        """Element type."""
+        return self.type.dtype
+
+    # -- reading ----------------------------------------------------------------------
+
+    def _read(self) -> Node:
+        """This tensor's current value as a node of the current recording."""
+        storage = self._storage
+        base = storage.node
+        recording = current()
+        if base.entry is not None:
+            if base.entry.recording is not recording:
+                _join(base)
+        elif base.memory.shared and recording.trace is None:  # type: ignore[union-attr]
+            return self._snapshot(storage)
+        if recording.trace is not None:
+            recording.trace.read(storage)
+        if self._leaf and base.leaf is None and not self._chain:
+            base.leaf = weakref.ref(self)
+            base.requires_grad = True
+        if not self._chain and not self._detached:
+            return base
+        cached = self._cache
+        if cached is not None and cached[0] is base and (
+            cached[1].entry is not None and cached[1].entry.recording is recording
+        ) and cached[2] == _mode.enabled:
+            return cached[1]  # type: ignore[no-any-return]
+        node = base
+        for name, attrs in self._chain:
+            node = record_nodes(name, (node,), dict(attrs))[0]
+        if self._detached and node.requires_grad:
+            node = record_nodes("detach", (node,), {})[0]
+        if self._leaf and not node.requires_grad:
+            if node is base or node.leaf is not None:
+                node = record_nodes("detach", (node,), {})[0]
+            node.leaf = weakref.ref(self)
+            node.requires_grad = True
+        self._cache = (base, node, _mode.enabled)
+        return node
+
+    def _snapshot(self, storage: Storage) -> Node:
+        """A copy of the value as it is now, since somebody outside can write the bytes."""
+        node = Node(self.type, memory=memory_of(self._array(storage), share=False))
+        if self._leaf:
+            node.leaf = weakref.ref(self)
+            node.requires_grad = True
+        return node
+
+    def _array(self, storage: Storage) -> np.ndarray[Any, Any]:
+        """The realised value through the chain, as a NumPy view of the memory."""
+        assert storage.memory is not None
+        return _through(storage.memory.array, self._chain)
+
+    def realize(self) -> Any:
+        """Evaluates now. Returns the tensor. Raises TraceError while tracing."""
+        storage = self._storage
+        entry = storage.node.entry
+        if entry is not None:
+            if entry.recording.trace is not None:
+                raise _value_wanted()
+            evaluate(entry.recording)
+        elif current().trace is not None and current().trace.is_input(storage):
+            raise _value_wanted()
+        return self
+
+    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
+        """The elements as a NumPy array that shares the tensor's memory.
+
+        Raises RuntimeError where the tensor requires grad (use `detach()`), unless `force`.
+        """
+        if self.requires_grad and not force:
+            raise RuntimeError(
+                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+            )
+        self.realize()
+        storage = self._storage
+        assert storage.memory is not None
+        if self.dtype.name == "bf16" and not force:
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        _finish_readers(storage)
+        return _through(storage.memory.export(), self._chain)
+
+    def _values(self) -> np.ndarray[Any, Any]:
+        """The elements for our own reading at once; never handed out."""
+        self.realize()
+        return self._array(self._storage)
+
+    def item(self) -> Any:
+        """The only element as a Python number. Raises RuntimeError where there is not exactly one."""
+        if self.type.numel != 1:
+            raise RuntimeError(f"a Tensor with {self.type.numel} elements cannot be converted to Scalar")
+        return self._values().reshape(-1)[0].item()
+
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers (a number for rank 0)."""
+        return self._values().tolist()
+
+    # -- autograd state ---------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """True where operations on it are recorded for `backward`."""
+        if self._leaf:
+            return True
+        return not self._detached and self._storage.node.requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Makes a leaf require grad or not. Raises RuntimeError for a non-leaf or an integer tensor."""
+        if requires_grad and not self.dtype.is_floating_point:
+            raise RuntimeError("only Tensors of floating point dtype can require gradients")
+        if not self.is_leaf:
+            if requires_grad:
+                return self
+            raise RuntimeError(
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed "
+                "variable in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+            )
+        if self._leaf != requires_grad:
+            self._leaf = requires_grad
+            self._cache = None
+            self._record = None
+            node = self._storage.node
+            if not self._chain and not self._detached:
+                node.leaf = weakref.ref(self) if requires_grad else None
+                node.requires_grad = requires_grad
+            bump_epoch()
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """True of tensors that no recorded operation made."""
+        return self._leaf or not self.requires_grad
+
+    @property
+    def grad(self) -> Any:
+        """The accumulated gradient, or None."""
+        grad = self._grad
+        if type(grad) is LostGradient:
+            raise grad.error()
+        return grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None:
+            if not isinstance(value, TensorBase):
+                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
+            if value.type != self.type:
+                raise RuntimeError(
+                    f"assigned grad has data of a different size or type: expected {self.type}, got {value.type}"
+                )
+        trace = current().trace
+        if trace is not None:
+            trace.save_grad(self, value)
+        elif self._grad is not None or value is not None:
+            bump_epoch()
+        self._grad = value
+
+    def detach(self) -> Any:
+        """A tensor that shares the memory and is not on the tape."""
+        result = self._tensor_class._new(self._storage, self.type, self._chain)
+        result._detached = True
+        return result
+
+
+class LostGradient:
+    """Stands for a gradient that a compiled call both made and consumed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def error(self) -> Exception:
+        """The error that reading it raises."""
+        return TraceError(
+            f"the gradient of {self.name or 'this parameter'} was produced and consumed inside a compiled "
+            "call and was not kept; compile with graphc.compile(..., keep_grads=True) to read it afterwards"
+        )
+
+
+def register_tensor(cls: type[TensorBase]) -> None:
+    """Says which class results are made of; called once, by the module of the public class."""
+    TensorBase._tensor_class = cls
+
+
+def wrap(node: Node) -> Any:
+    """A tensor on a new storage whose current value is `node`."""
+    storage = Storage(node)
+    if node.entry is not None:
+        node.entry.recording.track(storage)
+    return TensorBase._tensor_class._new(storage, node.type)
+
+
+def record(name: str, *operands: Any, **attrs: Any) -> Any:
+    """Appends IR op `name` to the recording; returns its result Tensor, or a tuple of them.
+
+    Types are inferred at once, so shape and dtype errors are raised at the user's line.
+    """
+    results = record_nodes(name, [t._read() for t in operands], attrs)
+    return wrap(results[0]) if len(results) == 1 else tuple(map(wrap, results))
+
+
+def record_view(name: str, x: Any, **attrs: Any) -> Any:
+    """A view of `x` through view op `name`: shares the storage of `x`."""
+    cls = REGISTRY[name]
+    try:
+        (type_,) = cls.infer((x.type,), {**cls.attributes, **attrs})
+    except (TypeError, RuntimeError, ValueError, IndexError) as error:
+        annotate(error)
+        raise
+    step = (name, tuple(attrs.items()))
+    result = TensorBase._tensor_class._new(x._storage, type_, (*x._chain, step))
+    result._detached = x._detached
+    if x._leaf and x._chain == () and not x._detached:
+        # The base value is the leaf: reading the view goes through it, so make sure it is marked.
+        x._read()
+    return result
+
+
+def constant(array: Any) -> Any:
+    """A tensor whose value is fixed in the program."""
+    (node,) = record_nodes("constant", (), {"value": Dense(array)})
+    return wrap(node)
+
+
+def from_array(array: np.ndarray[Any, Any], *, share: bool, role: Role = "buffer", name: str = "") -> Any:
+    """A realised tensor of a NumPy array's elements; shares its memory where asked and possible."""
+    memory = memory_of(array, share=share)
+    memory.role, memory.name = role, name
+    return TensorBase._tensor_class._new(Storage(Node(memory.type, memory=memory)), memory.type)
+
+
+def assign(x: Any, value: Any) -> None:
+    """Writes `value` (of x's shape and dtype) into `x` in place, through its views.
+
+    Raises RuntimeError where `x` is a leaf that requires grad, or a view of one, in grad mode, and
+    where several elements of `x` share a memory location.
+    """
+    if value.type != x.type:
+        error = RuntimeError(f"in-place write: expected {x.type}, got {value.type}")
+        annotate(error)
+        raise error
+    storage: Storage = x._storage
+    if _mode.enabled and (x._leaf or (x._chain and storage.node.leaf is not None and not x._detached)):
+        what = "a view of a leaf Variable that requires grad" if x._chain else "a leaf Variable that requires grad"
+        error = RuntimeError(f"{what} is being used in an in-place operation.")
+        annotate(error)
+        raise error
+    recording = current()
+    node: Node = value._read()
+    if x._chain:
+        node = _write_through(x, storage, node)
+    elif node.entry is None or node.leaf is not None or any(node is n for n in (storage.node,)):
+        # A copy of its own: a node realised elsewhere cannot be this storage's value.
+        node = record_nodes("reshape", (node,), {"shape": x.type.shape})[0]
+    if recording.trace is not None:
+        recording.trace.write(storage)
+    leaf = storage.node.leaf if not _mode.enabled else None
+    storage.node = node
+    recording.track(storage)
+    if leaf is not None:
+        if node.requires_grad:
+            node = storage.node = record_nodes("detach", (node,), {})[0]
+        node.leaf, node.requires_grad = leaf, True
+
+
+def _write_through(x: Any, storage: Storage, node: Node) -> Node:
+    """The storage's new value when its view `x` becomes `node`."""
+    whole = x._tensor_class._new(storage, storage.node.type)
+    values = [whole._read()]
+    for name, attrs in x._chain[:-1]:
+        values.append(record_nodes(name, (values[-1],), dict(attrs))[0])
+    for (name, attrs), base in zip(reversed(x._chain), reversed(values), strict=True):
+        cls: Any = REGISTRY[name]
+        node = cls.write_through(_NodeBuilder(), {**cls.attributes, **dict(attrs)}, base, node)
+    return node
+
+
+class _NodeBuilder:
+    """The builder that `View.write_through` is written against, on nodes of the recording."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *operands, **attrs: record_nodes(name, operands, attrs)[0]
+
+
+def _through(array: np.ndarray[Any, Any], chain: Chain) -> np.ndarray[Any, Any]:
+    for name, attrs in chain:
+        cls = REGISTRY[name]
+        array = cls.reference({**cls.attributes, **dict(attrs)}, array)
+    return array
+
+
+def _join(node: Node) -> None:
+    """Evaluates another recording's pending value so that this one can use it."""
+    assert node.entry is not None
+    if node.entry.recording.trace is not None:
+        raise TraceError(
+            "a value computed inside a compiled function was used outside of it; return it instead",
+            **_where(),
+        )
+    evaluate(node.entry.recording)
+
+
+def _finish_readers(storage: Storage) -> None:
+    """Evaluates pending operations before the storage's bytes are handed out."""
+    recording = current()
+    if recording.trace is None and recording.entries:
+        evaluate(recording)
+
+
+def _value_wanted() -> TraceError:
+    return TraceError(
+        "a value was asked for while a function was being compiled, so it is not known yet. Return the "
+        "value from the function, or use graphc.where in place of a data-dependent branch",
+        **_where(),
+    )
+
+
+def _where() -> dict[str, Any]:
+    location = user_location()
+    return {} if location is None else {"filename": location.filename, "lineno": location.lineno}
+
+

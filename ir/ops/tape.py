@@ -1,0 +1,69 @@
+"""Ops that matter to differentiation only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from graphc.ir.families import ALL_DTYPES, Attrs, Elementwise, GraphOp, Sample, Types
+from graphc.ir.graph import Value
+from graphc.ir.scalar import ScalarBuilder
+from graphc.ir.types import DTYPES, TensorType
+
+__all__ = ["Detach", "Gradient"]
+
+
+class Detach(Elementwise):
+    """The operand's value with no gradient flowing back. Any shape and dtype; raises nothing.
+
+    Optimisation removes it: derivatives are taken before any pass that simplifies.
+    """
+
+    name = "detach"
+    operand_names = ("x",)
+    dtypes = ALL_DTYPES
+    traits = frozenset({"cheap", "idempotent"})
+    differentiable = False
+
+    @classmethod
+    def body(cls, s: ScalarBuilder[Any], attrs: Attrs, *x: Any) -> Any:
+        return x[0]
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        return arrays[0]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for name in cls.dtypes:
+            for shape in ((3, 5), (1,), (0, 4), ()):
+                yield Sample((TensorType(DTYPES[name], shape),), draw=("any",))
+
+    def simplify(self, b: Any) -> Value | None:
+        return self.operands[0]
+
+
+class Gradient(GraphOp):
+    """Gradients of roots: what `backward` records.
+
+    Operands are the roots, one cotangent each (of the root's type), then the values to
+    differentiate by; there is one result of the type of each of these. `create_graph` says whether
+    the gradients can be differentiated again. The `expand_gradients` pass replaces it by VJPs
+    before anything else looks at the graph, so it has no other hook. Raises RuntimeError where
+    a cotangent's type is not its root's.
+    """
+
+    name = "gradient"
+    operand_names = ("values",)
+    variadic = True
+    attributes = {"roots": ..., "create_graph": False}
+    traits = frozenset({"structural"})
+
+    @classmethod
+    def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+        n = attrs["roots"]
+        if list(types[:n]) != list(types[n : 2 * n]):
+            raise RuntimeError(
+                f"gradient: cotangents must have the roots' types {list(types[:n])}, got {list(types[n : 2 * n])}"
+            )
+        return tuple(types[2 * n :])

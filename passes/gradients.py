@@ -1,0 +1,68 @@
+"""Expands `gradient` ops: the differentiate stage of a recorded program.
+
+Ops recorded while grad mode was off carry the mark "no_grad": no gradient flows through them.
+What an expansion appends gets that mark too unless the gradient was asked for with `create_graph`.
+The marks go when every gradient is expanded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.ops.tape import Gradient
+from graphc.passes.base import Pass
+from graphc.passes.context import CompileContext
+from graphc.passes.differentiate import differentiate
+
+__all__ = ["NO_GRAD", "ExpandGradients", "blocked_values", "expand_gradients"]
+
+NO_GRAD = "no_grad"
+
+
+def blocked_values(graph: Graph) -> set[Value]:
+    """Results of ops that no gradient flows through."""
+    return {r for op in graph.ops if op.mark == NO_GRAD for r in op.results}
+
+
+def expand_gradients(graph: Graph) -> dict[Value, Value]:
+    """Replaces every `gradient` op, first to last; keeps the marks. Returns what became of each result."""
+    moved: dict[Value, Value] = {}
+    for op in [op for op in graph.ops if isinstance(op, Gradient)]:
+        _expand(graph, op, moved)
+    return moved
+
+
+def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value]) -> None:
+    n = op.attrs["roots"]
+    roots, seeds, wrt = op.operands[:n], op.operands[n : 2 * n], op.operands[2 * n :]
+    last = op.previous
+    gradients = differentiate(
+        graph, roots, seeds, wrt, before=op, stop=False, blocked=blocked_values(graph)
+    )
+    b = Builder(graph, before=op, loc=op.loc)
+    for old, new, target in zip(op.results, gradients, wrt, strict=True):
+        moved[old] = b.zeros_like(target) if new is None else new
+        old.replace_by(moved[old])
+    if not op.attrs["create_graph"]:
+        at: Op | None = op.previous
+        while at is not None and at is not last:
+            at.mark = at.mark or NO_GRAD
+            at = at.previous
+    op.erase()
+
+
+@dataclass(frozen=True)
+class ExpandGradients(Pass):
+    """Replaces `gradient` ops by the VJPs they stand for, and removes the marks that guided it."""
+
+    name: ClassVar[str] = "expand_gradients"
+
+    def run(self, graph: Graph, context: CompileContext) -> bool:
+        changed = bool(expand_gradients(graph))
+        for op in graph.ops:
+            if op.mark == NO_GRAD:
+                op.mark = None
+        return changed
