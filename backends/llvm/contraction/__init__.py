@@ -1,16 +1,18 @@
-"""The contraction engine: matrix products and convolutions, in any layout, as one blocked loop nest.
+"""The contraction engine: matrix products and convolutions, in any layout, as blocked loop nests.
 
 A kernel whose first stage sums products over inner axes is recognised by its structure alone.
 Its operands are read through their index maps while blocks of them are packed, and the stages
-that follow run on the finished register tiles. The order in which an output element's products
-are added depends on the shape and the target only.
+that follow run on the finished sums. The order in which an output element's products are added
+depends on the shape and the target only.
 """
 
 from __future__ import annotations
 
-from graphc.backends.llvm.contraction.macro import KERNEL_PARAMETERS, emit_blocked, scratch_of, split_side
+from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.problem import Problem, recognise
+from graphc.backends.llvm.contraction.share import split_side
 from graphc.backends.llvm.contraction.tiling import choose_tiling
+from graphc.backends.llvm.contraction.vector import emit_vector, is_vector_product, vector_scratch
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Kernel
@@ -18,7 +20,11 @@ from graphc.ir.target import Target
 
 __all__ = ["emit_contraction", "is_contraction", "partitions", "scratch_bytes"]
 
+_PARAMETERS = (("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error"))
+
 _MULTIPLY_ADDS_A_PART = 1 << 20
+_VECTOR_MULTIPLY_ADDS_A_PART = 1 << 17
+_LEAST_ROWS_A_PART = 96
 _MOST_PARTS = 16
 
 
@@ -31,13 +37,24 @@ def partitions(kernel: Kernel, target: Target) -> int:
     """Into how many partitions the kernel is worth dividing; from its shape and target alone."""
     problem = _problem(kernel)
     work = problem.batch.total * problem.m * problem.n * problem.k
-    pieces = split_side(problem, choose_tiling(problem, target))[1]
+    if is_vector_product(problem):
+        pieces = split_side(problem, {"rows": 1, "columns": target.width(problem.dtype.bits)})[1]
+        return max(1, min(pieces, work // _VECTOR_MULTIPLY_ADDS_A_PART, _MOST_PARTS))
+    tiling = choose_tiling(problem, target)
+    side, pieces = split_side(problem, {"rows": tiling.rows, "columns": tiling.columns})
+    if side != "batch":
+        # Every partition packs the whole other operand, which must stay a small part of its work.
+        packs = (tiling.b if side == "rows" else tiling.a) != "place"
+        length = problem.m if side == "rows" else problem.n
+        pieces = min(pieces, max(1, length // _LEAST_ROWS_A_PART)) if packs else pieces
     return max(1, min(pieces, work // _MULTIPLY_ADDS_A_PART, _MOST_PARTS))
 
 
 def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
     """Bytes of the extra buffer that the kernel takes after its own ones; 0 where it takes none."""
     problem = _problem(kernel)
+    if is_vector_product(problem):
+        return vector_scratch(problem) * parts
     return scratch_of(problem, choose_tiling(problem, target)).total * parts
 
 
@@ -48,10 +65,14 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
     """
     problem = _problem(kernel)
+    builder = module.function(symbol, "void", _PARAMETERS)
     if problem.batch.total * problem.m * problem.n == 0:
-        module.function(symbol, "void", KERNEL_PARAMETERS).ret()
-        return
-    emit_blocked(problem, choose_tiling(problem, target), module, symbol)
+        pass
+    elif is_vector_product(problem):
+        emit_vector(problem, target, builder)
+    else:
+        emit_blocked(problem, choose_tiling(problem, target), builder)
+    builder.ret()
 
 
 def _problem(kernel: Kernel) -> Problem:

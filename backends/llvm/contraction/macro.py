@@ -4,15 +4,11 @@
         pack B                                     (kc × nc)
         for row block of mc: pack A                (mc × kc)
             for each register tile: accumulate, keep or finish
-
-A partition owns whole register tiles of one side (or whole batch entries), so no output element
-has its sum divided and the bits do not depend on the number of partitions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.micro import Panel
@@ -24,16 +20,12 @@ from graphc.backends.llvm.contraction.packing import (
     pack_transposed,
 )
 from graphc.backends.llvm.contraction.problem import Operand, Problem
-from graphc.backends.llvm.contraction.tile import TileShape, emit_tile, load_pointers
+from graphc.backends.llvm.contraction.share import emit_shares, load_pointers
+from graphc.backends.llvm.contraction.tile import TileShape, emit_tile
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
-from graphc.backends.llvm.text import Builder, ModuleText, Val
+from graphc.backends.llvm.text import Builder, Val
 
-__all__ = ["KERNEL_PARAMETERS", "Scratch", "emit_blocked", "scratch_of", "split_side"]
-
-KERNEL_PARAMETERS = (("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error"))
-
-Side = Literal["batch", "rows", "columns"]
-
+__all__ = ["Scratch", "emit_blocked", "scratch_of"]
 
 @dataclass(frozen=True)
 class Scratch:
@@ -78,46 +70,28 @@ def _packed(source: Source, tiling: Tiling, rows: int, lead: int) -> int:
             return round_up((tiling.kc + tiling.width) * tiling.columns + tiling.kc * rows, 16)
 
 
-def split_side(problem: Problem, tiling: Tiling) -> tuple[Side, int]:
-    """What partitions divide, and into how many pieces at most."""
-    pieces: dict[Side, int] = {
-        "batch": problem.batch.total,
-        "rows": -(-problem.m // tiling.rows),
-        "columns": -(-problem.n // tiling.columns),
-    }
-    if pieces["batch"] >= 8:
-        return "batch", pieces["batch"]
-    side: Side = "rows" if problem.m >= problem.n else "columns"
-    if pieces[side] < 2:
-        side = max(pieces, key=lambda s: pieces[s])
-    return side, pieces[side]
-
-
-def emit_blocked(problem: Problem, tiling: Tiling, module: ModuleText, symbol: str) -> None:
-    """Emits the kernel function `symbol` and its register tiles."""
-    builder = module.function(symbol, "void", KERNEL_PARAMETERS)
-    _Blocked(builder, module, problem, tiling, symbol).emit()
-    builder.ret()
+def emit_blocked(problem: Problem, tiling: Tiling, builder: Builder) -> None:
+    """Emits the body of the kernel function, and its register tiles as functions of the module."""
+    blocked = _Blocked(builder, problem, tiling)
+    emit_shares(builder, problem, {"rows": tiling.rows, "columns": tiling.columns}, blocked.share)
 
 
 class _Blocked:
     """State of one emission; its methods nest as the loops do."""
 
-    def __init__(
-        self, builder: Builder, module: ModuleText, problem: Problem, tiling: Tiling, symbol: str
-    ) -> None:
+    def __init__(self, builder: Builder, problem: Problem, tiling: Tiling) -> None:
         self.builder = builder
         self.problem = problem
         self.tiling = tiling
-        self.buffers, self.part, self.parts, _ = builder.params
+        self.buffers, self.part = builder.params[:2]
         self.pointers = load_pointers(builder, problem, self.buffers)
         self.panel_a = self._panel(problem.a, tiling.a, tiling.a_lead, False)
         self.panel_b = self._panel(problem.b, tiling.b, tiling.b_lead, True)
-        self.tiles = {s: f"{symbol}.tile.{s.rows}x{s.vectors}.{s.ragged}" for s in self._shapes()}
+        self.tiles = {s: f"{builder.name}.tile.{s.rows}x{s.vectors}.{s.ragged}" for s in self._shapes()}
         for shape, name in self.tiles.items():
             ragged = shape.ragged if tiling.b == "place" else 0
             b = Panel(self.panel_b.lane, self.panel_b.step, ragged)
-            emit_tile(module, name, problem, tiling, shape, self.panel_a, b, _kept_lead(tiling))
+            emit_tile(builder.module, name, problem, tiling, shape, self.panel_a, b, _kept_lead(tiling))
         self._place_scratch()
 
     def _panel(self, operand: Operand, source: Source, lead: int, is_b: bool) -> Panel:
@@ -156,35 +130,12 @@ class _Blocked:
 
     # -- loops, outermost first ---------------------------------------------------------
 
-    def emit(self) -> None:
-        """Emits the loops over this partition's share."""
-        problem, tiling = self.problem, self.tiling
-        side, pieces = split_side(problem, tiling)
-        unit = {"batch": 1, "rows": tiling.rows, "columns": tiling.columns}[side]
-        total = {"batch": problem.batch.total, "rows": problem.m, "columns": problem.n}[side]
-        share = self._share(pieces, unit, total)
-        whole = {
-            "batch": (constant(0), constant(problem.batch.total)),
-            "rows": (constant(0), constant(problem.m)),
-            "columns": (constant(0), constant(problem.n)),
-        }
-        bounds = whole | {side: share}
-        self.rows_share, self.columns_share = bounds["rows"], bounds["columns"]
-        self.builder.loop(*bounds["batch"], 1, (), self._batch, "batch")
-
-    def _share(self, pieces: int, unit: int, total: int) -> tuple[Val, Val]:
-        builder = self.builder
-        edges = []
-        for part in (self.part, builder.add(self.part, constant(1))):
-            piece = builder.op("i64", f"udiv {times(builder, part, pieces)}, {self.parts.text}")
-            edges.append(minimum(builder, times(builder, piece, unit), constant(total)))
-        return edges[0], edges[1]
-
-    def _batch(self, batch: Val, _: tuple[Val, ...]) -> list[Val]:
+    def share(self, batch: Val, rows: tuple[Val, Val], columns: tuple[Val, Val]) -> None:
+        """One batch entry of this partition's share."""
         self.batch = batch
         self.batch_env: Env = self.problem.batch.split(self.builder, batch)
-        self.builder.loop(*self.rows_share, self.tiling.mb, (), self._row_block, "mb")
-        return []
+        self.rows_share, self.columns_share = rows, columns
+        self.builder.loop(*rows, self.tiling.mb, (), self._row_block, "mb")
 
     def _row_block(self, m: Val, _: tuple[Val, ...]) -> list[Val]:
         self.block_m = m

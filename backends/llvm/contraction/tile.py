@@ -12,10 +12,11 @@ from graphc.backends.llvm.contraction.axes import Env, constant, index_value, pl
 from graphc.backends.llvm.contraction.body import Point, emit_body
 from graphc.backends.llvm.contraction.micro import Panel, accumulate
 from graphc.backends.llvm.contraction.problem import Problem
+from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tiling import Tiling
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
 
-__all__ = ["TILE_PARAMETERS", "TileShape", "emit_tile", "load_pointers"]
+__all__ = ["TILE_PARAMETERS", "TileShape", "emit_tile"]
 
 TILE_PARAMETERS = (
     ("ptr", "buffers"), ("ptr", "a"), ("ptr", "b"), ("i64", "steps"), ("ptr", "kept"),
@@ -33,11 +34,6 @@ class TileShape:
     rows: int
     vectors: int
     ragged: int
-
-
-def load_pointers(builder: Builder, problem: Problem, buffers: Val) -> list[Val]:
-    """The addresses of the kernel's buffers."""
-    return [builder.load("ptr", builder.gep(buffers, i, "ptr"), 8) for i in range(len(problem.buffers))]
 
 
 def emit_tile(

@@ -13,7 +13,7 @@ from graphc.backends.llvm.contraction.problem import Operand, Problem
 from graphc.ir.kernel import extent
 from graphc.ir.target import Target
 
-__all__ = ["Source", "Tiling", "block_steps", "choose_tiling"]
+__all__ = ["Source", "Tiling", "along_steps", "block_steps", "choose_tiling", "round_up"]
 
 Source = Literal["place", "runs", "columns", "panels", "transpose"]
 """How the register tile gets an operand.
@@ -110,7 +110,7 @@ def _odd_lines(count: int, size: int) -> int:
     return (lines + 1 - lines % 2) * line
 
 
-def _along_steps(operand: Operand) -> bool:
+def along_steps(operand: Operand) -> bool:
     """True where packing walks k: neighbouring k are neighbours in memory, neighbouring rows are not."""
     step, row = operand.steps.inner, operand.rows.inner
     if step is None or extent(step) == 1:
@@ -124,7 +124,7 @@ def _source_of_a(a: Operand, column_tiles: int, size: int) -> Source:
             # Rows a multiple of 4 KiB apart share one cache set.
             return "runs" if a.direct.row * size % 4096 == 0 and column_tiles > 2 else "place"
         return "columns" if column_tiles > 3 else "place"
-    return "runs" if _along_steps(a) else "columns"
+    return "runs" if along_steps(a) else "columns"
 
 
 def _source_of_b(b: Operand, row_tiles: int, ragged: bool, target: Target) -> Source:
@@ -132,6 +132,6 @@ def _source_of_b(b: Operand, row_tiles: int, ragged: bool, target: Target) -> So
         masks = target.has_masks or not ragged
         if masks and row_tiles <= 12:
             return "place"
-    if _along_steps(b):
+    if along_steps(b):
         return "transpose"
     return "panels" if len(b.rows.axes) <= 1 else "columns"

@@ -1,0 +1,255 @@
+"""Products with a vector: one side has a single point, so the other operand is streamed once.
+
+The sum over k is kept as `width` interleaved partial sums (k mod width) within blocks of
+`STEPS`; each block's partial sums are folded by one fixed tree and blocks are added in
+ascending order. Both walks below, along k and along columns, follow that order exactly, so the
+matrix's layout changes no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs, times
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.micro import multiply_add
+from graphc.backends.llvm.contraction.packing import Block, pack_runs, transpose
+from graphc.backends.llvm.contraction.problem import Operand, Problem
+from graphc.backends.llvm.contraction.share import emit_shares, load_pointers
+from graphc.backends.llvm.contraction.tiling import along_steps, round_up
+from graphc.backends.llvm.text import Builder, Val, vector
+from graphc.ir.target import Target
+
+__all__ = ["STEPS", "emit_vector", "is_vector_product", "vector_scratch"]
+
+STEPS = 2048
+"""Steps of k in a block; a multiple of every vector width."""
+
+_COLUMNS = 512
+_LEAST_STEPS = 32
+
+
+def is_vector_product(problem: Problem) -> bool:
+    """True where this order of summation applies; by shape alone."""
+    return problem.m == 1 and problem.k >= _LEAST_STEPS
+
+
+def _packs(problem: Problem) -> bool:
+    """True where the vector is copied first, so that it can be loaded along k."""
+    direct = problem.a.direct
+    return _walks_steps(problem) and (direct is None or direct.step != 1)
+
+
+def _walks_steps(problem: Problem) -> bool:
+    return len(problem.b.steps.axes) == 1 and along_steps(problem.b)
+
+
+def vector_scratch(problem: Problem) -> int:
+    """Bytes of one partition's scratch."""
+    size = problem.dtype.itemsize
+    return round_up((problem.k + 16) * size, 64) if _packs(problem) else 0
+
+
+def emit_vector(problem: Problem, target: Target, builder: Builder) -> None:
+    """Emits the body of the kernel function."""
+    width = target.width(problem.dtype.bits)
+    emit = _Vector(builder, problem, width)
+    emit_shares(builder, problem, {"rows": 1, "columns": width}, emit.share)
+
+
+class _Vector:
+    """State of one emission."""
+
+    def __init__(self, builder: Builder, problem: Problem, width: int) -> None:
+        self.builder = builder
+        self.problem = problem
+        self.width = width
+        self.type = vector(problem.scalar, width)
+        buffers, part = builder.params[:2]
+        self.pointers = load_pointers(builder, problem, buffers)
+        self.packed = Val("ptr", "null")
+        if _packs(problem):
+            table = builder.gep(buffers, len(problem.buffers), "ptr")
+            at = times(builder, part, vector_scratch(problem))
+            self.packed = builder.gep(builder.load("ptr", table, 8), at, "i8")
+        walks_columns = not _walks_steps(problem)
+        self.partial = builder.alloca(problem.scalar, width * _COLUMNS + 64) if walks_columns else self.packed
+        self.total = builder.alloca(problem.scalar, _COLUMNS + 64) if walks_columns else self.packed
+
+    def share(self, batch: Val, rows: tuple[Val, Val], columns: tuple[Val, Val]) -> None:
+        """One batch entry's columns."""
+        self.batch_env = self.problem.batch.split(self.builder, batch)
+        if not _walks_steps(self.problem):
+            self.builder.loop(*columns, _COLUMNS, (), lambda j, _: self._column_block(j, columns[1]), "columns")
+            return
+        if _packs(self.problem):
+            zero, k = constant(0), constant(self.problem.k)
+            operand = self.problem.a
+            block = Block(
+                operand, self.problem.buffers, self.pointers, self.batch_env, self.problem.scalar,
+                self.width, zero, constant(1), zero, k, self.packed,
+            )  # fmt: skip
+            pack_runs(self.builder, block, 0)
+        self.builder.loop(*columns, self.width, (), self._column_group, "columns")
+
+    def _value(self, operand: Operand, env: Env, along: str | None, mask: Val | None) -> Val:
+        lane = {"rows": operand.rows.inner, "steps": operand.steps.inner, None: None}[along]
+        scalars: Scalars = {}
+        width = 1 if along is None else self.width
+        point = Point(self.pointers, self.batch_env | env, lane, width, mask)
+        emit_body(self.builder, self.problem.buffers, operand.body, point, scalars)
+        return scalars[operand.result][1]
+
+    def _fold(self, parts: Sequence[Val]) -> Val:
+        """The fixed tree: halves are added lane by lane until one is left."""
+        left = list(parts)
+        while len(left) > 1:
+            half = len(left) // 2
+            left = [self.builder.fadd(x, y) for x, y in zip(left[:half], left[half:], strict=True)]
+        return left[0]
+
+    def _finish(self, column: Val, value: Val, mask: Val | None) -> None:
+        problem = self.problem
+        env = dict(self.batch_env)
+        if problem.columns.inner is not None:
+            env[problem.columns.inner] = column
+        width = self.width
+        if problem.n == 1:
+            value, mask, width = self.builder.extract(value, 0), None, 1
+        point = Point(self.pointers, env, problem.columns.inner, width, mask)
+        emit_body(self.builder, problem.buffers, problem.epilogue, point, {problem.sum: (problem.dtype, value)})
+
+    # -- along k: neighbouring k of the matrix are neighbours in memory ------------------
+
+    def _column_group(self, column: Val, _: tuple[Val, ...]) -> list[Val]:
+        """`width` columns at a time, one accumulator each."""
+        builder, problem = self.builder, self.problem
+        count = min(self.width, problem.n)
+        ragged = problem.n % self.width != 0
+        last = constant(problem.n - 1)
+        columns = []
+        for i in range(count):
+            at = plus(builder, column, constant(i))
+            columns.append(minimum(builder, at, last) if ragged and problem.n > self.width else at)
+        envs = [problem.b.rows.split(builder, c) for c in columns]
+
+        def block(k: Val, carried: tuple[Val, ...]) -> list[Val]:
+            end = minimum(builder, plus(builder, k, constant(STEPS)), constant(problem.k))
+            sums = self._sum_block(k, end, envs)
+            square = [*sums, *[sums[0]] * (self.width - count)]
+            return [builder.fadd(carried[0], self._fold(transpose(builder, square)))]
+
+        zero = builder.const(self.type, 0)
+        (total,) = builder.loop(0, problem.k, STEPS, (zero,), block, "steps")
+        mask = builder.lane_mask(builder.sub(constant(problem.n), column), self.width) if ragged else None
+        self._finish(column, total, mask)
+        return []
+
+    def _sum_block(self, k: Val, end: Val, envs: Sequence[Env]) -> list[Val]:
+        builder = self.builder
+        rest = self.problem.k % self.width
+        whole = builder.sub(end, builder.op("i64", f"urem {builder.sub(end, k)}, {self.width}")) if rest else end
+
+        def chunk(at: Val, sums: Sequence[Val], mask: Val | None) -> list[Val]:
+            x = self._vector_at(at, mask)
+            axis = self.problem.b.steps.inner
+            assert axis is not None
+            result = []
+            for env, total in zip(envs, sums, strict=True):
+                value = multiply_add(builder, x, self._value(self.problem.b, env | {axis: at}, "steps", mask), total)
+                result.append(value if mask is None else builder.select(mask, value, total))
+            return result
+
+        zero = builder.const(self.type, 0)
+        sums = builder.loop(k, whole, self.width, [zero] * len(envs), lambda at, s: chunk(at, s, None), "dot")
+        if rest:
+            mask = builder.lane_mask(builder.sub(end, whole), self.width)
+            return chunk(whole, sums, mask)
+        return list(sums)
+
+    def _vector_at(self, at: Val, mask: Val | None) -> Val:
+        builder = self.builder
+        if _packs(self.problem):
+            place = builder.gep(self.packed, at, self.problem.scalar)
+            return builder.load(self.type, place, self.problem.dtype.itemsize)
+        axis = self.problem.a.steps.inner
+        assert axis is not None
+        return self._value(self.problem.a, {axis: at}, "steps", mask)
+
+    # -- along columns: `width` partial sums a column are kept in memory -------------------
+
+    def _column_block(self, column: Val, limit: Val) -> list[Val]:
+        builder, problem = self.builder, self.problem
+        end = minimum(builder, plus(builder, column, constant(_COLUMNS)), limit)
+        self._clear(self.total, _COLUMNS)
+
+        def block(k: Val, _: tuple[Val, ...]) -> list[Val]:
+            stop = minimum(builder, plus(builder, k, constant(STEPS)), constant(problem.k))
+            rest = problem.k % self.width
+            whole = builder.sub(stop, builder.op("i64", f"urem {builder.sub(stop, k)}, {self.width}"))
+            self._clear(self.partial, self.width * _COLUMNS)
+            builder.loop(k, whole, self.width, (), lambda at, _: self._add_steps(at, self.width, column, end), "steps")
+            if rest:
+                with builder.if_(builder.icmp("slt", whole, stop)):
+                    self._add_steps(whole, rest, column, end)
+            self._add_folded(builder.sub(end, column))
+            return []
+
+        builder.loop(0, problem.k, STEPS, (), block, "block")
+
+        def chunk(j: Val, mask: Val | None) -> None:
+            place = builder.gep(self.total, builder.sub(j, column), problem.scalar)
+            self._finish(j, builder.load(self.type, place, problem.dtype.itemsize), mask)
+
+        chunks(builder, column, end, self.width, chunk)
+        return []
+
+    def _clear(self, place: Val, count: int) -> None:
+        builder = self.builder
+
+        def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
+            builder.store(builder.const(self.type, 0), builder.gep(place, i, self.problem.scalar), 64)
+            return []
+
+        builder.loop(0, count, self.width, (), one, "clear")
+
+    def _add_steps(self, k: Val, count: int, column: Val, end: Val) -> list[Val]:
+        """Adds `count` neighbouring steps, each to its own partial sums."""
+        builder, problem = self.builder, self.problem
+        steps = [plus(builder, k, constant(i)) for i in range(count)]
+        factors = [
+            builder.splat(self._value(problem.a, problem.a.steps.split(builder, s), None, None), self.width)
+            for s in steps
+        ]
+        at_steps = [problem.b.steps.split(builder, s) for s in steps]
+        axis = problem.b.rows.inner
+
+        def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
+            def chunk(j: Val, mask: Val | None) -> None:
+                here = env | ({axis: builder.sub(j, origin)} if axis is not None else {})
+                base = builder.gep(self.partial, builder.sub(j, column), problem.scalar)
+                for i, (factor, at_step) in enumerate(zip(factors, at_steps, strict=True)):
+                    place = builder.gep(base, i * _COLUMNS, problem.scalar)
+                    old = builder.load(self.type, place, problem.dtype.itemsize)
+                    value = multiply_add(builder, factor, self._value(problem.b, here | at_step, "rows", mask), old)
+                    kept = value if mask is None else builder.select(mask, value, old)
+                    builder.store(kept, place, problem.dtype.itemsize)
+
+            chunks(builder, start, stop, self.width, chunk)
+
+        runs(builder, problem.b.rows, column, end, piece)
+        return []
+
+    def _add_folded(self, count: Val) -> None:
+        builder, scalar = self.builder, self.problem.scalar
+
+        def one(j: Val, _: tuple[Val, ...]) -> list[Val]:
+            parts = [
+                builder.load(self.type, builder.gep(self.partial, plus(builder, j, constant(i * _COLUMNS)), scalar), 64)
+                for i in range(self.width)
+            ]
+            place = builder.gep(self.total, j, scalar)
+            builder.store(builder.fadd(builder.load(self.type, place, 64), self._fold(parts)), place, 64)
+            return []
+
+        builder.loop(0, count, self.width, (), one, "fold")
