@@ -65,6 +65,7 @@ Trait = Literal[
     "cheap",  # recomputing costs less than loading
     "view",  # moves no data: an index map of one operand
     "random",  # depends on (seed, offset, index) only; recomputed exactly
+    "structural",  # expanded by a pass before any backend sees it; has no reference of its own
 ]
 
 
@@ -73,7 +74,8 @@ class Sample:
     """One set of inputs for tests: operand types (with how to draw them) and attributes.
 
     `draw` names each operand's distribution: "normal", "positive", "unit" (in [-1, 1]), "index:N"
-    (integers in [0, N)), "bool", "any"; missing entries are "normal".
+    (integers in [0, N)), "bool", "nonzero", "any" (larger numbers, exact integers and both zeros
+    among them), "special" ("any" with infinities and NaN among floats); missing entries are "normal".
     """
 
     operands: tuple[TensorType, ...]
@@ -133,6 +135,12 @@ class GraphOp(Op):
         raise NotImplementedError(f"{cls.name}.reference")
 
     @classmethod
+    def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
+        """What `ulp` counts units of, where that is not the result itself: an array of the (first)
+        result's shape, for example Σ|x| for a sum, whose terms may cancel. None is the result."""
+        return None
+
+    @classmethod
     def samples(cls) -> Iterator[Sample]:
         """Inputs for the conformance test: typical, broadcast-like, empty and one-element shapes."""
         raise NotImplementedError(f"{cls.name}.samples")
@@ -186,7 +194,7 @@ class Elementwise(Pointwise):
         if any(t.dtype is not types[0].dtype for t in types):
             raise RuntimeError(f"{cls.name}: operands must have one dtype, got {_list(types)}")
         if types[0].dtype.name not in cls.dtypes:
-            raise RuntimeError(f'"{cls.name}" not implemented for {types[0].dtype}')
+            raise NotImplementedError(f'"{cls.name}" not implemented for {types[0].dtype}')
 
 
 class View(Pointwise):

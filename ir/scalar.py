@@ -98,6 +98,10 @@ class Term:
         a, b = self.value, self._other(other)
         return Term(self.s, self.s.apply(opcode, b, a) if swap else self.s.apply(opcode, a, b))
 
+    def like(self, number: float | int | bool) -> Term:
+        """A constant of this scalar's dtype."""
+        return Term(self.s, self.s.const(self.s.dtype(self.value), number))
+
     def __add__(self, o: Any) -> Term:
         return self._binary("add", o)
 

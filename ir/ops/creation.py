@@ -8,11 +8,23 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.attributes import Dense
-from graphc.ir.families import Attrs, Creation, Index, Read, Sample, Types
+from graphc.ir.dims import Dim
+from graphc.ir.families import NUMERIC, Attrs, Creation, Index, Read, Sample, Types
+from graphc.ir.graph import Value
 from graphc.ir.scalar import ScalarBuilder
 from graphc.ir.types import DTYPES, TensorType, dtype_of
 
-__all__ = ["Constant", "Iota"]
+__all__ = ["Constant", "Iota", "Size", "splat"]
+
+
+def splat(value: Value) -> Any:
+    """The number that every element of `value` is known to be, as a NumPy scalar; else None."""
+    op = value.op
+    while op is not None and op.name in ("expand", "reshape"):
+        op = op.operands[0].op
+    if isinstance(op, Constant) and op.attrs["value"].array.size == 1:
+        return op.attrs["value"].array.reshape(-1)[0]
+    return None
 
 
 class Constant(Creation):
@@ -78,3 +90,33 @@ class Iota(Creation):
         for name in cls.dtypes:
             for shape, axis in (((5,), 0), ((3, 4), 1), ((3, 4), 0), ((0, 2), 0)):
                 yield Sample((), {"shape": shape, "axis": axis, "dtype": DTYPES[name]})
+
+
+class Size(Creation):
+    """The dim expression `value` as a rank-0 number: the run-time extent of a symbolic dimension."""
+
+    name = "size"
+    attributes = {"value": ..., "dtype": ...}
+    dtypes = NUMERIC
+    traits = frozenset({"cheap"})
+    differentiable = False
+
+    @classmethod
+    def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+        return (TensorType(attrs["dtype"], ()),)
+
+    @classmethod
+    def point(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+    ) -> Any:
+        value: Dim = attrs["value"]
+        return s.index(value, result.dtype)
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        return np.asarray(attrs["value"]).astype(attrs["dtype"].numpy)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for name in cls.dtypes:
+            yield Sample((), {"value": 100, "dtype": DTYPES[name]})

@@ -1,0 +1,5 @@
+"""Ops that are small graphs of others: a decomposition, and a VJP of their own where that is better."""
+
+from graphc.ir.ops.composite import class_loss, loss, softmax
+
+__all__ = ["class_loss", "loss", "softmax"]
