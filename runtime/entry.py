@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MemberDescriptorType
 from typing import Any
 
 import numpy as np
@@ -76,10 +77,9 @@ def _slot_offsets(cls: type) -> dict[str, int]:
     """Byte offset in an instance of each `__slots__` entry of `cls` and its bases."""
     found: dict[str, int] = {}
     member_at = object.__basicsize__ + 3 * ctypes.sizeof(ctypes.c_void_p)
-    kind = type(TensorLayout.offsets)
     for base in cls.__mro__:
         for name, descriptor in vars(base).items():
-            if type(descriptor) is not kind or name in found:
+            if not isinstance(descriptor, MemberDescriptorType) or name in found:
                 continue
             definition = _MemberDef.from_address(
                 ctypes.c_uint64.from_address(id(descriptor) + member_at).value

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from tests.runtime.handmade import (
 N = 1000
 
 
-def chain(parts: int = 1, **options: object) -> Executable:
+def chain(parts: int = 1, **options: Any) -> Executable:
     """output = (a + b) · b · constant, through two temporaries."""
     add, mul = binary_kernel("k_add", "fadd", N), binary_kernel("k_mul", "fmul", N)
     table = [
@@ -43,7 +44,7 @@ def chain(parts: int = 1, **options: object) -> Executable:
         Buffer("temporary", f32(N), 0, offset=4096),
         Buffer("constant", f32(N), 0),
     ]
-    phases = [
+    phases: list[Any] = [
         [(add, (0, 1, 3), parts)],
         [(mul, (3, 1, 4), parts)],
         [(mul, (4, 5, 2), parts)],
@@ -149,7 +150,7 @@ def checked(check_base: int = 0) -> Executable:
     ]
     check, add = checking_kernel("k_check", N), binary_kernel("k_add", "fadd", N)
     copy = checking_kernel("k_copy", N)
-    phases = [[(check, (0, 2), 8)], [(add, (2, 1, 1), 4)], [(copy, (1, 3), 1)]]
+    phases: list[Any] = [[(check, (0, 2), 8)], [(add, (2, 1, 1), 4)], [(copy, (1, 3), 1)]]
     return executable(table, phases, arena_bytes=4096, writes=[1], check_base=check_base)
 
 

@@ -107,7 +107,15 @@ def _add_alloc(module: ModuleText) -> None:
         r.unlock(lock)
         r.ret(r.at_byte(head, BLOCK.nbytes))
     r.unlock(lock)
-    r.ret(r.call("ptr", "block_fresh", [number]))
+    made = r.variable(r.call("ptr", "block_fresh", [number]))
+    with r.if_(r.is_null(made.get())):
+        r.call_void("blocks_trim", [])
+        made.set(r.call("ptr", "block_fresh", [number]))
+    with r.if_(r.is_null(made.get())):
+        r.lock(lock)
+        r.store(r.sub(r.load("i64", live, 8), i64(1)), live, 8)
+        r.unlock(lock)
+    r.ret(made.get())
 
 
 def _add_free(module: ModuleText) -> None:
