@@ -65,7 +65,6 @@ class _Reverse:
         self.wrt = list(wrt)
         self.before = before
         self.stop = stop
-        self.blocked = blocked
         self.moved: dict[Value, Value] = {}
         self.cotangents: dict[Value, Value] = {}
         for root, seed in zip(self.roots, self.seeds, strict=True):
@@ -148,7 +147,6 @@ class _Reverse:
     def carries(self, op: GraphOp) -> bool:
         return (
             op.differentiable
-            and not any(r in self.blocked for r in op.results)
             and any(v in self.active for v in op.operands)
             and any(r.type.dtype.is_floating_point and r not in self.blocked for r in op.results)
         )
