@@ -1,0 +1,116 @@
+"""Emits scalar instructions in a scope: one call for a stage body, a combine body, an epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphc.backends.llvm.kernel import memory
+from graphc.backends.llvm.kernel.convert import convert
+from graphc.backends.llvm.kernel.scalar_ops import apply
+from graphc.backends.llvm.kernel.scope import Scope
+from graphc.backends.llvm.kernel.values import carrier, constant, round_to
+from graphc.backends.llvm.text import Builder, Val, lanes, vector
+from graphc.ir.kernel import Combine, Instruction
+
+__all__ = ["combine", "run"]
+
+
+def run(scope: Scope, body: Iterable[Instruction]) -> None:
+    """Emits every instruction whose result `scope` does not hold yet; a `yield` sets `scope.yields`."""
+    for instruction in body:
+        if instruction.id < 0 or instruction.id not in scope.values:
+            _emit(scope, instruction)
+
+
+def combine(scope: Scope, how: Combine, left: tuple[Val, ...], right: tuple[Val, ...]) -> tuple[Val, ...]:
+    """Folds two tuples of accumulators (left is the earlier one); widths of each pair agree."""
+    width = max(lanes(v.type) for v in left)
+    inner = scope.with_lanes(width)
+    for number, value in zip((*how.left, *how.right), (*left, *right), strict=True):
+        inner.set(number, value)
+    run(inner, how.body)
+    return tuple(inner.builder.splat(inner.value(r), width) for r in how.results)
+
+
+def _emit(scope: Scope, i: Instruction) -> None:
+    b = scope.builder
+    match i.opcode:
+        case "const":
+            scope.set(i.id, constant(b, i.dtype, i.value))
+        case "load":
+            scope.set(i.id, memory.load(scope, i))
+        case "store":
+            memory.store(scope, i)
+        case "yield":
+            scope.yields = tuple(scope.value(o) for o in i.operands)
+        case "index":
+            scope.set(i.id, _index(scope, i))
+        case "to_index":
+            _to_index(scope, i)
+        case "cast":
+            source = scope.space.types[i.operands[0]]
+            scope.set(i.id, convert(b, scope.value(i.operands[0]), source, i.dtype))
+        case _:
+            dtype = scope.space.types[i.operands[-1]]
+            scope.set(i.id, apply(b, i.opcode, dtype, scope.operands(i)))
+
+
+def _index(scope: Scope, i: Instruction) -> Val:
+    """An index expression as a number of the instruction's dtype."""
+    b, expression = scope.builder, i.index[0]
+    value = scope.dim(expression) if scope.step(expression) == 0 else scope.lane_dims(expression)
+    width = lanes(value.type)
+    if i.dtype.is_integral:
+        return _resize(b, value, vector(carrier(i.dtype), width))
+    if i.dtype.kind == "bool":
+        return b.icmp("ne", value, b.const(value.type, 0))
+    return round_to(b, i.dtype, b.cast("sitofp", value, vector(carrier(i.dtype), width)))
+
+
+def _bits(value: Val) -> int:
+    return int(value.type.rstrip(">").rpartition("i")[2])
+
+
+def _resize(b: Builder, value: Val, type_: str) -> Val:
+    """A signed integer with more or fewer bits."""
+    if not value.text.startswith("%") and lanes(value.type) == 1:
+        return b.const(type_, int(value.text))
+    wanted = _bits(Val(type_, ""))
+    return (
+        b.cast("sext" if wanted > _bits(value) else "trunc", value, type_)
+        if wanted != _bits(value)
+        else value
+    )
+
+
+def _to_index(scope: Scope, i: Instruction) -> None:
+    """Clamps an integer into [0, extent): 0 where it is outside, and the check's number reported."""
+    b, number = scope.builder, i.operands[0]
+    value = scope.value(number)
+    width = lanes(value.type)
+    wide = vector("i64", width)
+    if value.type != wide:
+        value = b.cast("zext" if scope.space.types[number].kind != "int" else "sext", value, wide)
+    extent = b.splat(scope.dim(i.index[0]), width)
+    inside = b.icmp("ult", value, extent)
+    scope.set_symbol(f"%{i.id}", b.select(inside, value, b.const(wide, 0)))
+    scope.set(i.id, value)
+    if i.value is not None:
+        _report(scope, inside, int(i.value) + 1)
+
+
+def _report(scope: Scope, inside: Val, code: int) -> None:
+    """Lowers the error word to `code` where a real lane is outside."""
+    b = scope.builder
+    outside = b.xor(inside, b.const(inside.type, True))
+    mask = scope.lane_mask()
+    if lanes(inside.type) > 1:
+        if mask is not None:
+            outside = b.and_(outside, mask)
+        outside = b.intrinsic("vector.reduce.or", "i1", [outside], overload=outside.type)
+    with b.if_(outside):
+        b.emit(f"{_unused(b)} = atomicrmw umin {scope.space.error}, i64 {code} monotonic")
+
+
+def _unused(b: Builder) -> str:
+    return f"%{b.label('old')}"

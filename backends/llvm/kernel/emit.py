@@ -1,0 +1,282 @@
+"""The code of one scheduled kernel: `void @symbol(ptr buffers, i64 part, i64 parts, ptr error)`.
+
+The public function fetches the buffer pointers and calls an inner one whose pointer parameters
+are marked as not overlapping. Partition `part` takes a contiguous share of the flattened
+parallel loops; shares are made of whole granules, so every vector that one partition runs is
+run alike by any other division of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from graphc.backends.llvm.kernel.body import run
+from graphc.backends.llvm.kernel.loops import Range, Step, bound_after, run_loops, steps_of
+from graphc.backends.llvm.kernel.placement import Placement, place
+from graphc.backends.llvm.kernel.reduction import run_reduce
+from graphc.backends.llvm.kernel.scope import BodySpace, Scope
+from graphc.backends.llvm.kernel.values import constant
+from graphc.backends.llvm.text import Builder, ModuleText, Val
+from graphc.ir.kernel import Kernel, Loop, Schedule, Stage, extent
+from graphc.ir.target import Target
+
+__all__ = ["emit_kernel", "scratch_bytes", "sequential_schedule"]
+
+_STACK_BYTES = 32 * 1024
+"""Local buffers up to this many bytes together stand on the stack, larger ones in scratch memory."""
+
+
+def sequential_schedule(kernel: Kernel) -> Schedule:
+    """Outer axes parallel in one partition, no vectors, everything else in order."""
+    return Schedule(
+        tuple(Loop(a.name, "parallel") for a in kernel.axes),
+        tuple(tuple(Loop(a.name, "sequential") for a in stage.axes) for stage in kernel.stages),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A kernel's loops as steps, and where its instructions go."""
+
+    kernel: Kernel
+    outer: tuple[Step, ...]
+    stages: tuple[tuple[Step, ...], ...]
+    placement: Placement
+
+    @property
+    def local_lanes(self) -> int:
+        """Copies of every local buffer: one for each lane of an outer vector axis."""
+        return next((s.size for s in self.outer if s.role == "vector"), 1)
+
+    def local_bytes(self) -> dict[int, int]:
+        """Bytes of every local buffer by its number, rounded to whole cache lines."""
+        return {
+            i: -(-b.type.nbytes * self.local_lanes // 64) * 64
+            for i, b in enumerate(self.kernel.buffers)
+            if b.access == "local"
+        }
+
+
+def _plan(kernel: Kernel) -> _Plan:
+    schedule = kernel.schedule if kernel.schedule is not None else sequential_schedule(kernel)
+    outer = steps_of(schedule.loops, kernel.axes)
+    stages = tuple(_stage_steps(loops, s) for loops, s in zip(schedule.stages, kernel.stages, strict=True))
+    return _Plan(kernel, outer, stages, place(kernel, bound_after(outer), [bound_after(s) for s in stages]))
+
+
+def _stage_steps(loops: Sequence[Loop], stage: Stage) -> tuple[Step, ...]:
+    steps = steps_of(loops, stage.axes)
+    if stage.kind == "reduce" and steps and steps[-1].role == "vector":
+        # The order of a vector reduction is fixed, so tiles of its axis would change nothing.
+        return tuple(s for s in steps if s.axis != steps[-1].axis or s.last)
+    return steps
+
+
+def scratch_bytes(kernel: Kernel, target: Target) -> int:
+    """Bytes of scratch memory that the kernel takes as its last buffer; 0 for none."""
+    total = sum(_plan(kernel).local_bytes().values())
+    parts = kernel.schedule.parts if kernel.schedule is not None else 1
+    return total * parts if total > _STACK_BYTES else 0
+
+
+def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
+    """Adds the kernel's function to `module`. Raises CompileError for a schedule that cannot be run."""
+    plan = _plan(kernel)
+    locals_ = plan.local_bytes()
+    scratch = sum(locals_.values()) > _STACK_BYTES
+    parameters = len(kernel.parameters) + (1 if scratch else 0)
+    names = [f"b{i}" for i in range(parameters)]
+    inner = module.function(
+        f"{symbol}.body",
+        "void",
+        [*(("ptr noalias", n) for n in names), ("i64", "part"), ("i64", "parts"), ("ptr noalias", "error")],
+        linkage="internal",
+    )
+    _emit_wrapper(module, symbol, parameters)
+    pointers = _buffer_pointers(inner, plan, locals_, scratch)
+    part, parts, error = (Val(t, f"%{n}") for t, n in (("i64", "part"), ("i64", "parts"), ("ptr", "error")))
+    if all(extent(a) > 0 for a in kernel.axes):
+        space = BodySpace(inner, kernel, pointers, error, plan.local_lanes)
+        _emit_outer(plan, space, part, parts)
+    inner.ret()
+
+
+def _emit_wrapper(module: ModuleText, symbol: str, parameters: int) -> None:
+    f = module.function(
+        symbol, "void", [("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error")]
+    )
+    table = Val("ptr", "%buffers")
+    pointers = [f.load("ptr", f.gep(table, i, "ptr"), 8) for i in range(parameters)]
+    f.call_void(f"{symbol}.body", [*pointers, *f.params[1:]])
+    f.ret()
+
+
+def _buffer_pointers(b: Builder, plan: _Plan, locals_: Mapping[int, int], scratch: bool) -> list[Val]:
+    """Addresses of all buffers: parameters in order, locals on the stack or in this part's scratch."""
+    parameters = iter(range(len(plan.kernel.parameters)))
+    base = Val("ptr", f"%b{len(plan.kernel.parameters)}")
+    if scratch:
+        size = Val("i64", str(sum(locals_.values())))
+        base = b.gep(base, b.mul(Val("i64", "%part"), size), "i8")
+    pointers, at = [], 0
+    for i, buffer in enumerate(plan.kernel.buffers):
+        if buffer.access != "local":
+            pointers.append(Val("ptr", f"%b{next(parameters)}"))
+        elif scratch:
+            pointers.append(b.gep(base, at, "i8"))
+            at += locals_[i]
+        else:
+            pointers.append(b.alloca("i8", max(64, locals_[i])))
+    return pointers
+
+
+# -- outer loops ------------------------------------------------------------------------
+
+
+def _granule(step: Step, inside: Sequence[Step]) -> int:
+    """Points of a parallel axis that are never divided."""
+    if step.size:
+        return step.size
+    return max(
+        (s.size * (s.unroll if s.role == "vector" else 1) for s in inside if s.axis == step.axis), default=1
+    )
+
+
+def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
+    b = space.builder
+    scope = space.scope()
+    count = next((n for n, s in enumerate(plan.outer) if s.role != "parallel"), len(plan.outer))
+    parallel, inside = plan.outer[:count], plan.outer[count:]
+    if plan.outer:
+        run(scope, plan.placement.outer[0])
+
+    def point(at: Scope, _: tuple[Val, ...]) -> tuple[Val, ...]:
+        _emit_stages(plan, at)
+        return ()
+
+    def entered(at: Scope, depth: int) -> None:
+        run(at, plan.placement.outer[depth])
+
+    if not parallel:
+        with b.if_(b.icmp("eq", part, Val("i64", "0"))):
+            run_loops(plan.outer, scope, {}, (), point, entered)
+        return
+    granules = [_granule(s, inside) for s in parallel]
+    counts = [-(-s.extent // g) for s, g in zip(parallel, granules, strict=True)]
+    lo, hi = _share(b, part, parts, prod(counts))
+
+    def blocks(outer: Val | None, first: Val, end: Val) -> None:
+        inner = scope
+        ranges: dict[str, Range] = {}
+        for n, (step, granule) in enumerate(zip(parallel[:-1], granules, strict=False)):
+            assert outer is not None
+            at = _digit(b, outer, prod(counts[n + 1 : -1]), counts[n] if n else 0)
+            inner, ranges = _enter_block(inner, step, granule, at, ranges)
+            entered(inner, n + 1)
+        last, granule = parallel[-1], granules[-1]
+        ranges[last.axis] = _points(b, first, end, granule, last.extent)
+        rest = inside if not last.last else (Step(last.axis, "sequential", last.extent), *inside)
+        depth = len(parallel) - (1 if last.last else 0)
+        if not last.last and len(plan.outer) > len(parallel):
+            entered(inner, depth)
+        run_loops(rest, inner, ranges, (), point, entered, depth)
+
+    if len(parallel) == 1:
+        blocks(None, lo, hi)
+        return
+    width = Val("i64", str(counts[-1]))
+    first_row = b.binary("udiv", lo, width)
+    end_row = b.binary("udiv", b.add(hi, Val("i64", str(counts[-1] - 1))), width)
+
+    def row(outer: Val, _: tuple[Val, ...]) -> tuple[Val, ...]:
+        start = b.mul(outer, width)
+        first = b.intrinsic("smax", "i64", [b.sub(lo, start), Val("i64", "0")])
+        end = b.intrinsic("smin", "i64", [b.sub(hi, start), width])
+        blocks(outer, first, end)
+        return ()
+
+    b.loop(first_row, end_row, 1, (), row, "row")
+
+
+def _share(b: Builder, part: Val, parts: Val, total: int) -> Range:
+    """This partition's granules: [part·total/parts, (part+1)·total/parts)."""
+    size = Val("i64", str(total))
+    lo = b.binary("udiv", b.mul(part, size), parts)
+    hi = b.binary("udiv", b.mul(b.add(part, Val("i64", "1")), size), parts)
+    return lo, hi
+
+
+def _digit(b: Builder, flat: Val, stride: int, count: int) -> Val:
+    """One coordinate of a flattened row number; `count` is 0 for the first."""
+    at = b.binary("udiv", flat, Val("i64", str(stride))) if stride > 1 else flat
+    return b.binary("urem", at, Val("i64", str(count))) if count else at
+
+
+def _points(b: Builder, first: Val, end: Val, granule: int, size: int) -> Range:
+    """Granule numbers as points, the last granule cut at the axis's end."""
+    if granule == 1:
+        return first, end
+    g = Val("i64", str(granule))
+    stop = b.mul(end, g)
+    if size % granule:
+        stop = b.intrinsic("smin", "i64", [stop, Val("i64", str(size))])
+    return b.mul(first, g), stop
+
+
+def _enter_block(
+    scope: Scope, step: Step, granule: int, at: Val, ranges: Mapping[str, Range]
+) -> tuple[Scope, dict[str, Range]]:
+    """Binds a parallel axis to one point, or narrows it to one granule for the loops inside."""
+    if step.last:
+        return scope.bind({step.axis: at}), dict(ranges)
+    b = scope.builder
+    following = b.add(at, Val("i64", "1"))
+    return scope.child(), {**ranges, step.axis: _points(b, at, following, granule, step.extent)}
+
+
+# -- stages -----------------------------------------------------------------------------
+
+
+def _emit_stages(plan: _Plan, scope: Scope) -> None:
+    """All stages at one outer point."""
+    lane = scope.lane.name if scope.lane is not None else None
+    for number, stage in enumerate(plan.kernel.stages):
+        if all(extent(a) > 0 for a in stage.axes):
+            _emit_stage(plan, number, stage, scope, lane)
+        elif stage.kind == "reduce":
+            _emit_empty(stage, scope)
+
+
+def _emit_empty(stage: Stage, scope: Scope) -> None:
+    """A reduction over nothing."""
+    for result, (dtype, value) in zip(stage.results, stage.init, strict=True):
+        scope.set(result, constant(scope.builder, dtype, value))
+
+
+def _emit_stage(plan: _Plan, number: int, stage: Stage, scope: Scope, lane: str | None) -> None:
+    steps, lists = plan.stages[number], plan.placement.stages[number]
+    run(scope, lists[0])
+
+    def body(at: Scope) -> tuple[Val, ...]:
+        if steps:
+            run(at, lists[len(steps)])
+        else:
+            at.yields = scope.yields
+        return at.yields
+
+    def entered(at: Scope, depth: int) -> None:
+        run(at, lists[depth])
+
+    if stage.kind == "reduce":
+        varies = lane is not None and any(lane in plan.placement.depends[r] for r in stage.results)
+        run_reduce(stage, steps, scope, varies, body, entered)
+        return
+
+    def leaf(at: Scope, _: tuple[Val, ...]) -> tuple[Val, ...]:
+        body(at)
+        return ()
+
+    if steps:
+        run_loops(steps, scope, {}, (), leaf, entered)

@@ -1,0 +1,156 @@
+"""Reduce stages: accumulators as phis.
+
+Without a vector loop of its own, a stage folds its points in row-major order, one accumulator
+per lane of the outer vector axis. With one, point r of the innermost axis goes to partial
+accumulator r mod P; the P partials are folded by halves at the end. P depends on the axis's
+extent, the accumulator's dtype and the target's vector length alone, so a sum has the same bits
+in every kernel that it is fused into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.backends.llvm.kernel.body import combine
+from graphc.backends.llvm.kernel.loops import Step, run_loops
+from graphc.backends.llvm.kernel.scope import Scope
+from graphc.backends.llvm.kernel.values import constant
+from graphc.backends.llvm.text import Val, lanes
+from graphc.ir.errors import CompileError
+from graphc.ir.kernel import Combine, Stage
+from graphc.ir.target import Target
+
+__all__ = ["partial_count", "run_reduce"]
+
+Accumulators = tuple[Val, ...]
+Body = Callable[[Scope], Accumulators]
+"""Emits the stage's body at a point and returns what it yields."""
+
+
+def partial_count(extent: int, bits: int, target: Target) -> int:
+    """P: four vectors of partial accumulators, fewer for a short axis."""
+    lane_count = target.width(bits)
+    vectors = extent // lane_count
+    return lane_count * (4 if vectors >= 4 else 2 if vectors >= 2 else 1)
+
+
+def run_reduce(
+    stage: Stage,
+    steps: tuple[Step, ...],
+    scope: Scope,
+    varies: bool,
+    body: Body,
+    entered: Callable[[Scope, int], None],
+) -> None:
+    """Emits a reduce stage and sets its results in `scope`.
+
+    `varies` says whether the accumulators differ between the lanes of the outer vector axis.
+    """
+    assert stage.combine is not None
+    inner = steps[-1] if steps and steps[-1].role == "vector" else None
+    if any(s.role == "vector" for s in steps[:-1]):
+        raise CompileError("the vector loop of a reduce stage must be its innermost")
+    if inner is not None:
+        results = _partials(stage, stage.combine, inner, steps, scope, body, entered)
+    else:
+        width = scope.width if varies else 1
+        results = _in_order(stage, stage.combine, width, steps, scope, body, entered)
+    for number, value in zip(stage.results, results, strict=True):
+        scope.set(number, value)
+
+
+def _initial(stage: Stage, scope: Scope, width: int) -> Accumulators:
+    b = scope.builder
+    return tuple(b.splat(constant(b, d, v), width) for d, v in stage.init)
+
+
+def _wide(scope: Scope, values: Accumulators, width: int) -> Accumulators:
+    return tuple(scope.builder.splat(v, width) for v in values)
+
+
+def _in_order(
+    stage: Stage,
+    how: Combine,
+    width: int,
+    steps: tuple[Step, ...],
+    scope: Scope,
+    body: Body,
+    entered: Callable[[Scope, int], None],
+) -> Accumulators:
+    def leaf(point: Scope, accumulators: Accumulators) -> Accumulators:
+        return combine(point, how, accumulators, _wide(point, body(point), width))
+
+    return run_loops(steps, scope, {}, _initial(stage, scope, width), leaf, entered)
+
+
+def _partials(
+    stage: Stage,
+    how: Combine,
+    inner: Step,
+    steps: tuple[Step, ...],
+    scope: Scope,
+    body: Body,
+    entered: Callable[[Scope, int], None],
+) -> Accumulators:
+    b = scope.builder
+    outer = steps[:-1]
+    bits = max(d.bits for d, _ in stage.init)
+    partials = partial_count(inner.extent, bits, b.target)
+    width = min(inner.size, partials)
+    copies, count = partials // width, len(stage.init)
+    full = inner.extent // partials * partials
+
+    def fold(base: Val, owner: Scope, old: Accumulators, active: int) -> Accumulators:
+        point = owner.bind_vector(inner.axis, base, width, active=active)
+        new = combine(point, how, old, _wide(point, body(point), width))
+        if active == width:
+            return new
+        mask = b.vector_literal("i1", ["true" if i < active else "false" for i in range(width)])
+        return tuple(b.select(mask, n, o) for n, o in zip(new, old, strict=True))
+
+    def leaf(owner: Scope, carried: Accumulators) -> Accumulators:
+        if outer:
+            entered(owner, len(outer))
+
+        def block(i: Val, values: Accumulators) -> Accumulators:
+            result: list[Val] = []
+            for k in range(copies):
+                base = b.add(i, Val("i64", str(k * width))) if k else i
+                result += fold(base, owner, values[k * count : (k + 1) * count], width)
+            return tuple(result)
+
+        if full > partials:
+            carried = b.loop(0, full, partials, carried, block, inner.axis)
+        elif full:
+            carried = block(Val("i64", "0"), carried)
+        values = list(carried)
+        for k, base in enumerate(range(full, inner.extent, width)):
+            active = min(width, inner.extent - base)
+            own = slice(k * count, (k + 1) * count)
+            values[own] = fold(Val("i64", str(base)), owner, tuple(values[own]), active)
+        return tuple(values)
+
+    start = _initial(stage, scope, width) * copies
+    vectors = run_loops(outer, scope, {}, start, leaf, entered)
+    groups = [vectors[k * count : (k + 1) * count] for k in range(copies)]
+    return _halves(scope, how, groups)
+
+
+def _halves(scope: Scope, how: Combine, groups: list[Accumulators]) -> Accumulators:
+    """Folds partial p with partial p + P/2, then with half as many, down to one."""
+    while len(groups) > 1:
+        half = len(groups) // 2
+        groups = [combine(scope, how, groups[i], groups[i + half]) for i in range(half)]
+    values = groups[0]
+    while (width := lanes(values[0].type)) > 1:
+        half = width // 2
+        low = tuple(_lanes_of(scope, v, range(half)) for v in values)
+        high = tuple(_lanes_of(scope, v, range(half, width)) for v in values)
+        values = combine(scope, how, low, high)
+    return values
+
+
+def _lanes_of(scope: Scope, value: Val, chosen: range) -> Val:
+    if len(chosen) == 1:
+        return scope.builder.extract(value, chosen[0])
+    return scope.builder.shuffle(value, None, chosen)
