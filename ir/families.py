@@ -216,6 +216,14 @@ class View(Pointwise):
         return 0
 
     @classmethod
+    def write_through(cls, b: Any, attrs: Attrs, base: Any, update: Any) -> Any:
+        """`base` with the elements that this view shows replaced by `update`, built with `b`.
+
+        Given by views that share memory in the API. Raises RuntimeError where elements coincide.
+        """
+        raise NotImplementedError(f"{cls.name}.write_through")
+
+    @classmethod
     def point(
         cls, s: ScalarBuilder[S], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[S]]
     ) -> S:

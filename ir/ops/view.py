@@ -38,6 +38,10 @@ class Reshape(View):
     def pieces(cls, attrs: Attrs, types: Types, result: TensorType, index: Index) -> Pieces:
         return [(0, reshape_index(index, result.shape, types[0].shape), ())]
 
+    @classmethod
+    def write_through(cls, b: Any, attrs: Attrs, base: Any, update: Any) -> Any:
+        return b.reshape(update, shape=base.type.shape)
+
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         return [b.reshape_to(cotangents[0], self.operands[0].type.shape)]
 
@@ -104,6 +108,10 @@ class Permute(View):
             source[a] = index[i]
         return [(0, tuple(source), ())]
 
+    @classmethod
+    def write_through(cls, b: Any, attrs: Attrs, base: Any, update: Any) -> Any:
+        return b.permute(update, axes=inverse(attrs["axes"]))
+
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         return [b.permute(cotangents[0], axes=inverse(self.attrs["axes"]))]
 
@@ -156,6 +164,15 @@ class Expand(View):
         lead = len(index) - types[0].rank
         at = tuple(0 if d == 1 else index[i + lead] for i, d in enumerate(types[0].shape))
         return [(0, at, ())]
+
+    @classmethod
+    def write_through(cls, b: Any, attrs: Attrs, base: Any, update: Any) -> Any:
+        if product(base.type.shape) != product(attrs["shape"]):
+            raise RuntimeError(
+                "unsupported operation: more than one element of the written-to tensor refers to a single "
+                "memory location. Please clone() the tensor before performing the operation."
+            )
+        return b.reshape(update, shape=base.type.shape)
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         return [b.sum_to(cotangents[0], self.operands[0].type.shape)]
