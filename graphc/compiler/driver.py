@@ -16,7 +16,6 @@ from typing import Any
 import graphc.backends.llvm.host  # noqa: F401 - installs the native run time
 from graphc.backends.llvm.codegen import LlvmBackend, compile_kernels, kernel_modules
 from graphc.backends.llvm.compile import assembly_text, host_target, resolve_target
-from graphc.backends.llvm.jit import LinkedCode
 from graphc.core.evaluate import on_compile
 from graphc.core.storage import Memory
 from graphc.ir.errors import CompileError, located
@@ -25,6 +24,7 @@ from graphc.ir.program import Program
 from graphc.ir.target import Target
 from graphc.passes.context import CompileContext, Options
 from graphc.passes.fuse import fuse
+from graphc.passes.gradients import ExpandGradients
 from graphc.passes.lower import lower
 from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
@@ -47,13 +47,23 @@ def make_context(target: str = "host") -> CompileContext:
     return CompileContext(target=resolved, backend=LlvmBackend(), options=Options())
 
 
+class KernelList(tuple[Any, ...]):
+    """Scheduled kernels in program order; `str` is their text one after another."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self))
+
+
 @dataclass
 class Stages:
     """Every stage of one compilation; each has a text."""
 
+    joint: Graph
     optimised: Graph
     fused: Any
-    scheduled: Sequence[Any]
+    kernels: KernelList
     program: Program
     context: CompileContext = field(repr=False)
 
@@ -78,10 +88,13 @@ def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None
     for value in [*graph.inputs, *graph.outputs]:
         if not value.type.is_static:
             raise CompileError(f"symbolic dimensions cannot be compiled yet: {value!r}")
+    ExpandGradients().run(graph, context)
+    joint = graph.copy()
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
     fused = fuse(graph, context)
     scheduled = [schedule(lower(group), context) for group in fused.groups]
-    return Stages(graph, fused, scheduled, plan(fused, scheduled, context), context)
+    kernels = KernelList(low.kernel for group in scheduled for low in group)
+    return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
 
 
 class CompiledGraph:
@@ -125,5 +138,3 @@ def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = No
 
 
 on_compile(compile_graph)
-
-_keep: tuple[type, ...] = (LinkedCode,)

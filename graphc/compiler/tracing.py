@@ -12,16 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from graphc.compiler.tree import Tree, flatten
 from graphc.core.build import GraphBuild
 from graphc.core.node import Node
 from graphc.core.recording import Recording, flush_random, pop, push
 from graphc.core.storage import Memory, Storage
-from graphc.core.tensor import TensorBase
+from graphc.core.tensor import TensorBase, from_array
 from graphc.ir.errors import TraceError
 from graphc.ir.graph import Graph
 
-__all__ = ["Trace", "Traced", "trace_function"]
+__all__ = ["State", "Trace", "Traced", "trace_function", "zero_gradient"]
 
 
 class Trace:
@@ -35,6 +37,7 @@ class Trace:
         self.grads: dict[int, tuple[TensorBase, Any]] = {}
         """Tensors whose `.grad` was set, with what it was before."""
         self.cleared: set[int] = set()
+        self.grad_of: dict[int, TensorBase] = {}
         self.guards: list[tuple[Callable[[], Any], Any]] = []
 
     def read(self, storage: Storage) -> None:
@@ -51,6 +54,10 @@ class Trace:
         if value is None:
             self.cleared.add(id(tensor))
 
+    def note_grad(self, tensor: TensorBase, grad: TensorBase) -> None:
+        """`grad` was read as the gradient of `tensor`: that is how the program finds its memory."""
+        self.grad_of.setdefault(id(grad._storage), tensor)
+
     def is_input(self, storage: Storage) -> bool:
         return id(storage) in self.arguments or id(storage) in self.states
 
@@ -66,6 +73,33 @@ class Trace:
             tensor._grad = grad
 
 
+@dataclass(frozen=True)
+class State:
+    """Memory that a program reads or writes at every call: a storage's, or a tensor's gradient's."""
+
+    fixed: Memory
+    grad_of: TensorBase | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """The memory now. A gradient that was cleared since is zeros, to be accumulated into."""
+        tensor = self.grad_of
+        if tensor is None:
+            return self.fixed
+        if not isinstance(tensor._grad, TensorBase):
+            tensor._grad = zero_gradient(tensor)
+        tensor._grad.realize()
+        memory = tensor._grad._storage.memory
+        assert memory is not None
+        return memory
+
+
+def zero_gradient(tensor: TensorBase) -> Any:
+    """A gradient of zeros for `tensor`, in memory of its own."""
+    array = np.zeros(tensor.type.sizes, tensor.dtype.numpy)
+    return from_array(array, share=False, name=f"{tensor._storage.memory.name}.grad")  # type: ignore[union-attr]
+
+
 @dataclass(eq=False)
 class Traced:
     """A traced function: its graph and what the graph's inputs and outputs are.
@@ -75,7 +109,7 @@ class Traced:
     """
 
     graph: Graph
-    states: list[Memory]
+    states: list[State]
     tree: Tree
     returned: int
     grads: list[tuple[TensorBase, int | None]] = field(default_factory=list)
@@ -146,7 +180,11 @@ class _Finish:
         build = self.build()
         graph = build.graph
         traced = Traced(
-            graph, [s.memory for s in trace.states.values() if s.memory], tree, len(outputs), guards=trace.guards
+            graph,
+            [State(s.memory, trace.grad_of.get(id(s))) for s in trace.states.values() if s.memory],
+            tree,
+            len(outputs),
+            guards=trace.guards,
         )
         for node in outputs:
             graph.outputs.append(build.values[node])

@@ -5,6 +5,7 @@ User-level functions are written over `record`, `record_view` and `assign`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from graphc.core.backward import backward, gradients
@@ -28,6 +29,7 @@ from graphc.core.tensor import (
     from_array,
     record,
     record_view,
+    register_parameter,
     register_tensor,
     wrap,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "evaluate",
     "from_array",
     "gradients",
+    "guard",
     "inference_mode",
     "initial_seed",
     "is_grad_enabled",
@@ -64,6 +67,7 @@ __all__ = [
     "realize",
     "record",
     "record_view",
+    "register_parameter",
     "register_tensor",
     "scalar",
     "seed",
@@ -76,6 +80,16 @@ __all__ = [
 def is_tracing() -> bool:
     """True inside a function that is being traced by `graphc.compile`."""
     return current().trace is not None
+
+
+def guard(snapshot: Callable[[], Any]) -> None:
+    """While tracing: the compiled program is valid only while `snapshot()` gives what it gives now.
+
+    It is asked again only when the mutation epoch has moved. Outside of a trace nothing happens.
+    """
+    trace = current().trace
+    if trace is not None:
+        trace.guard(snapshot)
 
 
 def mark_cut() -> None:

@@ -205,6 +205,7 @@ def _accumulate(leaf: Any, gradient: Node, create: bool) -> None:
     elif create:
         leaf.grad = record("add", known, wrap(gradient))
     else:
+        known = leaf.grad  # tells a trace whose gradient it reads
         with no_grad():
             assign(known, record("add", known, wrap(gradient)))
 

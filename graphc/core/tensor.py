@@ -54,6 +54,7 @@ class TensorBase:
     )
 
     _tensor_class: ClassVar[type[TensorBase]]
+    _parameter_class: ClassVar[type[TensorBase] | None] = None
 
     # -- construction -----------------------------------------------------------------
 
@@ -239,6 +240,10 @@ class TensorBase:
         grad = self._grad
         if type(grad) is LostGradient:
             raise grad.error()
+        if grad is not None:
+            trace = current().trace
+            if trace is not None:
+                trace.note_grad(self, grad)
         return grad
 
     @grad.setter
@@ -281,6 +286,11 @@ class LostGradient:
 def register_tensor(cls: type[TensorBase]) -> None:
     """Says which class results are made of; called once, by the module of the public class."""
     TensorBase._tensor_class = cls
+
+
+def register_parameter(cls: type[TensorBase]) -> None:
+    """Says which other class compiled calls accept as an argument; called once."""
+    TensorBase._parameter_class = cls
 
 
 def wrap(node: Node) -> Any:

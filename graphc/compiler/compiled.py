@@ -1,0 +1,355 @@
+"""`Compiled`: a function with one native program per signature.
+
+A call that was seen before is one native call: the builtin that stands as `__call__` of a
+per-function subclass compares the mutation epoch, the grad mode and the arguments' records, and
+runs the program. Every other call comes to `_slow`, which finds or makes the specialisation, runs
+it, and makes it known to the builtin.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphc.compiler.driver import CompiledGraph, Stages, compile_graph, lower_graph, make_context
+from graphc.compiler.tracing import Traced, trace_function, zero_gradient
+from graphc.compiler.tree import flatten, unflatten
+from graphc.core.evaluate import evaluate
+from graphc.core.modes import is_grad_enabled, on_grad_mode_change
+from graphc.core.node import Node
+from graphc.core.recording import current
+from graphc.core.storage import Memory, allocate_memory
+from graphc.core.tensor import LostGradient, TensorBase, from_array, wrap
+from graphc.ir.graph import Graph
+from graphc.runtime import entry
+from graphc.runtime.state import epoch, grad_mode, set_grad_mode
+
+__all__ = ["CacheInfo", "Compiled", "CompileOptions"]
+
+on_grad_mode_change(lambda enabled: set_grad_mode(int(enabled)))
+
+_MOST_NATIVE_VARIANTS = 8
+
+
+class CacheInfo(NamedTuple):
+    """Calls served by a known program, programs made, of these from disk, made again, programs held."""
+
+    hits: int
+    misses: int
+    disk_hits: int
+    recompiles: int
+    size: int
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What `graphc.compile` was asked for."""
+
+    target: str = "host"
+    passes: str | None = None
+    keep_grads: bool = False
+
+
+class _Specialisation:
+    """One traced and compiled signature of a function."""
+
+    def __init__(self, traced: Traced, compiled: CompiledGraph, arguments: int) -> None:
+        self.traced = traced
+        self.compiled = compiled
+        self.arguments = arguments
+        self.bound: list[Memory] = []
+        self.variant: entry.Variant | None = None
+        count = len(traced.graph.outputs) - len(traced.graph.aliases)
+        self.fresh_types = [v.type for v in traced.graph.outputs[:count]]
+
+    def valid(self) -> bool:
+        """True where everything that the trace depended on is as it was."""
+        return all(snapshot() == value for snapshot, value in self.traced.guards)
+
+    def memories(self) -> list[Memory]:
+        return [s.memory for s in self.traced.states]
+
+    def run(self, tensors: Sequence[Any]) -> Any:
+        """One call through Python, on realised argument tensors."""
+        states = self.memories()
+        inputs = [t._storage.memory for t in tensors] + states
+        outputs = [allocate_memory(t) for t in self.fresh_types]
+        self.compiled.run(inputs, outputs)
+        for position in self.compiled.aliases.values():
+            inputs[position].version += 1
+            self._refresh(tensors, position, inputs[position])
+        made = [wrap(Node(m.type, memory=m)) for m in outputs]
+        for tensor, at in self.traced.grads:
+            assert at is not None
+            tensor._grad = made[at]
+        for tensor in self.traced.lost:
+            tensor._grad = LostGradient(tensor._storage.memory.name)  # type: ignore[union-attr]
+        for tensor in self.traced.nones:
+            tensor._grad = None
+        return unflatten(self.traced.tree, iter(made[: self.traced.returned]))
+
+    def _refresh(self, tensors: Sequence[Any], position: int, memory: Memory) -> None:
+        """Nodes of written storages follow their memory's version."""
+        if position < self.arguments:
+            tensors[position]._storage.node.version = memory.version
+
+
+class Compiled:
+    """A compiled function; see `graphc.compile`."""
+
+    _function: Callable[..., Any]
+    _options: CompileOptions
+
+    @staticmethod
+    def make(function: Callable[..., Any], options: CompileOptions) -> Compiled:
+        """A Compiled whose class has the native entry as `__call__`."""
+        name = getattr(function, "__name__", type(function).__name__)
+        kind = type(f"Compiled_{name}" if name.isidentifier() else "Compiled_function", (Compiled,), {})
+        self: Compiled = object.__new__(kind)
+        self._function = function
+        self._options = options
+        self._name = name if name.isidentifier() else "function"
+        self._programs: dict[Any, list[_Specialisation]] = {}
+        self._hits = self._misses = self._recompiles = 0
+        self._dispatcher = entry.Dispatcher(self._slow, self._name)
+        kind.__call__ = self._dispatcher.function  # type: ignore[method-assign]
+        functools.update_wrapper(self, function, updated=())
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._slow(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "_function" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._function, name)
+
+    def __repr__(self) -> str:
+        return f"<graphc.Compiled {self._name}: {self.cache_info()}>"
+
+    # -- calls ------------------------------------------------------------------------
+
+    def _slow(self, *args: Any, **kwargs: Any) -> Any:
+        if current().trace is not None:
+            return self._function(*args, **kwargs)
+        evaluate(current())
+        args, kwargs, tensors, key = self._prepare(args, kwargs)
+        found = next((s for s in self._programs.get(key, ()) if s.valid()), None)
+        if found is None:
+            found = self._specialise(args, kwargs, tensors, key)
+        else:
+            self._hits += 1
+        result = found.run(tensors)
+        self._install(found, args, kwargs)
+        return result
+
+    def _prepare(self, args: Any, kwargs: Any) -> tuple[Any, Any, list[Any], Any]:
+        """Arguments with arrays as tensors, their realised tensor leaves, and the signature."""
+        leaves, tree = flatten((args, kwargs))
+        tensors = [_argument(leaf) for leaf in leaves]
+        args, kwargs = unflatten(tree, iter(tensors))
+        storages = [id(t._storage) for t in tensors]
+        shape = tuple([(t.type, t._leaf, storages.index(s)) for t, s in zip(tensors, storages, strict=True)])
+        return args, kwargs, tensors, (tree, shape, is_grad_enabled())
+
+    def _traced(self, args: Any, kwargs: Any, *, keep_grads: bool) -> Traced:
+        return trace_function(self._function, args, kwargs, name=self._name, keep_grads=keep_grads)
+
+    def _specialise(self, args: Any, kwargs: Any, tensors: list[Any], key: Any) -> _Specialisation:
+        traced = self._traced(args, kwargs, keep_grads=self._options.keep_grads)
+        if traced.fresh:
+            # Gradients that are neither cleared nor there accumulate from call to call: give them memory.
+            for tensor in traced.fresh:
+                tensor._grad = zero_gradient(tensor)
+            traced = self._traced(args, kwargs, keep_grads=self._options.keep_grads)
+        self._misses += 1
+        known = self._programs.setdefault(key, [])
+        self._recompiles += bool(known)
+        compiled = compile_graph(traced.graph, target=self._options.target, passes=self._options.passes)
+        made = _Specialisation(traced, compiled, len(tensors))
+        known.append(made)
+        return made
+
+    def _install(self, found: _Specialisation, args: Any, kwargs: Any) -> None:
+        """Makes the specialisation known to the native entry, or refreshes what it knows of it."""
+        states = found.memories()
+        now = epoch()
+        if found.variant is None:
+            found.variant = _native_variant(found, args, kwargs, states, now)
+            if found.variant is None:
+                return
+        elif any(a is not b for a, b in zip(states, found.bound, strict=True)):
+            found.variant.rebind(_bind(found, states))
+        found.bound = states
+        found.variant.epoch = now
+        others = [v for v in self._dispatcher.variants if v is not found.variant and v.epoch == now]
+        self._dispatcher.set_variants([found.variant, *others][:_MOST_NATIVE_VARIANTS])
+
+    # -- looking ----------------------------------------------------------------------
+
+    def cache_info(self) -> CacheInfo:
+        """Counts of calls and programs."""
+        programs = [s for known in self._programs.values() for s in known]
+        native = sum(s.variant.calls for s in programs if s.variant is not None)
+        return CacheInfo(self._hits + native, self._misses, 0, self._recompiles, len(programs))
+
+    def cache_clear(self) -> None:
+        """Forgets all programs."""
+        self._dispatcher.set_variants(())
+        self._programs.clear()
+        self._hits = self._misses = self._recompiles = 0
+
+    def trace(self, *args: Any, **kwargs: Any) -> Graph:
+        """The graph of the function on these arguments. Nothing is executed or changed."""
+        evaluate(current())
+        args, kwargs, _, _ = self._prepare(args, kwargs)
+        traced = self._traced(args, kwargs, keep_grads=self._options.keep_grads)
+        if traced.fresh:
+            traced = self._traced(args, kwargs, keep_grads=True)
+        return traced.graph
+
+    def _lowered(self, args: Any, kwargs: Any) -> Stages:
+        context = make_context(self._options.target)
+        return lower_graph(self.trace(*args, **kwargs), context, self._options.passes)
+
+    def stages(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Every stage in order, from `trace` to `emit` (assembly); `str` of each is its text."""
+        graph = self.trace(*args, **kwargs)
+        stages = lower_graph(graph.copy(), make_context(self._options.target), self._options.passes)
+        return {
+            "trace": graph,
+            "differentiate": stages.joint,
+            "optimise": stages.optimised,
+            "fuse": stages.fused,
+            "schedule": stages.kernels,
+            "plan": stages.program,
+            "lower": _joined(stages.llvm_ir()),
+            "emit": _joined(stages.assembly()),
+        }
+
+    def llvm_ir(self, *args: Any, **kwargs: Any) -> str:
+        """LLVM text, one section a kernel."""
+        return _joined(self._lowered(args, kwargs).llvm_ir())
+
+    def assembly(self, *args: Any, **kwargs: Any) -> str:
+        """Assembly, one section a kernel."""
+        return _joined(self._lowered(args, kwargs).assembly())
+
+
+def _joined(sections: dict[str, str]) -> str:
+    return "\n".join(f"; kernel {name}\n{text}" for name, text in sections.items())
+
+
+def _argument(leaf: Any) -> Any:
+    """A realised tensor over contiguous memory for one argument leaf, with its native record."""
+    if isinstance(leaf, np.ndarray):
+        return from_array(leaf, share=True)
+    leaf.realize()
+    if leaf._chain:
+        return from_array(leaf._values(), share=False)
+    if leaf._record is None:
+        memory = leaf._storage.memory
+        leaf._record = _record(memory.address, leaf.type, requires_grad=leaf._leaf)
+    return leaf
+
+
+def _record(address: int, type_: Any, *, requires_grad: bool = False) -> bytes:
+    return entry.record_bytes(
+        address, type_.nbytes, type_.dtype.code, type_.sizes, requires_grad=requires_grad
+    )
+
+
+@functools.cache
+def _layout() -> entry.TensorLayout:
+    cls = TensorBase._tensor_class
+    defaults = {"_cache": None, "_chain": (), "_detached": False, "_grad": None, "_leaf": False, "_stored": None, "_type": None}
+    return entry.TensorLayout(cls, also=TensorBase._parameter_class, defaults=defaults)
+
+
+def _bind(found: _Specialisation, states: list[Memory]) -> Any:
+    executable = found.compiled.executable
+    inputs = found.compiled.state_positions
+    return executable.bind([states[i - found.arguments].address for i in inputs], tuple(states))
+
+
+def _native_variant(
+    found: _Specialisation, args: Any, kwargs: Any, states: list[Memory], now: int
+) -> entry.Variant | None:
+    """The signature for the native entry; None where only Python can serve it."""
+    traced = found.traced
+    if traced.grads or any(p < found.arguments for p in found.compiled.aliases.values()):
+        return None
+    arguments: list[Any] = []
+    position = 0
+    for value in [*args, *kwargs.values()]:
+        if isinstance(value, TensorBase):
+            record = _record(0, value.type, requires_grad=value._leaf)
+            arguments.append((record, value))
+            position += 1
+        elif value is None or isinstance(value, (int, float, str, bytes, bool)):
+            arguments.append(entry.Static(value))
+        else:
+            return None
+    return _build_variant(found, arguments, tuple(kwargs), states, now)
+
+
+def _build_variant(
+    found: _Specialisation, arguments: list[Any], names: tuple[str, ...], states: list[Memory], now: int
+) -> entry.Variant | None:
+    tree = found.traced.tree
+    layout = _layout()
+    native: list[Any] = []
+    position = 0
+    for argument in arguments:
+        if isinstance(argument, entry.Static):
+            native.append(argument)
+            continue
+        record, value = argument
+        native.append(_tensor_argument(layout, record, value, position))
+        position += 1
+    results = [
+        entry.TensorResult(layout, _record(0, t), i, {"_type": t}) for i, t in enumerate(found.fresh_types)
+    ]
+    kind, unflatten_ = _result_tree(tree)
+    return entry.Variant(
+        found.compiled.executable,
+        _bind(found, states),
+        native,
+        results,
+        fail=found.compiled.fail,
+        epoch=now,
+        grad_mode=grad_mode(),
+        keywords=names,
+        tree=kind,
+        unflatten=unflatten_,
+    )
+
+
+def _tensor_argument(layout: entry.TensorLayout, record: bytes, value: Any, position: int) -> Any:
+    memory = value._storage.memory
+    if value._record is None:  # made from an array for this call
+        return entry.Array(value.dtype.numpy, value.type.sizes, position)
+    aligned = memory.address % 64 == 0
+    # The signature holds the alignment flag of the address, so take it from the real one.
+    return entry.TensorArgument(layout, record[:8] + value._record[8:] if aligned else value._record, position)
+
+
+def _result_tree(tree: Any) -> tuple[str, Any]:
+    if tree == ("leaf",):
+        return "single", None
+    if tree[0] == "static" and tree[1] is None:
+        return "none", None
+    if tree[0] in (tuple, list) and all(t == ("leaf",) for t in tree[2]):
+        return tree[0].__name__, None
+    return "unflatten", functools.partial(_unflatten_results, tree)
+
+
+def _unflatten_results(tree: Any, leaves: tuple[Any, ...]) -> Any:
+    return unflatten(tree, iter(leaves))
