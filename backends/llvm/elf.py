@@ -1,14 +1,16 @@
-"""What an ELF object defines and what it leaves to the linker.
+"""ELF objects: what one defines and leaves to the linker, and objects that hold nothing but data.
 
-Only 64-bit little-endian relocatable files, as `compile_text` makes for Linux targets.
+Only 64-bit little-endian relocatable files, as `compile_text` makes for Linux targets. Data
+goes straight into the file: weights of any size never pass through LLVM.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Symbols", "read_symbols"]
+__all__ = ["Symbols", "data_object", "read_symbols"]
 
 _SYMBOL_TABLE = 2
 _LOCAL = 0
@@ -49,3 +51,61 @@ def _section(code: bytes, at: int) -> tuple[int, int, int, int]:
     """Type, file offset, size and link of the section header at `at`."""
     _, kind, _, _, offset, size, link = struct.unpack_from("<IIQQQQI", code, at)
     return kind, offset, size, link
+
+
+_MACHINES = {"x86_64": 62, "aarch64": 183}
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_PROGBITS, _STRTAB = 1, 3
+_ALLOCATED = 2
+_GLOBAL_OBJECT = 1 << 4 | 1
+_HIDDEN = 2
+
+
+def _padded(content: bytes, align: int) -> bytes:
+    return content + bytes(-len(content) % align)
+
+
+def data_object(data: Mapping[str, bytes], arch: str, *, align: int = 64) -> bytes:
+    """An object with one read-only section that defines a hidden symbol for each entry of `data`.
+
+    `arch` is `x86_64` or `aarch64`; every entry starts at a multiple of `align` bytes.
+    """
+    contents: list[bytes] = []
+    names = b"\0"
+    symbols = [_SYMBOL.pack(0, 0, 0, 0, 0, 0)]
+    offset = 0
+    for name, value in data.items():
+        symbols.append(_SYMBOL.pack(len(names), _GLOBAL_OBJECT, _HIDDEN, 1, offset, len(value)))
+        names += name.encode() + b"\0"
+        contents.append(_padded(value, align))
+        offset += len(contents[-1])
+    section_names = b"\0.rodata\0.symtab\0.strtab\0.shstrtab\0.note.GNU-stack\0"
+    start = _padded(bytes(_HEADER.size), align)
+    bodies = [b"".join(contents), b"".join(symbols), names, section_names]
+    offsets = []
+    position = len(start)
+    for body in bodies:
+        offsets.append(position)
+        position += len(body) + -len(body) % 8
+    kinds = (
+        # name, type, flags, link, first global symbol, alignment, entry size
+        (b".rodata", _PROGBITS, _ALLOCATED, 0, 0, align, 0),
+        (b".symtab", _SYMBOL_TABLE, 0, 3, 1, 8, _SYMBOL.size),
+        (b".strtab", _STRTAB, 0, 0, 0, 1, 0),
+        (b".shstrtab", _STRTAB, 0, 0, 0, 1, 0),
+    )
+    headers = [bytes(_SECTION.size)]
+    for (name, kind, flags, link, info, alignment, entry), at, body in zip(
+        kinds, offsets, bodies, strict=True
+    ):
+        label = section_names.index(name + b"\0")
+        headers.append(_SECTION.pack(label, kind, flags, 0, at, len(body), link, info, alignment, entry))
+    stack = section_names.index(b".note.GNU-stack")
+    headers.append(_SECTION.pack(stack, _PROGBITS, 0, 0, position, 0, 0, 0, 1, 0))
+    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    head = _HEADER.pack(
+        ident, 1, _MACHINES[arch], 1, 0, 0, position, 0, _HEADER.size, 0, 0, _SECTION.size, len(headers), 4
+    )
+    return b"".join((_padded(head, align), *(_padded(b, 8) for b in bodies), *headers))
