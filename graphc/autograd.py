@@ -1,0 +1,69 @@
+"""Automatic differentiation as a module: `backward`, `grad` and the grad modes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc import core
+from graphc.core.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
+
+__all__ = ["backward", "enable_grad", "grad", "inference_mode", "no_grad", "set_grad_enabled"]
+
+
+def _sequence(x: Any) -> list[Any]:
+    return list(x) if isinstance(x, (tuple, list)) else [x]
+
+
+def _seeds(outputs: list[Any], given: Any) -> list[Any]:
+    seeds = [None] * len(outputs) if given is None else _sequence(given)
+    if len(seeds) != len(outputs):
+        raise RuntimeError(f"got {len(outputs)} tensors and {len(seeds)} gradients")
+    return seeds
+
+
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Sequence[Any] | None = None,
+) -> None:
+    """Adds the gradients of `tensors` (weighted by `grad_tensors`) to `.grad` of the leaves.
+
+    Raises RuntimeError for a tensor that does not require grad, for a non-scalar without gradient
+    and for a tape that an earlier call has freed.
+    """
+    roots = _sequence(tensors)
+    core.backward(roots, _seeds(roots, grad_tensors), retain_graph, create_graph, inputs)
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """Gradients of the sum of `outputs` with respect to each of `inputs`; `.grad` is not touched.
+
+    Raises RuntimeError for an input that is unused, unless `allow_unused` (then None) or
+    `materialize_grads` (then zeros).
+    """
+    if is_grads_batched:
+        raise NotImplementedError("autograd.grad: is_grads_batched is not supported; call grad in a loop")
+    roots, leaves = _sequence(outputs), _sequence(inputs)
+    found = core.gradients(
+        roots, leaves, _seeds(roots, grad_outputs), retain_graph, create_graph, bool(allow_unused) or materialize_grads
+    )
+    if not materialize_grads:
+        return found
+    return tuple(
+        core.constant(np.zeros(x.type.sizes, x.dtype.numpy)) if g is None else g
+        for x, g in zip(leaves, found, strict=True)
+    )

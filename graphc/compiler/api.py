@@ -1,0 +1,99 @@
+"""`graphc.compile`, `graphc.run_graph` and `Dim`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphc.backends import reference
+from graphc.compiler.compiled import Compiled, CompileOptions
+from graphc.compiler.driver import compile_graph
+from graphc.core.storage import Memory, allocate_memory, memory_of
+from graphc.ir.graph import Graph
+from graphc.runtime.threads import set_num_threads
+
+__all__ = ["Dim", "compile", "run_graph"]
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A named symbolic dimension with inclusive bounds, for `compile(dynamic=…)`."""
+
+    name: str
+    min: int = 0
+    max: int | None = None
+
+
+def compile(
+    fn: Callable[..., Any] | None = None,
+    *,
+    dynamic: Any = None,
+    target: str = "host",
+    threads: int | None = None,
+    passes: str | None = None,
+    memory_budget: int | None = None,
+    tune: bool = False,
+    keep_grads: bool = False,
+) -> Any:
+    """Compiles a function, a Module or a bound method; also a decorator, bare or with options.
+
+    The function may hold `zero_grad`, a forward pass, `loss.backward()` and `optimizer.step()`: a call
+    is then one native training step. It is traced once per signature (tensor dtypes and shapes,
+    Python values). Module attributes are guarded: changing one is seen at the next call. Globals,
+    closures and other objects are read at trace time and fixed.
+
+    `target` is `"host"` or a target's name; `threads` sets the process's thread count; `passes` is a
+    pipeline in text form; `keep_grads` keeps gradients that are both made and consumed inside the call
+    readable as `.grad`. `dynamic`, `memory_budget` and `tune` are not built yet and raise
+    NotImplementedError. Raises TypeError where `fn` cannot be called.
+    """
+    for name, value in (("dynamic", dynamic), ("memory_budget", memory_budget), ("tune", tune or None)):
+        if value is not None:
+            raise NotImplementedError(f"graphc.compile: {name} is not supported yet")
+    if threads is not None:
+        set_num_threads(threads)
+    options = CompileOptions(target=target, passes=passes, keep_grads=keep_grads)
+    if fn is None:
+        return functools.partial(_compile, options)
+    return _compile(options, fn)
+
+
+def _compile(options: CompileOptions, fn: Callable[..., Any]) -> Compiled:
+    if not callable(fn):
+        raise TypeError(f"graphc.compile expects a function or a Module, got {type(fn).__name__}")
+    return Compiled.make(fn, options)
+
+
+def run_graph(graph: Graph, *arrays: Any, backend: str = "llvm") -> list[Any]:
+    """Runs a graph on NumPy arrays, one per input; returns all outputs, new states included.
+
+    `backend` is `"llvm"` or `"reference"` (the NumPy interpreter). The graph and the arrays are not
+    changed. Raises TypeError or ValueError where an array does not fit its input.
+    """
+    if backend == "reference":
+        return reference.run(graph, *arrays)
+    if backend != "llvm":
+        raise ValueError(f'run_graph: backend must be "llvm" or "reference", got {backend!r}')
+    if len(arrays) != len(graph.inputs):
+        raise TypeError(f"graph @{graph.name} takes {len(graph.inputs)} inputs, got {len(arrays)}")
+    inputs = [_checked(v.type, a, v.name) for v, a in zip(graph.inputs, arrays, strict=True)]
+    compiled = compile_graph(graph.copy())
+    outputs = [
+        inputs[graph.aliases[i]] if i in graph.aliases else allocate_memory(v.type)
+        for i, v in enumerate(graph.outputs)
+    ]
+    compiled.run(inputs, [m for i, m in enumerate(outputs) if i not in graph.aliases])
+    return [m.array for m in outputs]
+
+
+def _checked(type_: Any, array: Any, name: str) -> Memory:
+    given = np.asarray(array)
+    if given.dtype != type_.dtype.numpy:
+        raise TypeError(f"input %{name}: expected dtype {type_.dtype.numpy}, got {given.dtype}")
+    if given.shape != type_.sizes:
+        raise ValueError(f"input %{name}: expected shape {list(type_.sizes)}, got {list(given.shape)}")
+    return memory_of(given, share=False)
