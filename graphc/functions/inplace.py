@@ -1,0 +1,145 @@
+"""In-place variants: the function's value, checked and converted, written through `assign`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from graphc.core import Generator, TensorBase, assign, no_grad, scalar
+from graphc.functions import indexing, pointwise, random
+from graphc.functions.promotion import (
+    as_operand,
+    can_cast,
+    converted,
+    expanded,
+    get_default_dtype,
+    plain_number,
+)
+
+if TYPE_CHECKING:
+    from graphc.tensor_class import Tensor
+
+
+def write(x: Tensor, value: Tensor) -> Tensor:
+    """`value` written into `x`; its dtype may not have a higher category, its shape must be x's.
+
+    Raises RuntimeError otherwise.
+    """
+    to, have = x.type, value.type
+    if have.shape != to.shape:
+        raise RuntimeError(
+            f"output with shape {list(to.shape)} doesn't match the broadcast shape {list(have.shape)}"
+        )
+    if have.dtype is not to.dtype:
+        if not can_cast(have.dtype, to.dtype):
+            raise RuntimeError(
+                f"result type {have.dtype.torch_name} can't be cast to the desired output type {to.dtype.torch_name}"
+            )
+        value = converted(value, to.dtype)
+    assign(x, value)
+    return x
+
+
+def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The in-place variant of a function whose first argument is the tensor."""
+    name = function.__name__ + "_"
+
+    def variant(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return write(self, function(self, *args, **kwargs))
+
+    functools.update_wrapper(variant, function)
+    variant.__name__ = variant.__qualname__ = name
+    variant.__doc__ = f"As `{function.__name__}`, written into the tensor. Returns it."
+    return variant
+
+
+def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Elements of `src`, broadcast and converted to this tensor's dtype. Returns it."""
+    value = as_operand(src, "copy_", "other")
+    fitted = indexing._fitted(converted(value, self.type.dtype), self.type.shape)
+    assign(self, fitted)
+    return self
+
+
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """One number everywhere. Returns the tensor."""
+    if isinstance(value, TensorBase):
+        if value.type.shape:
+            raise RuntimeError(
+                f"fill_ only supports 0-dimension value tensor but got tensor with {value.type.rank} dimensions."
+            )
+        splat = converted(value, self.type.dtype)  # type: ignore[arg-type]
+    else:
+        splat = scalar(plain_number(value), self.type.dtype)
+    assign(self, expanded(splat, self.type.shape) if self.type.shape else splat.clone())
+    return self
+
+
+def zero_(self: Tensor) -> Tensor:
+    """0 everywhere. Returns the tensor."""
+    return fill_(self, 0)
+
+
+def _drawn(self: Tensor, value: Tensor) -> Tensor:
+    with no_grad():
+        value = converted(value, self.type.dtype)
+    assign(self, value)
+    return self
+
+
+def normal_(self: Tensor, mean: float = 0, std: float = 1, *, generator: Generator | None = None) -> Tensor:
+    """Normal numbers. Returns the tensor. Raises RuntimeError for a negative std."""
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    if not self.type.dtype.is_floating_point:
+        raise NotImplementedError(f"\"normal_kernel_cpu\" not implemented for '{self.type.dtype.torch_name}'")
+    drawn = random.normal_values(self.type.shape, self.type.dtype, generator)
+    return _drawn(self, pointwise.add(pointwise.mul(drawn, float(std)), float(mean)))
+
+
+def uniform_(self: Tensor, a: float = 0, b: float = 1, *, generator: Generator | None = None, **ends: float) -> Tensor:
+    """Uniform numbers in [a, b) (PyTorch's `from` and `to`). Returns the tensor."""
+    low, high = float(ends.get("from", a)), float(ends.get("to", b))
+    if low > high:
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
+    if not self.type.dtype.is_floating_point:
+        raise NotImplementedError(
+            f"\"check_uniform_bounds\" not implemented for '{self.type.dtype.torch_name}'"
+        )
+    drawn = random.uniform_values(self.type.shape, self.type.dtype, generator)
+    return _drawn(self, pointwise.add(pointwise.mul(drawn, high - low), low))
+
+
+def random_(
+    self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None
+) -> Tensor:
+    """Integers in [low, high), or [0, low) with one number. Returns the tensor."""
+    if high is None:
+        largest = 2**24 if self.type.dtype.is_floating_point else pointwise.limits(self.type.dtype)[1]
+        low, high = 0, int(low or largest)
+    return _drawn(self, random.integers(self.type.shape, low, high, self.type.dtype, generator))
+
+
+def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """1 with probability `p` (a number or tensor), else 0. Returns the tensor."""
+    drawn = random.uniform_values(self.type.shape, get_default_dtype(), generator)
+    return _drawn(self, pointwise.lt(drawn, p))
+
+
+def exponential_(self: Tensor, lambd: float = 1, *, generator: Generator | None = None) -> Tensor:
+    """Exponential numbers of a rate. Returns the tensor."""
+    return _drawn(self, random.exponential_values(self.type.shape, self.type.dtype, lambd, generator))
+
+
+def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """A number where `mask` is true. Returns the tensor."""
+    return write(self, pointwise.masked_fill(self, mask, value))
+
+
+def index_put_(self: Tensor, indices: Any, values: Tensor, accumulate: bool = False) -> Tensor:
+    """`values` written (or added) at the positions that index tensors give. Returns the tensor."""
+    if accumulate:
+        return write(self, indexing.index_put(self, indices, values, True))
+    indexing.setitem(self, tuple(indices), values)
+    return self
