@@ -336,7 +336,7 @@ class Contraction(Accumulate):
     """Sum of products of exactly two operands: matrix products and convolutions."""
 
     operand_names = ("lhs", "rhs")
-    dtypes = NUMERIC
+    dtypes: ClassVar[tuple[str, ...]] = NUMERIC
 
     @classmethod
     def init(cls, attrs: Attrs, types: Types) -> Sequence[tuple[DType, float | int | bool]]:
