@@ -67,7 +67,7 @@ def _packed(source: Source, tiling: Tiling, rows: int, lead: int) -> int:
         case "columns":
             return round_up(tiling.kc * lead + tiling.width, 16)
         case "panels" | "transpose":
-            return round_up((tiling.kc + tiling.width) * tiling.columns + tiling.kc * rows, 16)
+            return round_up(tiling.kc * rows + tiling.width * (lead + 1), 16)
 
 
 def emit_blocked(problem: Problem, tiling: Tiling, builder: Builder) -> None:
@@ -185,9 +185,9 @@ class _Blocked:
             case "columns":
                 pack_columns(self.builder, block, lead)
             case "panels":
-                pack_panels(self.builder, block, tiling.columns, tiling.kc)
+                pack_panels(self.builder, block, lead, tiling.kc)
             case "transpose":
-                pack_transposed(self.builder, block, tiling.columns, tiling.kc)
+                pack_transposed(self.builder, block, lead, tiling.kc)
 
     def _tile_columns(self) -> None:
         """Register tiles of the packed rows: columns outside, so that a panel of B stays in L1."""

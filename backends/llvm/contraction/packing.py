@@ -100,41 +100,45 @@ def pack_columns(builder: Builder, block: Block, lead: int) -> None:
 
 
 def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
-    """[row / panel][k][row % panel], `depth` steps a panel, copied along rows. At most one row axis."""
-    operand = block.operand
-    vectors = panel // block.width
+    """[row / panel][k][row % panel], `depth` steps a panel, copied along rows. At most one row axis.
 
-    def strip(r: Val, whole: bool) -> None:
+    Where `panel` is no multiple of the vector width, a step's last vector reaches into the next
+    step, which is written after it; the block has room for that at its end.
+    """
+    operand = block.operand
+    reach = -(-panel // block.width) * block.width
+
+    def strip(r: Val, whole: bool) -> list[Val]:
         base = times(builder, builder.sub(r, block.row), depth)
-        left = builder.sub(block.row_end, r)
+        left = builder.sub(constant(operand.rows.total), r)
 
         def step(k: Val, _: tuple[Val, ...]) -> list[Val]:
             at_step = operand.steps.split(builder, k)
             to = plus(builder, base, times(builder, builder.sub(k, block.step), panel))
-            for j in range(vectors):
-                start = plus(builder, r, constant(j * block.width))
-                at = _fastest(operand.rows.inner, at_step, start, constant(0), builder)
+            for j in range(0, reach, block.width):
+                at = _fastest(operand.rows.inner, at_step, plus(builder, r, constant(j)), constant(0), builder)
                 mask = None if whole else _tail_mask(builder, left, j, block.width)
-                block.put(builder, block.value(builder, at, "rows", mask), plus(builder, to, constant(j * block.width)))
+                block.put(builder, block.value(builder, at, "rows", mask), plus(builder, to, constant(j)))
             return []
 
         builder.loop(block.step, block.step_end, 1, (), step, "packstep")
-
-    def full(r: Val, _: tuple[Val, ...]) -> list[Val]:
-        strip(r, True)
         return []
 
-    count = builder.sub(block.row_end, block.row)
-    rest = builder.op("i64", f"urem {count}, {panel}")
-    end = builder.sub(block.row_end, rest)
-    builder.loop(block.row, end, panel, (), full, "panel")
-    if operand.rows.total % panel:
-        with builder.if_(builder.icmp("slt", end, block.row_end)):
-            strip(end, False)
+    # Strips whose every lane is a row; then the last ones, masked.
+    bound = minimum(builder, block.row_end, constant(operand.rows.total - reach + 1))
+    span = builder.sub(bound, block.row)
+    some = builder.select(builder.icmp("slt", span, constant(0)), constant(0), span)
+    count = builder.op("i64", f"udiv {builder.add(some, constant(panel - 1))}, {panel}")
+    end = plus(builder, block.row, times(builder, count, panel))
+    if operand.rows.total >= reach:
+        builder.loop(block.row, end, panel, (), lambda r, _: strip(r, True), "panel")
+    if operand.rows.total < reach or operand.rows.total % panel or reach != panel:
+        builder.loop(end, block.row_end, panel, (), lambda r, _: strip(r, False), "lastpanel")
 
 
-def _tail_mask(builder: Builder, left: Val, j: int, width: int) -> Val:
-    rest = plus(builder, left, constant(-j * width))
+def _tail_mask(builder: Builder, left: Val, skipped: int, width: int) -> Val:
+    """Lanes of a vector that starts `skipped` rows into the `left` rows that there are."""
+    rest = plus(builder, left, constant(-skipped))
     zero = builder.icmp("slt", rest, constant(0))
     return builder.lane_mask(builder.select(zero, constant(0), rest), width)
 

@@ -98,7 +98,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, target)
     return Tiling(
         width=width, rows=rows, vectors=vectors, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
-        a_lead=kc + 64 // size if a == "runs" else _odd_lines(mc + width, size),
+        a_lead={"runs": kc + 64 // size, "panels": rows}.get(a, _odd_lines(mc + width, size)),
         b_lead=columns if b in ("panels", "transpose") else _odd_lines(nc + width, size),
     )  # fmt: skip
 
@@ -123,8 +123,10 @@ def _source_of_a(a: Operand, column_tiles: int, size: int) -> Source:
         if a.direct.step == 1 or a.rows.total == 1:
             # Rows a multiple of 4 KiB apart share one cache set.
             return "runs" if a.direct.row * size % 4096 == 0 and column_tiles > 2 else "place"
-        return "columns" if column_tiles > 3 else "place"
-    return "runs" if along_steps(a) else "columns"
+        return "panels" if column_tiles > 3 else "place"
+    if along_steps(a):
+        return "runs"
+    return "panels" if len(a.rows.axes) <= 1 else "columns"
 
 
 def _source_of_b(b: Operand, row_tiles: int, ragged: bool, target: Target) -> Source:
