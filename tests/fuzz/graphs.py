@@ -1,7 +1,7 @@
 """Random graphs over the whole registry, drawn through each op's own samples.
 
-A graph grows from values of matching types, so that ops meet; repeated ops, constants and
-expanded scalars are mixed in because they are what passes look for.
+A graph grows from values of matching types over a vocabulary of a few ops, so that ops meet;
+repeated ops, constants and expanded scalars are mixed in because they are what passes look for.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from graphc.ir.types import TensorType
 from tests.sampling import draw
 
 Entry = tuple[type[GraphOp], Sample]
+VOCABULARY = 4
+"""Ops in one graph."""
 SPLATS = (0.0, -0.0, 1.0, -1.0, 2.0)
 
 
@@ -39,11 +41,10 @@ def entries() -> list[list[Entry]]:
     return [[(cls, s) for s in cls.samples()] for cls in classes]
 
 
-@cache
-def takers() -> dict[TensorType, list[tuple[Entry, int]]]:
+def takers(vocabulary: Sequence[Sequence[Entry]]) -> dict[TensorType, list[tuple[Entry, int]]]:
     """Which samples take a value of a type, and as which operand (never as an index)."""
     found: dict[TensorType, list[tuple[Entry, int]]] = {}
-    for rows in entries():
+    for rows in vocabulary:
         for cls, sample in rows:
             for i, t in enumerate(sample.operands):
                 if not how_of(sample, i).startswith("index:"):
@@ -66,6 +67,8 @@ class _Grower:
         self.values: list[Value] = []
         self.made: list[GraphOp] = []
         self.indices: dict[tuple[TensorType, str], Value] = {}
+        self.vocabulary = [self.pick(entries()) for _ in range(VOCABULARY)]
+        self.takers = takers(self.vocabulary)
 
     def number(self, low: int, high: int) -> int:
         return int(self.data(st.integers(low, high)))
@@ -77,15 +80,15 @@ class _Grower:
         for step in range(size):
             self.builder.loc = Location("fuzz.py", step + 1)
             kind = self.number(0, 9)
-            known = [v for v in self.values if v.type in takers()]
+            known = [v for v in self.values if v.type in self.takers]
             if kind == 0 and self.made:
                 self.repeat(self.pick(self.made))
             elif kind < 8 and known:
                 value = self.pick(known)
-                (cls, sample), i = self.pick(takers()[value.type])
+                (cls, sample), i = self.pick(self.takers[value.type])
                 self.add(cls, sample, {i: value})
             else:
-                cls, sample = self.pick(self.pick(entries()))
+                cls, sample = self.pick(self.pick(self.vocabulary))
                 self.add(cls, sample, {})
         count = self.number(1, 3)
         self.graph.outputs = [self.values[-1]] + [self.pick(self.values) for _ in range(count)]
@@ -126,6 +129,8 @@ class _Grower:
         return self.remember(self.input(type_, how))
 
     def input(self, type_: TensorType, how: str) -> Value:
+        if how == "normal" and self.number(0, 1):
+            how = "special"
         self.arrays.append(draw(type_, how, self.rng))
         return self.graph.add_input(type_, "argument")
 
