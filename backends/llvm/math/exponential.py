@@ -82,9 +82,19 @@ def exp_reduced(b: Builder, x: Val, low: Val | None = None) -> Val:
         r = subtract_multiple(b, r, h, [2 * rest])
     else:
         r = b.fadd(r, subtract_multiple(b, low, h, [2 * rest]))
-    power = horner(b, (1.0, 1.0, *_CONSTANTS[form.float].exp), r)
+    power = _power(b, r)
     scale = power_of_two(b, raw)
     return b.fmul(b.fmul(power, scale), scale)
+
+
+def _power(b: Builder, r: Val) -> Val:
+    """e^r for |r| <= ln 2."""
+    terms = _CONSTANTS[format_of(r).float].exp
+    if b.target.has_fma:
+        return horner(b, (1.0, 1.0, *terms), r)
+    # Where products round, Horner's last two steps would cost a quarter ULP more than this.
+    tail = b.fmul(b.fmul(r, r), horner(b, terms, r))
+    return b.fadd(b.const(r.type, 1.0), b.fadd(r, tail))
 
 
 def exp(b: Builder, x: Val) -> Val:
@@ -93,27 +103,26 @@ def exp(b: Builder, x: Val) -> Val:
     return exp_reduced(b, clamp_below(b, clamp_above(b, x, most), least))
 
 
-def _expm1_parts(b: Builder, x: Val, factor: int, shift: int) -> tuple[Val, Val]:
-    """2^(n+shift) and e^r - 1 where factor·x = n·ln 2 + r and |r| <= ln(2)/2; factor is ±1 or ±2."""
+def _expm1_parts(b: Builder, x: Val, factor: int, shift: int) -> tuple[Val, Val, Val]:
+    """2^(n+shift), r and e^r - 1 - r where factor·x = n·ln 2 + r and |r| <= ln(2)/2; factor is ±1 or 2."""
     form = format_of(x)
     n, raw = nearest(b, x, factor * LOG2_E, form.bias + shift)
     high, low = LN2[form.float]
     r = subtract_multiple(b, x, n, [high / factor, low / factor])
-    square = b.fmul(r, r)
     # The polynomial is in factor·r; multiplying coefficients by powers of ±2 is exact.
     inner = [c * float(factor) ** (j + 2) for j, c in enumerate(_CONSTANTS[form.float].expm1)]
-    tail = horner(b, inner, r)
-    if factor == 1:
-        return power_of_two(b, raw), b.fma(square, tail, r)
-    return power_of_two(b, raw), b.fma(square, tail, b.fmul(r, b.const(x.type, float(factor))))
+    tail = b.fmul(b.fmul(r, r), horner(b, inner, r))
+    return power_of_two(b, raw), b.fmul(r, b.const(x.type, float(factor))), tail
 
 
 def expm1(b: Builder, x: Val) -> Val:
     """e^x - 1, accurate near 0."""
     least, most = _CONSTANTS[format_of(x).float].expm1_limits
     inside = clamp_below(b, clamp_above(b, x, most), least)
-    scale, power = _expm1_parts(b, inside, 1, -1)
-    half = b.fma(scale, power, b.fsub(scale, b.const(x.type, 0.5)))
+    scale, r, tail = _expm1_parts(b, inside, 1, -1)
+    # Where n is ±1 this first sum cancels, and is (nearly) exact.
+    half = b.fma(scale, r, b.fsub(scale, b.const(x.type, 0.5)))
+    half = b.fma(scale, tail, half)
     # Halving a subnormal would round, and adding 0.5 - 0.5 would lose the sign of -0.
     tiny = b.fcmp("olt", absolute(b, x), b.const(x.type, 2.0 ** -(format_of(x).mantissa + 3)))
     return b.select(tiny, x, b.fadd(half, half))
@@ -125,13 +134,13 @@ def sigmoid(b: Builder, x: Val) -> Val:
     least, most = constants.sigmoid_limits
     inside = clamp_below(b, clamp_above(b, x, most), least)
     shift = constants.sigmoid_scale
-    scale, power = _expm1_parts(b, inside, -1, -shift)
+    scale, r, tail = _expm1_parts(b, inside, -1, -shift)
     one = b.const(x.type, 2.0**-shift)
     # scale + 1 is inexact from 2^24 (2^53) on; its error joins the small product, so that
     # the denominator is rounded once there as everywhere else.
     whole = b.fadd(scale, one)
     lost = b.fsub(one, b.fsub(whole, scale))
-    return b.fdiv(one, b.fadd(whole, b.fma(scale, power, lost)))
+    return b.fdiv(one, b.fadd(whole, b.fma(scale, b.fadd(r, tail), lost)))
 
 
 def tanh(b: Builder, x: Val) -> Val:
@@ -140,9 +149,9 @@ def tanh(b: Builder, x: Val) -> Val:
     size = absolute(b, x)
     square = b.fmul(size, size)
     near = b.fma(b.fmul(square, horner(b, constants.tanh, square)), size, size)
-    scale, power = _expm1_parts(b, clamp_above(b, size, constants.tanh_limit), 2, 0)
+    scale, r, tail = _expm1_parts(b, clamp_above(b, size, constants.tanh_limit), 2, 0)
     one = b.const(x.type, 1.0)
-    below = b.fma(scale, power, b.fadd(scale, one))
+    below = b.fma(scale, b.fadd(r, tail), b.fadd(scale, one))
     far = b.fsub(one, b.fdiv(b.const(x.type, 2.0), below))
     large = b.fcmp("ogt", size, b.const(x.type, 0.55))
     return copy_sign(b, b.select(large, far, near), x)

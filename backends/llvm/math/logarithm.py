@@ -1,10 +1,10 @@
 """log and log1p.
 
-x = 2^k·m with m around 1, f = m - 1 exactly, and log x = k·ln 2 + log(1 + f). For floats
-log(1 + f) is f + f²·p(f) with m in [2/3, 4/3). For doubles it is taken through
-s = f/(2 + f): log(1 + f) = 2·atanh(s), with m in [√½, √2), written so that the rounding of
-s only touches small terms. k·ln 2 is added in two parts, the first product being exact, so
-near x = 1 (k = 0) the relative accuracy is that of the polynomial.
+x = 2^k·m with m in [3/4, 3/2), f = m - 1 exactly, and log x = k·ln 2 + log(1 + f). For
+floats log(1 + f) is f + f²·p(f). For doubles it is 2·atanh(s) with s = f/(2 + f), written as
+f - (f²/2 - s·(f²/2 + s²·p(s²))) so that the rounding of s only touches small terms. k·ln 2
+is added last and in two parts, the first product being exact; near x = 1 (k = 0) the
+relative accuracy is that of the polynomial.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from graphc.backends.llvm.text import Builder, Val
 
 __all__ = ["exponent_part", "log", "log1p"]
 
-_LOWEST_BITS = {"float": 0x3F2AAAAB, "double": 0x3FE6A09E667F3BCD}
-"""Bits of the least m: 2/3 for float, √½ for double."""
+_THREE_QUARTERS = {"float": 0x3F400000, "double": 0x3FE8000000000000}
+"""Bits of 3/4: the least m. With it 1 + x has an exact f in log1p wherever k is ±1."""
 
 
-def exponent_part(b: Builder, x: Val) -> tuple[Val, Val]:
-    """k·2^mantissa as an integer and k as a float, for normal x > 0."""
+def exponent_part(b: Builder, x: Val, lowest_bits: int) -> tuple[Val, Val]:
+    """k·2^mantissa as an integer and k as a float, where x = 2^k·m, for normal x > 0.
+
+    `lowest_bits` are those of the least m, between 1/2 and 1.
+    """
     form = format_of(x)
     bits = to_bits(b, x)
-    shifted = b.sub(bits, b.const(bits.type, _LOWEST_BITS[form.float]))
+    shifted = b.sub(bits, b.const(bits.type, lowest_bits))
     mask = -(1 << form.mantissa)
     exponent = b.and_(shifted, b.const(bits.type, mask))
     if form.float == "float":
@@ -45,15 +48,15 @@ def _combine(b: Builder, f: Val, k: Val) -> Val:
     form = format_of(f)
     high, low = LN2[form.float]
     small = b.fmul(f, f)
+    correction = b.fmul(k, b.const(f.type, low))
     if form.float == "float":
-        rest = b.fma(small, horner(b, table.LOG_F32, f), b.fma(k, b.const(f.type, low), f))
-        return b.fma(k, b.const(f.type, high), rest)
-    s = b.fdiv(f, b.fadd(f, b.const(f.type, 2.0)))
-    z = b.fmul(s, s)
-    half = b.fmul(small, b.const(f.type, 0.5))
-    tail = b.fmul(z, horner(b, table.LOG_F64, z))
-    # log(1+f) = f - (f²/2 - s·(f²/2 + tail)): the large term f is exact.
-    rest = b.fma(s, b.fadd(half, tail), b.fma(k, b.const(f.type, low), b.fneg(half)))
+        rest = b.fma(small, horner(b, table.LOG_F32, f), correction)
+    else:
+        s = b.fdiv(f, b.fadd(f, b.const(f.type, 2.0)))
+        z = b.fmul(s, s)
+        half = b.fmul(small, b.const(f.type, 0.5))
+        tail = b.fmul(z, horner(b, table.LOG_F64, z))
+        rest = b.fma(s, b.fadd(half, tail), b.fsub(correction, half))
     return b.fma(k, b.const(f.type, high), b.fadd(f, rest))
 
 
@@ -73,7 +76,7 @@ def log(b: Builder, x: Val) -> Val:
     tiny = b.fcmp("olt", x, b.const(x.type, 2.0 ** (1 - form.bias)))
     lift = form.mantissa + 2
     normal = b.select(tiny, b.fmul(x, b.const(x.type, 2.0**lift)), x)
-    exponent, k = exponent_part(b, normal)
+    exponent, k = exponent_part(b, normal, _THREE_QUARTERS[form.float])
     k = b.fsub(k, b.select(tiny, b.const(x.type, float(lift)), b.const(x.type, 0.0)))
     m = to_float(b, b.sub(to_bits(b, normal), exponent))
     y = _combine(b, b.fsub(m, b.const(x.type, 1.0)), k)
@@ -85,7 +88,7 @@ def log1p(b: Builder, x: Val) -> Val:
     one = b.const(x.type, 1.0)
     zero = b.const(x.type, 0.0)
     sum_ = b.fadd(x, one)
-    exponent, k = exponent_part(b, sum_)
+    exponent, k = exponent_part(b, sum_, _THREE_QUARTERS[format_of(x).float])
     # f = (1 + x)·2^-k - 1 from the exact x·2^-k and 2^-k, not from the rounded 1 + x. The
     # scale's bits run below zero for the largest k only, where 2^-k does not matter.
     down = to_float(b, b.sub(to_bits(b, one), exponent))

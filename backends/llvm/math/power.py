@@ -30,6 +30,9 @@ from graphc.backends.llvm.text import Builder, Val, lanes, vector
 
 __all__ = ["pow_"]
 
+_ROOT_HALF = 0x3FE6A09E667F3BCD
+"""Bits of the double √½: numbers are taken as 2^k·m with m in [√½, √2)."""
+
 
 def pow_(b: Builder, x: Val, y: Val) -> Val:
     """x^y of two values of one type."""
@@ -49,12 +52,11 @@ def pow_(b: Builder, x: Val, y: Val) -> Val:
     half = b.fmul(y, b.const(y.type, 0.5))
     odd = b.and_(whole, b.fcmp("one", round_even(b, half), half))
     sign = b.and_(bits, b.const(bits.type, -(1 << (form.bits - 1))))
-    sign = b.select(odd, sign, b.const(bits.type, 0))
-    result = to_float(b, b.xor(to_bits(b, result), sign))
+    signed = to_float(b, b.xor(to_bits(b, result), b.select(odd, sign, b.const(bits.type, 0))))
 
-    negative = b.and_(b.fcmp("olt", x, zero), b.fcmp("ogt", x, b.const(x.type, -math.inf)))
-    undefined = b.and_(negative, b.fcmp("one", round_even(b, y), y))
-    result = b.select(undefined, b.const(x.type, math.nan), result)
+    # A negative number (but not -0 or -inf) to a power that is no integer.
+    usual = b.or_(b.or_(whole, edge), b.icmp("sge", bits, b.const(bits.type, 0)))
+    result = b.select(usual, signed, b.const(x.type, math.nan))
     result = b.select(b.fcmp("uno", x, y), b.fadd(x, y), result)
     unit = b.or_(b.fcmp("oeq", x, one), b.fcmp("oeq", y, zero))
     return b.select(unit, one, result)
@@ -66,7 +68,7 @@ def _size_float(b: Builder, size: Val, y: Val) -> Val:
     x = b.cast("fpext", size, wide)
     # Beyond ±2^40 the result is 0, 1 or infinity; a finite exponent keeps 1^inf away from NaN.
     exponent = clamp_below(b, clamp_above(b, b.cast("fpext", y, wide), 2.0**40), -(2.0**40))
-    whole, k = exponent_part(b, x)
+    whole, k = exponent_part(b, x, _ROOT_HALF)
     m = to_float(b, b.sub(to_bits(b, x), whole))
     one = b.const(wide, 1.0)
     s = b.fdiv(b.fsub(m, one), b.fadd(m, one))
@@ -110,7 +112,7 @@ def _log_double(b: Builder, size: Val) -> tuple[Val, Val]:
 
     tiny = b.fcmp("olt", size, number(2.0**-1022))
     normal = b.select(tiny, b.fmul(size, number(2.0**54)), size)
-    whole, k = exponent_part(b, normal)
+    whole, k = exponent_part(b, normal, _ROOT_HALF)
     k = b.fsub(k, b.select(tiny, number(54.0), number(0.0)))
     m = to_float(b, b.sub(to_bits(b, normal), whole))
     # s + sl = (m - 1)/(m + 1); m + 1 = d + dl exactly.
@@ -135,7 +137,8 @@ def _log_double(b: Builder, size: Val) -> tuple[Val, Val]:
     low = b.fadd(low, b.fadd(b.fadd(sl, sl), wl))
     ln2, rest_of_ln2 = LN2["double"]
     total, error = _fast_two_sum(b, b.fmul(k, number(ln2)), high)
-    return total, b.fadd(error, b.fma(k, number(rest_of_ln2), low))
+    # k times the rest of ln 2 reaches 2^-32 of the total: normalise.
+    return _fast_two_sum(b, total, b.fadd(error, b.fma(k, number(rest_of_ln2), low)))
 
 
 def _size_double(b: Builder, size: Val, y: Val) -> Val:
