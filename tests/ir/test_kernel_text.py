@@ -50,7 +50,7 @@ kernel (b0: f16[7, 9] in, b1: i64[5] in, b2: f16[5, 9] inout, b3: bool[4] out, b
     store b2[a, ((a+2*c)%(9))] += %4 as f16 where (max(a, c) in 0 .. 3)
   }
   map (k < 4) {
-    %5: i32 = index 3*k+((k)//(2))
+    %5: i32 = index ((k)//(2))+3*k
     %6: bool = const true
     %7: bool = const false
     %8: i32 = const -7
