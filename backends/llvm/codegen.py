@@ -20,7 +20,7 @@ from graphc.ir.program import Program
 from graphc.ir.target import Target
 from graphc.runtime.cache import cache_key, default_cache
 
-__all__ = ["LlvmBackend", "compile_kernels", "kernel_modules", "kernel_objects", "kernel_symbol"]
+__all__ = ["LlvmBackend", "compile_kernels", "kernel_calls", "kernel_modules", "kernel_objects", "kernel_symbol"]
 
 
 class LlvmBackend:
@@ -59,6 +59,11 @@ def _distinct(program: Program, target: Target) -> tuple[list[str], dict[str, Ke
             kernels[name] = call.kernel
             symbols.append(name)
     return symbols, kernels
+
+
+def kernel_calls(program: Program, target: Target) -> list[str]:
+    """Symbol of each kernel call in program order."""
+    return _distinct(program, target)[0]
 
 
 def kernel_modules(program: Program, target: Target) -> dict[str, str]:

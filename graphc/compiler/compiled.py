@@ -206,14 +206,18 @@ class Compiled:
         self._programs.clear()
         self._hits = self._misses = self._recompiles = 0
 
-    def trace(self, *args: Any, **kwargs: Any) -> Graph:
-        """The graph of the function on these arguments. Nothing is executed or changed."""
+    def traced(self, *args: Any, **kwargs: Any) -> Traced:
+        """The trace of the function on these arguments. Nothing is executed or changed."""
         evaluate(current())
         args, kwargs, _, _ = self._prepare(args, kwargs)
         traced = self._traced(args, kwargs, keep_grads=self._options.keep_grads)
         if traced.fresh:
             traced = self._traced(args, kwargs, keep_grads=True)
-        return traced.graph
+        return traced
+
+    def trace(self, *args: Any, **kwargs: Any) -> Graph:
+        """The graph of the function on these arguments. Nothing is executed or changed."""
+        return self.traced(*args, **kwargs).graph
 
     def _lowered(self, args: Any, kwargs: Any) -> Stages:
         context = make_context(self._options.target)

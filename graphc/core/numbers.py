@@ -18,8 +18,8 @@ class NumberSlot:
 
     __slots__ = ("_tensor", "_words")
 
-    def __init__(self, value: float) -> None:
-        self._tensor = from_array(np.array(value, np.float64), share=False, role="scalar")
+    def __init__(self, value: float, name: str = "") -> None:
+        self._tensor = from_array(np.array(value, np.float64), share=False, role="scalar", name=name)
         self._words = self._tensor._storage.memory.array
 
     @property
@@ -39,9 +39,9 @@ class NumberSlot:
         return self._tensor
 
 
-def number_slot(value: float) -> NumberSlot:
-    """A native float64 slot holding `value`."""
-    return NumberSlot(value)
+def number_slot(value: float, name: str = "") -> NumberSlot:
+    """A native float64 slot holding `value`; `name` is what graphs and exported libraries call it."""
+    return NumberSlot(value, name)
 
 
 def scalar(value: float | int | bool, dtype: DType) -> Any:

@@ -1,0 +1,200 @@
+"""The C header and the C example of an exported library. No arithmetic of the model is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphc.exporting.interface import BufferInfo, Interface
+
+__all__ = ["example_text", "header_text"]
+
+_C_TYPES = {
+    "bool": "uint8_t", "u8": "uint8_t", "i8": "int8_t", "i16": "int16_t", "i32": "int32_t", "i64": "int64_t",
+    "f16": "uint16_t", "bf16": "uint16_t", "f32": "float", "f64": "double",
+}  # fmt: skip
+
+
+def _macros(prefix: str, kind: str, buffers: Iterable[BufferInfo]) -> list[str]:
+    rows = list(buffers)
+    lines = [f"#define {prefix}_{kind}_COUNT {len(rows)}"]
+    for i, b in enumerate(rows):
+        lines.append(f"/* {b.name or kind.lower()}: {b.type}{', ' + b.role if b.role else ''} */")
+        lines.append(f'#define {prefix}_{kind}_{i}_NAME "{b.name}"')
+        lines.append(f"#define {prefix}_{kind}_{i}_CTYPE {_C_TYPES[b.dtype]}")
+        lines.append(f'#define {prefix}_{kind}_{i}_DTYPE "{b.dtype}"')
+        lines.append(f"#define {prefix}_{kind}_{i}_RANK {len(b.shape)}")
+        if b.shape:
+            lines.append(f"#define {prefix}_{kind}_{i}_SHAPE {{{', '.join(map(str, b.shape))}}}")
+        lines.append(f"#define {prefix}_{kind}_{i}_NUMEL {b.type.numel}")
+        lines.append(f"#define {prefix}_{kind}_{i}_BYTES {b.type.nbytes}")
+        if kind == "STATE":
+            lines.append(f"#define {prefix}_{kind}_{i}_OFFSET {b.offset}")
+    return lines
+
+
+def header_text(interface: Interface) -> str:
+    """`<name>.h`."""
+    n, upper = interface.name, interface.name.upper()
+    set_lr = ""
+    if interface.has_learning_rate:
+        set_lr = f"""
+/* Sets the learning rate of the next steps. */
+int {n}_set_lr(void *state, float lr);
+"""
+    macros = "\n".join(
+        _macros(upper, "INPUT", interface.inputs)
+        + _macros(upper, "OUTPUT", interface.outputs)
+        + _macros(upper, "STATE", interface.states)
+    )
+    return f"""/* {n}: compiled by graphc for {interface.target}.
+ *
+ * Every buffer is row-major, contiguous and aligned to 64 bytes. The library keeps nothing of its
+ * own: the caller gives state and workspace, so calls on different ones may run at once. Functions
+ * that return int return 0 for success; {n}_error(code) says what another code means. After an
+ * error nothing in the state has changed.
+ */
+#ifndef GRAPHC_{upper}_H
+#define GRAPHC_{upper}_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+#define {upper}_ABI_VERSION {interface.abi_version}
+#define {upper}_ALIGNMENT 64
+#define {upper}_STATE_BYTES {interface.state_bytes}
+#define {upper}_WORKSPACE_BYTES {interface.workspace_bytes}
+#define {upper}_DIM_COUNT 0
+
+{macros}
+
+int {n}_abi_version(void);
+
+/* Bytes of the state block; 0 where there is none. */
+size_t {n}_state_size(void);
+
+/* Bytes of the workspace; dims may be NULL because there are no named dims. */
+size_t {n}_workspace_size(const int64_t *dims);
+
+/* Fills the state block: from weights (laid out like the state block), or from the embedded ones
+ * where weights is NULL. */
+int {n}_init(void *state, const void *weights);
+
+/* One call: reads {upper}_INPUT_COUNT inputs, writes {upper}_OUTPUT_COUNT outputs, updates the state. */
+int {n}_run(void *state, const void *const *inputs, void *const *outputs, const int64_t *dims, void *workspace);
+{set_lr}
+const char *{n}_error(int code);
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def example_text(interface: Interface) -> str:
+    """`<name>_example.c`: runs the library on records of a file and prints the outputs."""
+    n, upper = interface.name, interface.name.upper()
+    reads = "\n".join(
+        f"        got = fread(input{i}, 1, {upper}_INPUT_{i}_BYTES, file);\n"
+        f"        if (got != {upper}_INPUT_{i}_BYTES) break;"
+        for i in range(len(interface.inputs))
+    )
+    declare = "\n".join(
+        f"    void *input{i} = block({upper}_INPUT_{i}_BYTES);" for i in range(len(interface.inputs))
+    )
+    declare += "\n" + "\n".join(
+        f"    void *output{i} = block({upper}_OUTPUT_{i}_BYTES);" for i in range(len(interface.outputs))
+    )
+    inputs = ", ".join(f"input{i}" for i in range(len(interface.inputs))) or "NULL"
+    outputs = ", ".join(f"output{i}" for i in range(len(interface.outputs))) or "NULL"
+    prints = "\n".join(_print(upper, i, b) for i, b in enumerate(interface.outputs))
+    frees = "\n".join(
+        [f"    free(input{i});" for i in range(len(interface.inputs))]
+        + [f"    free(output{i});" for i in range(len(interface.outputs))]
+    )
+    return f"""/* Runs {n} on a file of input records and prints the outputs of each run.
+ *
+ *   cc -std=c11 -Wall -Wextra -Werror {n}_example.c lib{n}.so -Wl,-rpath,'$ORIGIN' -o {n}_example
+ *   ./{n}_example inputs.bin [state.bin]
+ *
+ * A record is every input in order, row-major, one after another. The final state block is
+ * written to state.bin where it is named.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "{n}.h"
+
+static void *block(size_t bytes) {{
+    size_t rounded = (bytes + {upper}_ALIGNMENT) / {upper}_ALIGNMENT * {upper}_ALIGNMENT;
+    void *memory = aligned_alloc({upper}_ALIGNMENT, rounded);
+    if (memory == NULL) {{
+        fprintf(stderr, "out of memory\\n");
+        exit(1);
+    }}
+    memset(memory, 0, rounded);
+    return memory;
+}}
+
+int main(int argc, char **argv) {{
+    if (argc < 2 || {n}_abi_version() != {upper}_ABI_VERSION) {{
+        fprintf(stderr, "usage: %s inputs.bin [state.bin]\\n", argv[0]);
+        return 2;
+    }}
+    FILE *file = fopen(argv[1], "rb");
+    if (file == NULL) {{
+        perror(argv[1]);
+        return 1;
+    }}
+    void *state = block({n}_state_size());
+    void *workspace = block({n}_workspace_size(NULL));
+{declare}
+    const void *const inputs[] = {{{inputs}}};
+    void *const outputs[] = {{{outputs}}};
+    int code = {n}_init(state, NULL);
+    size_t got = 0;
+    for (int run = 0; code == 0; run++) {{
+{reads}
+        code = {n}_run(state, inputs, outputs, NULL, workspace);
+        if (code != 0) break;
+        printf("run %d\\n", run);
+{prints}
+{'        if (run >= 0) break;' if not interface.inputs else ''}
+    }}
+    (void)got;
+    fclose(file);
+    if (code != 0) fprintf(stderr, "%s\\n", {n}_error(code));
+    if (code == 0 && argc > 2) {{
+        FILE *saved = fopen(argv[2], "wb");
+        if (saved == NULL || fwrite(state, 1, {n}_state_size(), saved) != {n}_state_size()) code = 1;
+        if (saved != NULL && fclose(saved) != 0) code = 1;
+    }}
+{frees}
+    free(state);
+    free(workspace);
+    return code == 0 ? 0 : 1;
+}}
+"""
+
+
+def _print(upper: str, i: int, b: BufferInfo) -> str:
+    macro = f"{upper}_OUTPUT_{i}"
+    c_type = _C_TYPES[b.dtype]
+    if b.dtype in ("f32", "f64"):
+        form, value = '"%a"', f"(double)((const {c_type} *)output{i})[k]"
+    else:
+        form, value = '"%" PRId64', f"(int64_t)((const {c_type} *)output{i})[k]"
+    return (
+        f'        printf("%s", "output {i} {b.name}:");\n'
+        f"        for (size_t k = 0; k < {macro}_NUMEL; k++) {{\n"
+        f'            printf(" " {form}, {value});\n'
+        f"        }}\n"
+        f'        printf("\\n");'
+    )

@@ -1,0 +1,145 @@
+"""`export_library`: a traced function as a shared library, header, C example and interface file.
+
+The library links the very kernel objects that the process runs for the same target, so its
+results are equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from graphc.backends.llvm.codegen import kernel_calls, kernel_objects
+from graphc.backends.llvm.host.export import (
+    ABI_VERSION,
+    export_objects,
+    state_bytes,
+    workspace_bytes,
+)
+from graphc.backends.llvm.link import link_shared
+from graphc.compiler.compiled import Compiled, CompileOptions
+from graphc.compiler.driver import lower_graph, make_context
+from graphc.compiler.tracing import Traced
+from graphc.exporting.c_text import example_text, header_text
+from graphc.exporting.interface import BufferInfo, Interface
+from graphc.ir.program import Program
+
+__all__ = ["ExportedLibrary", "export_library"]
+
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class ExportedLibrary:
+    """The files of an export."""
+
+    library: Path
+    header: Path
+    example: Path
+    interface: Path
+
+
+def export_library(
+    fn_or_module: Callable[..., Any],
+    example_args: Sequence[Any],
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    target: str = "host",
+    weights: str = "embedded",
+    dynamic: Any = None,
+) -> ExportedLibrary:
+    """Compiles a function or Module for the types of `example_args` and writes `lib<name>.so`.
+
+    Beside it go `<name>.h`, `<name>_example.c` and `<name>.json`. Tensors that the function reads or
+    writes and that are no arguments (parameters, optimiser state, the learning rate) are the state
+    block, whose initial values are the present ones. Exporting a training step exports training.
+    Nothing is executed or changed. `target` is `"host"` or the name of another target.
+
+    Raises MissingToolError without a linker, TraceError where the function cannot be traced.
+    """
+    if dynamic is not None:
+        raise NotImplementedError("export_library: dynamic is not supported yet")
+    if weights != "embedded":
+        raise NotImplementedError(f'export_library: weights must be "embedded", got {weights!r}')
+    file = Path(path)
+    name = name or re.sub(r"^lib|\..*$", "", file.name)
+    if not re.fullmatch(r"[a-z_]\w*", name, re.IGNORECASE | re.ASCII):
+        raise ValueError(f"a library's name must be a C identifier, got {name!r}; pass name=")
+    compiled = fn_or_module if isinstance(fn_or_module, Compiled) else Compiled.make(fn_or_module, CompileOptions())
+    args = tuple(example_args) if isinstance(example_args, (tuple, list)) else (example_args,)
+    traced = compiled.traced(*args)
+    names = _argument_names(compiled._function, traced)
+    context = make_context(target)
+    program = _with_offsets(lower_graph(traced.graph, context).program)
+    interface = _interface(name, context.target.name, program, traced, names)
+    symbols = kernel_calls(program, context.target)
+    rate = next((i for i, s in enumerate(traced.states) if s.fixed.name == "lr"), None)
+    objects = export_objects(
+        program,
+        symbols,
+        context.target,
+        name,
+        states=[s.memory.array for s in traced.states],
+        learning_rate=rate,
+    )
+    objects += kernel_objects(program, context.target).values()
+    library = link_shared(objects, file, context.target, exports=[f"{name}_*"])
+    files = ExportedLibrary(
+        library,
+        file.parent / f"{name}.h",
+        file.parent / f"{name}_example.c",
+        file.parent / f"{name}.json",
+    )
+    files.header.write_text(header_text(interface), encoding="utf-8")
+    files.example.write_text(example_text(interface), encoding="utf-8")
+    files.interface.write_text(interface.to_json(), encoding="utf-8")
+    return files
+
+
+def _with_offsets(program: Program) -> Program:
+    """The program with each state placed in the state block."""
+    offsets, at = {}, 0
+    for buffer in program.of_kind("state"):
+        offsets[buffer.index] = at
+        at += -(-buffer.type.nbytes // _ALIGNMENT) * _ALIGNMENT
+    placed = tuple(replace(b, offset=offsets[b.index]) if b.kind == "state" else b for b in program.buffers)
+    return replace(program, buffers=placed)
+
+
+def _argument_names(function: Callable[..., Any], traced: Traced) -> list[str]:
+    """Names for the argument leaves: the parameters' where each is one leaf."""
+    count = sum(not v.is_state for v in traced.graph.inputs)
+    try:
+        target = getattr(function, "forward", function)
+        names = [p for p in inspect.signature(target).parameters if p != "self"]
+    except (TypeError, ValueError):
+        names = []
+    return names[:count] if len(names) >= count else [f"arg{i}" for i in range(count)]
+
+
+def _interface(name: str, target: str, program: Program, traced: Traced, names: list[str]) -> Interface:
+    def info(kind: Any, labels: Callable[[int], str], roles: Callable[[int], str]) -> tuple[BufferInfo, ...]:
+        return tuple(
+            BufferInfo(labels(b.index), b.type.dtype.name, b.type.sizes, b.offset if kind == "state" else 0, roles(b.index))
+            for b in program.of_kind(kind)
+        )
+
+    states = [s.fixed for s in traced.states]
+    return Interface(
+        name=name,
+        target=target,
+        abi_version=ABI_VERSION,
+        state_bytes=state_bytes(program),
+        workspace_bytes=workspace_bytes(program),
+        inputs=info("input", lambda i: names[i], lambda i: ""),
+        outputs=info("output", lambda i: f"output{i}", lambda i: ""),
+        states=info("state", lambda i: states[i].name or f"state{i}", lambda i: states[i].role),
+        errors={i: (c.exception, c.message) for i, c in enumerate(program.checks, 1)},
+        has_learning_rate=any(s.name == "lr" for s in states),
+    )

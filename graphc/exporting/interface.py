@@ -1,0 +1,94 @@
+"""What an exported library is: its buffers by name, dtype and shape. The JSON beside a library."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from graphc.ir.errors import LoadError
+from graphc.ir.types import DTYPES, TensorType
+
+__all__ = ["BufferInfo", "Interface", "read_interface"]
+
+FORMAT = 1
+_LARGEST = 64 << 20
+
+
+@dataclass(frozen=True)
+class BufferInfo:
+    """One buffer: row-major, contiguous, aligned to 64 bytes. `offset` is that of a state in its block."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int = 0
+    role: str = ""
+
+    @property
+    def type(self) -> TensorType:
+        """dtype and shape as the IR's type."""
+        return TensorType(DTYPES[self.dtype], self.shape)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Name, target and buffers of a library."""
+
+    name: str
+    target: str
+    abi_version: int
+    state_bytes: int
+    workspace_bytes: int
+    inputs: tuple[BufferInfo, ...]
+    outputs: tuple[BufferInfo, ...]
+    states: tuple[BufferInfo, ...]
+    errors: dict[int, tuple[str, str]]
+    """Exception name and message of each positive error code."""
+    has_learning_rate: bool = False
+
+    def to_json(self) -> str:
+        """The text that `read_interface` reads."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+
+
+def read_interface(path: Path) -> Interface:
+    """The interface in a JSON file. Raises LoadError where it is missing, damaged or foreign."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise LoadError(f"{path}: too large for a library's interface")
+        return _parse(json.loads(path.read_text(encoding="utf-8")))
+    except LoadError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LoadError(
+            f"{path}: not a graphc library interface ({error}); it is written beside the library by export_library"
+        ) from None
+
+
+def _parse(data: dict[str, Any]) -> Interface:
+    if data["format"] != FORMAT:
+        raise LoadError(f"interface format {data['format']}: this version reads format {FORMAT}; export again")
+    return Interface(
+        name=str(data["name"]),
+        target=str(data["target"]),
+        abi_version=int(data["abi_version"]),
+        state_bytes=int(data["state_bytes"]),
+        workspace_bytes=int(data["workspace_bytes"]),
+        inputs=_buffers(data["inputs"]),
+        outputs=_buffers(data["outputs"]),
+        states=_buffers(data["states"]),
+        errors={int(code): (str(kind), str(text)) for code, (kind, text) in data["errors"].items()},
+        has_learning_rate=bool(data["has_learning_rate"]),
+    )
+
+
+def _buffers(rows: Any) -> tuple[BufferInfo, ...]:
+    found = []
+    for row in rows:
+        shape = tuple(int(d) for d in row["shape"])
+        if row["dtype"] not in DTYPES or any(d < 0 for d in shape):
+            raise LoadError(f"buffer {row['name']!r} has dtype {row['dtype']!r} and shape {list(shape)}")
+        found.append(BufferInfo(str(row["name"]), row["dtype"], shape, int(row["offset"]), str(row["role"])))
+    return tuple(found)
