@@ -76,9 +76,9 @@ def data_object(data: Mapping[str, bytes], arch: str, *, align: int = 64) -> byt
     names = b"\0"
     symbols = [_SYMBOL.pack(0, 0, 0, 0, 0, 0)]
     offset = 0
-    for name, value in data.items():
+    for symbol, value in data.items():
         symbols.append(_SYMBOL.pack(len(names), _GLOBAL_OBJECT, _HIDDEN, 1, offset, len(value)))
-        names += name.encode() + b"\0"
+        names += symbol.encode() + b"\0"
         contents.append(_padded(value, align))
         offset += len(contents[-1])
     section_names = b"\0.rodata\0.symtab\0.strtab\0.shstrtab\0.note.GNU-stack\0"
