@@ -1,0 +1,60 @@
+"""Clones cheap producers for readers that look at few of their elements.
+
+A gather of one score per row from `x - max` needs a subtraction per row, not the whole
+difference in memory. Such a producer is cloned for that reader alone, with the views between.
+"""
+
+from __future__ import annotations
+
+from graphc.ir.families import GraphOp
+from graphc.ir.graph import Op
+from graphc.passes.fuse.sources import Node, Read, Survey
+
+__all__ = ["clone_for_sparse_readers"]
+
+SPARSE = 2
+"""The reader looks at no more than one in so many elements."""
+
+
+def clone_for_sparse_readers(found: Survey) -> bool:
+    """Clones in place; True where something changed (the survey is out of date then)."""
+    changed = False
+    for node in found.nodes:
+        for read in node.reads:
+            maker = found.by_op.get(read.value.op) if read.value.op is not None else None
+            if maker is not None and not read.plain and _worth(maker, node):
+                changed = _clone(maker, node, read, found) or changed
+    return changed
+
+
+def _worth(maker: Node, reader: Node) -> bool:
+    op = maker.op
+    cheap = isinstance(op, GraphOp) and "cheap" in op.traits
+    if maker.kind != "map" or reader.kind != "map" or not cheap or maker.checks:
+        return False
+    if not all(r.plain for r in maker.reads):
+        return False
+    return reader.op.results[0].type.numel * SPARSE <= op.results[0].type.numel
+
+
+def _clone(maker: Node, reader: Node, read: Read, found: Survey) -> bool:
+    """Gives the reader its own copy of the maker; False where it is the only reader anyway."""
+    graph = maker.op.graph
+    assert graph is not None
+    if len(maker.op.results[0].uses) == 1 and maker.op.results[0] not in graph.output_uses():
+        return False
+    for index, value in enumerate(reader.op.operands):
+        chain: list[Op] = []
+        while value.op is not None and value.op in found.free and value.op.operands:
+            chain.append(value.op)
+            value = value.op.operands[0]
+        if value is not read.value:
+            continue
+        for op in [maker.op, *reversed(chain)]:
+            clone = type(op)(op.operands if op is maker.op else (value,), op.attrs, op.result_types, op.loc)
+            clone.mark = "recompute"
+            graph.insert(clone, reader.op)
+            value = clone.results[0]
+        reader.op.set_operand(index, value)
+        return True
+    return False

@@ -1,0 +1,85 @@
+"""When fusing pays: bounds on what a kernel may recompute and on parallelism lost.
+
+All answers follow from shapes and traits, so that equal graphs are fused alike everywhere.
+"""
+
+from __future__ import annotations
+
+from graphc.ir.dims import Symbol
+from graphc.ir.families import Contraction, GraphOp, Pointwise, View
+from graphc.ir.kernel import extent
+from graphc.passes.fuse.groups import Edge, Group, Space, at_symbols
+from graphc.passes.fuse.legality import Merged
+from graphc.passes.fuse.sources import Node
+
+__all__ = ["FLOATING_OPS", "keeps_parallelism", "may_float", "points", "small_scalars"]
+
+FLOATING_OPS = 3
+"""Most ops computed again wherever a kernel's reads that do not follow its points ask for them."""
+FEW_ROWS = 16
+LARGE_SPACE = 1 << 13
+SMALL_STAGES = 1 << 12
+
+
+def points(space: Space) -> int:
+    """Number of points of a space."""
+    total = 1
+    for s in space:
+        total *= _extent(s)
+    return total
+
+
+def _extent(symbol: Symbol) -> int:
+    return max(0, extent(symbol))
+
+
+def keeps_parallelism(producer: Group, merged: Merged) -> bool:
+    """False where few rows would walk a large space more than once.
+
+    Such a reduction is better cut into chunks, and what follows it in a kernel of its own.
+    """
+    if merged.outer is None or producer.outer is None:
+        return True
+    largest = max(map(points, merged.spaces), default=1)
+    return points(merged.outer) >= FEW_ROWS or largest <= LARGE_SPACE
+
+
+def may_float(producer: Group, consumer: Group, edges: list[Edge]) -> bool:
+    """True where `producer` may be computed inside `consumer` at whatever index a single read asks for."""
+    if len(edges) != 1 or len(producer.outgoing) != 1 or producer.outer is not None or producer.checks:
+        return False
+    if consumer.floating + len(producer.members) > FLOATING_OPS:
+        return False
+    if not all(_floats(node) for node in producer.members):
+        return False
+    reader = edges[0].consumer
+    cheap = all(_is_cheap(node) for node in producer.members)
+    once = isinstance(reader.op, Pointwise) and not edges[0].consumer_floats() and _fewer_points(edges[0])
+    return cheap or once
+
+
+def _floats(node: Node) -> bool:
+    # What reads at data-decided or guarded places is not nested further.
+    return isinstance(node.op, Pointwise) and all(r.plain for r in node.reads)
+
+
+def _is_cheap(node: Node) -> bool:
+    return isinstance(node.op, View) or (isinstance(node.op, GraphOp) and "cheap" in node.op.traits)
+
+
+def _fewer_points(edge: Edge) -> bool:
+    return edge.consumer.op.results[0].type.numel <= edge.producer.op.results[0].type.numel
+
+
+def small_scalars(group: Group) -> bool:
+    """True of a group whose kernel has no outer axes and little to do."""
+    if group.contraction or group.scatter or group.outer:
+        return False
+    work = 0
+    for node, member in group.members.items():
+        if node.kind == "reduce":
+            work += points(at_symbols(member.at(node.reduced)))
+        else:
+            work += node.op.results[0].type.numel
+    return work <= SMALL_STAGES and not any(isinstance(n.op, Contraction) for n in group.members)
+

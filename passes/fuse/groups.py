@@ -1,0 +1,163 @@
+"""Groups of ops that become one kernel each, with the iteration space they share.
+
+Within a group every *anchored* op has its result index in the group's symbols, so that ops which
+meet at one point need no memory between them. `outer` are the symbols that a reduction, a
+contraction or a row keeps (None while a group only maps); a map op spans the outer symbols, or
+those and some inner ones. A *floating* op is computed wherever a reader asks and never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from graphc.ir.dims import Dim, Expr, Symbol, substitute, symbols
+from graphc.ir.errors import VerifyError
+from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.printer import op_text, value_names
+from graphc.passes.fuse.sources import Index, Node, Read
+
+__all__ = ["Edge", "Fused", "Group", "Member", "Space", "at_symbols", "put"]
+
+Space = frozenset[Symbol]
+Substitution = dict[Symbol, Dim]
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """`consumer` reads a result of `producer`, as `read` says in the consumer's own symbols."""
+
+    producer: Node
+    consumer: Node
+    read: Read
+
+    def group_of_producer(self) -> Group:
+        """The producer's present group."""
+        group: Group = self.producer.group
+        return group.root()
+
+    def group_of_consumer(self) -> Group:
+        """The consumer's present group."""
+        group: Group = self.consumer.group
+        return group.root()
+
+    def consumer_floats(self) -> bool:
+        """True where the consumer is a floating member of its group."""
+        return self.group_of_consumer().members[self.consumer].floating
+
+
+@dataclass(eq=False)
+class Member:
+    """An op in a group. `local` takes the node's own symbols to expressions of the group's."""
+
+    node: Node
+    local: Substitution
+    floating: bool = False
+
+    def at(self, index: Index) -> Index:
+        """An index of the node's own symbols in those of the group."""
+        return tuple(put(i, self.local) for i in index)
+
+
+def put(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
+    """`x` with symbols replaced."""
+    return substitute(x, values) if isinstance(x, Expr) else x
+
+
+def at_symbols(index: Iterable[Dim]) -> Space:
+    """The symbols of an index."""
+    found: frozenset[Symbol] = frozenset()
+    for i in index:
+        found |= symbols(i)
+    return found
+
+
+@dataclass(eq=False)
+class Group:
+    """Ops of one kernel. `first` and `last` are positions of its earliest and latest op."""
+
+    members: dict[Node, Member] = field(default_factory=dict)
+    first: int = 0
+    last: int = 0
+    outer: Space | None = None
+    spaces: set[Space] = field(default_factory=set)
+    contraction: bool = False
+    scatter: bool = False
+    checks: bool = False
+    before_check: bool = False
+    """True where an op of the group checks data or is read, in the end, by one that does."""
+    writes_state: bool = False
+    incoming: list[Edge] = field(default_factory=list)
+    outgoing: list[Edge] = field(default_factory=list)
+    floating: int = 0
+    merged: Group | None = None
+    ops: list[Op] = field(default_factory=list)
+    """Every op of the group in order, the free ones included, once grouping is done."""
+
+    @property
+    def kind(self) -> str:
+        """`contraction`, `scatter`, `reduce` or `map`."""
+        if self.contraction or self.scatter:
+            return "contraction" if self.contraction else "scatter"
+        return "map" if self.outer is None else "reduce"
+
+    def root(self) -> Group:
+        """The group that this one was merged into, itself where it was not."""
+        g = self
+        while g.merged is not None:
+            if g.merged.merged is not None:
+                g.merged = g.merged.merged
+            g = g.merged
+        return g
+
+
+@dataclass
+class Fused:
+    """A graph cut into groups, in an order in which each group reads only earlier ones.
+
+    `graph` is a copy in which each free op was cloned per group. `constants` are the ops of the
+    constants that live in buffers; they belong to no group.
+    """
+
+    graph: Graph
+    groups: list[Group]
+    constants: list[Op]
+
+    def outputs(self, group: Group) -> list[Value]:
+        """Results that others need from memory: read outside of the group, or outputs of the graph."""
+        mine = set(group.ops)
+        returned = self.graph.output_uses()
+        return [
+            r
+            for op in group.ops
+            for r in op.results
+            if r in returned or any(use.op not in mine for use in r.uses)
+        ]
+
+    def verify(self) -> None:
+        """Raises VerifyError unless every op is in exactly one group and groups are in order."""
+        place: dict[Op, int] = {op: -1 for op in self.constants}
+        for i, group in enumerate(self.groups):
+            for op in group.ops:
+                if op in place:
+                    raise VerifyError(f"op {op_text(op).strip()} is in groups {place[op]} and {i}")
+                place[op] = i
+        for op in self.graph.ops:
+            if op not in place:
+                raise VerifyError(f"op {op_text(op).strip()} is in no group")
+            for v in op.operands:
+                if v.op is not None and place[v.op] > place[op]:
+                    raise VerifyError(
+                        f"group {place[op]} reads {op_text(v.op).strip()} of the later group {place[v.op]}"
+                    )
+
+    def __str__(self) -> str:
+        names = value_names(self.graph)
+        lines = [f"fused @{self.graph.name} {{"]
+        lines += [op_text(op, names) for op in self.constants]
+        for i, group in enumerate(self.groups):
+            results = ", ".join(f"%{names[v]}" for v in self.outputs(group))
+            lines.append(f"  group {i} {group.kind} -> ({results}) {{")
+            lines += [op_text(op, names, "    ") for op in group.ops]
+            lines.append("  }")
+        return "\n".join([*lines, "}"])

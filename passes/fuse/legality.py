@@ -1,0 +1,155 @@
+"""When two groups may become one kernel.
+
+Two conditions: their iteration spaces agree (`unify` solves for the substitution of symbols under
+which every edge between them stays at one point), and no path leaves the producer's group and
+comes back into the consumer's (`separated`, a bounded search pruned by op order; where the bound
+is hit the answer is no).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphc.ir.dims import Dim, Symbol, substitute
+from graphc.ir.kernel import extent
+from graphc.passes.fuse.groups import Edge, Group, Space, Substitution, at_symbols
+from graphc.passes.fuse.sources import Index, linear, plain_symbol, unlinear
+
+__all__ = ["Merged", "between", "separated", "unify"]
+
+SEARCH_BUDGET = 512
+"""Most edges that one search for a path looks at."""
+
+
+class Merged:
+    """The spaces that the union of two groups would have, and the substitution that gets there."""
+
+    def __init__(self, outer: Space | None, spaces: set[Space], substitution: Substitution) -> None:
+        self.outer = outer
+        self.spaces = spaces
+        self.substitution = substitution
+
+
+def between(producer: Group, consumer: Group) -> list[Edge]:
+    """Edges from one group to another."""
+    if len(producer.outgoing) < len(consumer.incoming):
+        return [e for e in producer.outgoing if e.consumer in consumer.members]
+    return [e for e in consumer.incoming if e.producer in producer.members]
+
+
+def unify(producer: Group, consumer: Group, edges: Iterable[Edge]) -> Merged | None:
+    """The joint iteration space of two groups, or None where they have none."""
+    solver = _Solver(producer, consumer)
+    for edge in edges:
+        if not edge.read.plain or not solver.add(edge):
+            return None
+    return solver.result()
+
+
+class _Solver:
+    def __init__(self, producer: Group, consumer: Group) -> None:
+        self.producer, self.consumer = producer, consumer
+        self.solution: Substitution = {}
+
+    def value(self, x: Dim) -> Dim:
+        return substitute(x, self.solution)
+
+    def bind(self, symbol: Symbol, x: Dim) -> None:
+        for s, value in self.solution.items():
+            self.solution[s] = substitute(value, {symbol: x})
+        self.solution[symbol] = x
+
+    def add(self, edge: Edge) -> bool:
+        """Makes the edge's index on both sides equal; False where that cannot be."""
+        p, c = self.producer.members[edge.producer], self.consumer.members[edge.consumer]
+        if p.floating:
+            return False
+        left, right = p.at(edge.producer.index), c.at(edge.read.index)
+        if all(self._equate(a, b) for a, b in zip(left, right, strict=True)):
+            return True
+        if not edge.read.linear:
+            return False
+        return self._through_views(edge, left, right, c.at(edge.read.at))
+
+    def _equate(self, a: Dim, b: Dim) -> bool:
+        a, b = self.value(a), self.value(b)
+        if a == b:
+            return True
+        left, right = plain_symbol(a), plain_symbol(b)
+        if left is None or right is None or extent(left) != extent(right):
+            return False
+        self.bind(left, b)
+        return True
+
+    def _through_views(self, edge: Edge, left: Index, right: Index, at: Index) -> bool:
+        """Row-major order is kept on the way: one side's symbols become parts of the other's position."""
+        shape = edge.read.value.type.shape
+        if self.consumer.outer is None and self._assign(at, edge.read.shape, linear(left, shape)):
+            return True
+        if self.producer.outer is None:
+            return self._assign(left, shape, linear(right, shape))
+        return False
+
+    def _assign(self, index: Index, shape: tuple[Dim, ...], position: Dim) -> bool:
+        position = self.value(position)
+        for mine, value in zip(index, unlinear(position, shape), strict=True):
+            now = self.value(mine)
+            if now == value:
+                continue
+            symbol = plain_symbol(now)
+            if symbol is None or symbol in at_symbols([value]):
+                return False
+            self.bind(symbol, value)
+        return True
+
+    def result(self) -> Merged | None:
+        put = self._space
+        spaces: set[Space] = set()
+        for group in (self.producer, self.consumer):
+            if not self._injective(group):
+                return None
+            spaces |= {put(s) for s in group.spaces}
+        outers = {put(g.outer) for g in (self.producer, self.consumer) if g.outer is not None}
+        if len(outers) > 1 or (not outers and len(spaces) > 1):
+            return None
+        outer = next(iter(outers), None)
+        contraction = self.producer.contraction or self.consumer.contraction
+        if outer is not None and not all(s == outer if contraction else s >= outer for s in spaces):
+            return None
+        return Merged(outer, spaces, self.solution)
+
+    def _space(self, space: Space) -> Space:
+        return at_symbols(self.value(s.expr) for s in space)
+
+    def _injective(self, group: Group) -> bool:
+        """True where no two symbols of one space fell together."""
+        return all(self._distinct(s) for s in group.spaces) and self._distinct(group.outer or frozenset())
+
+    def _distinct(self, space: Space) -> bool:
+        values = [self.solution.get(s, s.expr) for s in space]
+        return len(set(values)) == len(values)
+
+
+def separated(producer: Group, consumer: Group) -> bool:
+    """True where no path leads from `producer` through a third group to `consumer`.
+
+    Only groups with an op later than the producer's first can be on such a path.
+    """
+    earliest = producer.first
+    budget = SEARCH_BUDGET
+    seen: set[Group] = {consumer}
+    waiting = [consumer]
+    while waiting:
+        group = waiting.pop()
+        for edge in group.incoming:
+            budget -= 1
+            if budget < 0:
+                return False
+            before = edge.group_of_producer()
+            if before is producer:
+                if group is not consumer:
+                    return False
+            elif before not in seen and before.last > earliest:
+                seen.add(before)
+                waiting.append(before)
+    return True

@@ -1,0 +1,293 @@
+"""What every op reads, seen through the ops that cost nothing.
+
+An op is *free* where inlining it anywhere costs nothing: a view that is one unguarded index map,
+a rank-0 or iota creation, cheap rank-0 arithmetic over other free scalars. A constant with
+elements is neither free nor computed: it is a buffer. All other ops are *real*.
+
+`survey` gives each real op symbols for its result (and reduction) axes and the list of its reads:
+which value, at which index of those symbols, reached through free ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.ir.dims import Dim, Expr, Symbol, symbols
+from graphc.ir.errors import CompileError
+from graphc.ir.families import Accumulate, Contraction, Creation, Elementwise, Pointwise, Scatter, View
+from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.scalar import COMPARE, Guard
+from graphc.ir.types import DType, Shape, TensorType, bool_
+
+__all__ = ["Node", "Read", "Survey", "is_buffer_constant", "linear", "plain_symbol", "survey", "unlinear"]
+
+Index = tuple[Dim, ...]
+FREE_SCALAR_OPS = 6
+"""Longest tree of rank-0 arithmetic that is repeated in every kernel instead of stored."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """One read: `value` (never the result of a free op) at `index`.
+
+    `plain` is False of reads that are guarded, or at an index that data decides. `linear` is True
+    where the views passed keep row-major order, so that the operand read at `at` (of shape `shape`)
+    has the very bytes of `value`.
+    """
+
+    value: Value
+    index: Index
+    plain: bool
+    linear: bool
+    at: Index
+    shape: Shape
+
+
+@dataclass(eq=False)
+class Node:
+    """A real op, its symbols and its reads."""
+
+    number: int
+    op: Op
+    index: Index
+    reduced: Index = ()
+    reads: list[Read] = field(default_factory=list)
+    checks: bool = False
+    group: Any = None
+    """The `Group` that the op was first put into; see `Group.root`."""
+
+    @property
+    def kind(self) -> str:
+        """`map`, `contraction`, `reduce` (any other accumulation) or `scatter`."""
+        match self.op:
+            case Contraction():
+                return "contraction"
+            case Accumulate():
+                return "reduce"
+            case Scatter():
+                return "scatter"
+        return "map"
+
+
+@dataclass
+class Survey:
+    """All real ops of a graph in order, the free ones, and the constants that are buffers."""
+
+    nodes: list[Node]
+    by_op: dict[Op, Node]
+    free: dict[Op, int]
+    constants: list[Op]
+
+
+def is_buffer_constant(op: Op) -> bool:
+    """True of a constant with a shape: it lives in memory."""
+    return isinstance(op, Creation) and "value" in op.attrs and op.result.type.rank > 0
+
+
+def plain_symbol(x: Dim) -> Symbol | None:
+    """The symbol where `x` is exactly one."""
+    if isinstance(x, Expr) and len(x.terms) == 1 and x.terms[0][1] == 1:
+        monomial = x.terms[0][0]
+        if len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], Symbol):
+            return monomial[0][0]
+    return None
+
+
+def linear(index: Index, shape: Shape) -> Dim:
+    """Row-major position of `index`."""
+    total: Dim = 0
+    for i, d in zip(index, shape, strict=True):
+        total = total * d + i
+    return total
+
+
+def unlinear(position: Dim, shape: Shape) -> Index:
+    """The index at a row-major position."""
+    found: list[Dim] = []
+    for k, d in enumerate(reversed(shape)):
+        if d == 1:
+            found.append(0)
+            continue
+        found.append(position if k == len(shape) - 1 else position % d)
+        position = position // d
+    return tuple(reversed(found))
+
+
+def axes(prefix: str, shape: Shape) -> Index:
+    """Fresh symbols for the axes of a shape; 0 for axes of one element."""
+    found: list[Dim] = []
+    for k, d in enumerate(shape):
+        if not isinstance(d, int):
+            raise CompileError(f"kernels need fixed sizes, got symbolic dimension {d} in {list(shape)}")
+        found.append(0 if d == 1 else Symbol(f"{prefix}{k}", 0, d - 1).expr)
+    return tuple(found)
+
+
+def survey(graph: Graph) -> Survey:
+    """Surveys a graph. Raises CompileError for an op that no kernel can hold."""
+    outputs = set(graph.outputs)
+    found = Survey([], {}, {}, [])
+    for number, op in enumerate(graph.ops):
+        if is_buffer_constant(op):
+            found.constants.append(op)
+            continue
+        cost = None if any(r in outputs for r in op.results) else _free_cost(op, found.free)
+        if cost is not None:
+            found.free[op] = cost
+            continue
+        node = _node(number, op)
+        node.reads = [r for r in (_resolve(x, found) for x in _raw_reads(node)) if r is not None]
+        found.nodes.append(node)
+        found.by_op[op] = node
+    return found
+
+
+def _free_cost(op: Op, free: dict[Op, int]) -> int | None:
+    """Number of scalar operations that inlining the op costs, or None where it is real."""
+    match op:
+        case View():
+            return _free_view_cost(op, free)
+        case Creation():
+            return 1 if "cheap" in op.traits else None
+        case Elementwise() if op.result.type.rank == 0 and "cheap" in op.traits and not _has_checks(op):
+            cost = 1
+            for v in op.operands:
+                if v.op is not None:
+                    if v.op not in free:
+                        return None
+                    cost += free[v.op]
+            return cost if cost <= FREE_SCALAR_OPS else None
+    return None
+
+
+def _free_view_cost(op: View, free: dict[Op, int]) -> int | None:
+    pieces = op.pieces(op.attrs, op.operand_types, op.result.type, axes("v", op.result.type.shape))
+    if len(pieces) != 1 or pieces[0][2]:
+        return None
+    source = op.operands[pieces[0][0]].op
+    return free.get(source, 0) if source is not None else 0
+
+
+def _node(number: int, op: Op) -> Node:
+    index = axes(f"{number}.", op.results[0].type.shape)
+    if isinstance(op, Accumulate):
+        domain = op.domain(op.attrs, op.operand_types, op.results[0].type)
+        return Node(number, op, index, axes(f"{number}.r", tuple(domain)))
+    if isinstance(op, (Pointwise, Scatter)):
+        return Node(number, op, index)
+    where = f" (recorded at {op.loc})" if op.loc else ""
+    raise CompileError(f"no kernel can hold the op `{op.name}`{where}: it should have been decomposed before fusion")
+
+
+def _has_checks(op: Elementwise) -> bool:
+    probe = _Probe(0, ())
+    op.body(probe, op.attrs, *(v.type.dtype for v in op.operands))
+    return probe.checked
+
+
+Raw = tuple[Value, Index, bool]
+
+
+def _raw_reads(node: Node) -> list[Raw]:
+    op = node.op
+    types, result = op.operand_types, op.results[0].type
+    match op:
+        case Elementwise():
+            node.checks = _has_checks(op)
+            return [(v, node.index, True) for v in op.operands]
+        case Accumulate():
+            accesses = op.accesses(op.attrs, types, result, node.index, node.reduced)
+            return [
+                (v, tuple(a.index), not a.guards) for v, a in zip(op.operands, accesses, strict=True)
+            ]
+        case Pointwise():
+            probe = _Probe(node.number, op.operands)
+            op.point(probe, op.attrs, types, result, node.index, probe.readers())
+            node.checks = probe.checked
+            return probe.reads
+        case Scatter():
+            probe = _Probe(node.number, op.operands)
+            where = axes(f"{node.number}.s", types[2].shape)
+            op.target(probe, op.attrs, types, where, probe.readers()[1])
+            node.checks = probe.checked
+            return [(op.operands[0], node.index, False), (op.operands[2], where, False), *probe.reads]
+    return []
+
+
+def _resolve(raw: Raw, found: Survey) -> Read | None:
+    """Follows free views down to a value in memory or of a real op; None for a free scalar."""
+    value, index, plain = raw
+    at, shape = index, value.type.shape
+    while value.op is not None and value.op in found.free:
+        view = value.op
+        if not isinstance(view, View):
+            return None
+        ((operand, index, _),) = view.pieces(view.attrs, view.operand_types, view.result.type, index)
+        value = view.operands[operand]
+        index = tuple(0 if d == 1 else i for i, d in zip(index, value.type.shape, strict=True))
+    same_size = value.type.is_static and _numel(value.type.shape) == _numel(shape)
+    is_linear = same_size and linear(index, value.type.shape) == linear(at, shape)
+    return Read(value, index, plain and not _dynamic(index), is_linear, at, shape)
+
+
+def _dynamic(index: Index) -> bool:
+    return any(s.name.startswith("%") for i in index for s in symbols(i))
+
+
+def _numel(shape: Shape) -> Dim:
+    return TensorType(bool_, shape).numel
+
+
+class _Probe:
+    """A scalar builder whose scalars are dtypes: runs a body only to see what it reads."""
+
+    def __init__(self, number: int, operands: Sequence[Value]) -> None:
+        self.number = number
+        self.operands = operands
+        self.reads: list[Raw] = []
+        self.checked = False
+        self._guards = 0
+        self._dims = 0
+
+    def readers(self) -> list[Callable[[Index], DType]]:
+        """One reader per operand."""
+
+        def reader(value: Value) -> Callable[[Index], DType]:
+            def read(index: Index) -> DType:
+                self.reads.append((value, tuple(index), self._guards == 0))
+                return value.type.dtype
+
+            return read
+
+        return [reader(v) for v in self.operands]
+
+    def const(self, dtype: DType, value: Any) -> DType:
+        return dtype
+
+    def apply(self, opcode: str, *operands: DType) -> DType:
+        if opcode in COMPARE or opcode == "is_nan":
+            return bool_
+        return operands[1] if opcode == "select" else operands[0]
+
+    def cast(self, x: DType, dtype: DType) -> DType:
+        return dtype
+
+    def index(self, expression: Dim, dtype: DType) -> DType:
+        return dtype
+
+    def to_index(self, x: DType, extent: Dim, check: str | None) -> Dim:
+        self.checked = self.checked or check is not None
+        self._dims += 1
+        hi = extent - 1 if isinstance(extent, int) else None
+        return Symbol(f"%{self.number}.{self._dims}", 0, hi).expr
+
+    def guarded(self, guards: Sequence[Guard], then: Callable[[], DType], otherwise: DType) -> DType:
+        self._guards += 1
+        then()
+        self._guards -= 1
+        return otherwise
+
+    def dtype(self, x: DType) -> DType:
+        return x
