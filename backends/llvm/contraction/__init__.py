@@ -9,10 +9,10 @@ depends on the shape and the target only.
 from __future__ import annotations
 
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
-from graphc.backends.llvm.contraction.problem import Problem, recognise
+from graphc.backends.llvm.contraction.plan import Plan, make_plan
+from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.share import split_side
-from graphc.backends.llvm.contraction.tiling import choose_tiling
-from graphc.backends.llvm.contraction.vector import emit_vector, is_vector_product, vector_scratch
+from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Kernel
@@ -30,17 +30,17 @@ _MOST_PARTS = 16
 
 def is_contraction(kernel: Kernel) -> bool:
     """True where this engine can emit the kernel."""
-    return recognise(kernel) is not None
+    return bool(readings(kernel))
 
 
 def partitions(kernel: Kernel, target: Target) -> int:
     """Into how many partitions the kernel is worth dividing; from its shape and target alone."""
-    problem = _problem(kernel)
+    plan = _plan(kernel, target)
+    problem, tiling = plan.problem, plan.tiling
     work = problem.batch.total * problem.m * problem.n * problem.k
-    if is_vector_product(problem):
+    if problem.is_vector:
         pieces = split_side(problem, {"rows": 1, "columns": target.width(problem.dtype.bits)})[1]
         return max(1, min(pieces, work // _VECTOR_MULTIPLY_ADDS_A_PART, _MOST_PARTS))
-    tiling = choose_tiling(problem, target)
     side, pieces = split_side(problem, {"rows": tiling.rows, "columns": tiling.columns})
     if side != "batch":
         # Every partition packs the whole other operand, which must stay a small part of its work.
@@ -52,10 +52,10 @@ def partitions(kernel: Kernel, target: Target) -> int:
 
 def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
     """Bytes of the extra buffer that the kernel takes after its own ones; 0 where it takes none."""
-    problem = _problem(kernel)
-    if is_vector_product(problem):
-        return vector_scratch(problem) * parts
-    return scratch_of(problem, choose_tiling(problem, target)).total * parts
+    plan = _plan(kernel, target)
+    if plan.problem.is_vector:
+        return vector_scratch(plan.problem) * parts
+    return scratch_of(plan.problem, plan.tiling).total * parts
 
 
 def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
@@ -64,19 +64,20 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     `buffers` holds the kernel's buffers in order, then the scratch buffer (64-byte aligned) where
     `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
     """
-    problem = _problem(kernel)
+    plan = _plan(kernel, target)
+    problem = plan.problem
     builder = module.function(symbol, "void", _PARAMETERS)
     if problem.batch.total * problem.m * problem.n == 0:
         pass
-    elif is_vector_product(problem):
+    elif problem.is_vector:
         emit_vector(problem, target, builder)
     else:
-        emit_blocked(problem, choose_tiling(problem, target), builder)
+        emit_blocked(problem, plan.tiling, builder)
     builder.ret()
 
 
-def _problem(kernel: Kernel) -> Problem:
-    problem = recognise(kernel)
-    if problem is None:
+def _plan(kernel: Kernel, target: Target) -> Plan:
+    plan = make_plan(kernel, target)
+    if plan is None:
         raise CompileError("the kernel is not a contraction: expected a sum of products, then map stages")
-    return problem
+    return plan

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
 from graphc.backends.llvm.kernel.convert import convert
+from graphc.backends.llvm.kernel.lanes import LaneAxis, step_of
 from graphc.backends.llvm.kernel.scalar_ops import apply
 from graphc.backends.llvm.kernel.values import constant as scalar_constant
 from graphc.backends.llvm.kernel.values import from_memory, memory_type, to_memory
 from graphc.backends.llvm.text import Builder, Val, vector
-from graphc.ir.dims import Dim, Symbol, split_linear
+from graphc.ir.dims import Dim, Symbol
 from graphc.ir.kernel import Instruction, KernelBuffer
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, int64, row_major_strides
@@ -39,7 +40,7 @@ def linear_offset(buffer: KernelBuffer, index: Sequence[Dim]) -> Dim:
 class Point:
     """Where a body runs: axis values, and the lanes along one axis.
 
-    `env[lane]` is the value in lane 0; the others follow it. `mask` (one bit per lane) marks the
+    `env[lane]` is the value in lane 0, a multiple of `aligned`; the others follow it. `mask` (one bit per lane) marks the
     active lanes, None for all. `pointers` are the addresses of the kernel's buffers.
     """
 
@@ -48,6 +49,13 @@ class Point:
     lane: Symbol | None
     width: int
     mask: Val | None = None
+    aligned: int = 1
+
+    def step(self, expression: Dim) -> int | None:
+        """By how much an expression grows from lane to lane; None where that is not constant."""
+        if self.lane is None or self.width == 1:
+            return 0
+        return step_of(expression, LaneAxis(self.lane.name, self.width, self.aligned))
 
     def at_lane(self, builder: Builder, i: int) -> Env:
         """Axis values of lane `i`."""
@@ -85,18 +93,12 @@ def emit_body(
         scalars[instruction.id] = (dtype, value)
 
 
-def _stride(offset: Dim, lane: Symbol | None) -> int | None:
-    """Elements between neighbouring lanes; None where it is not constant."""
-    split = split_linear(offset, lane) if lane is not None else (0, offset)
-    return None if split is None else split[0]
-
-
 def _guard_mask(builder: Builder, guards: Sequence[Guard], point: Point) -> Val | None:
     result = point.mask
     for expression, lower, upper in guards:
         shifted = index_value(builder, expression - lower, point.env)
         size = index_value(builder, upper - lower, point.env)
-        stride = _stride(expression - lower, point.lane)
+        stride = point.step(expression - lower)
         if point.width == 1 or (stride == 0):
             inside = builder.splat(builder.icmp("ult", shifted, size), point.width)
         elif stride is not None:
@@ -122,7 +124,7 @@ def _gather(builder: Builder, scalars: Sequence[Val]) -> Val:
 
 
 def _index(builder: Builder, expression: Dim, dtype: DType, point: Point) -> Val:
-    stride = _stride(expression, point.lane)
+    stride = point.step(expression)
     if stride is None:
         lanes = [index_value(builder, expression, point.at_lane(builder, i)) for i in range(point.width)]
         return convert(builder, _gather(builder, lanes), int64, dtype)
@@ -146,7 +148,7 @@ def _load(
     offset = load.index[0]
     base = point.pointers[load.buffer]
     mask = _guard_mask(builder, load.guards, point)
-    stride = _stride(offset, point.lane)
+    stride = point.step(offset)
     align = dtype.itemsize
     if point.width > 1 and stride == 1:
         place = builder.gep(base, index_value(builder, offset, point.env), scalar)
@@ -183,7 +185,7 @@ def _store(
     offset = store.index[0]
     base = point.pointers[store.buffer]
     mask = _guard_mask(builder, store.guards, point)
-    if point.width > 1 and _stride(offset, point.lane) == 1:
+    if point.width > 1 and point.step(offset) == 1:
         place = builder.gep(base, index_value(builder, offset, point.env), scalar)
         if mask is None:
             builder.store(value, place, dtype.itemsize)

@@ -1,10 +1,9 @@
 """What a contraction kernel computes: C[b, m, n] = finish(sum over k of A[b, m, k] · B[b, n, k]).
 
-`recognise` reads the structure of a kernel and nothing else: a first stage that sums, over its
+`readings` looks at the structure of a kernel and nothing else: a first stage that sums, over its
 inner axes, a product whose one factor depends on (batch, rows, k) and whose other factor
-depends on (batch, columns, k); then map stages without inner axes, the epilogue. Columns are
-the side on which the stored result has unit stride, since vectors lie along them; which factor
-was written first makes no difference.
+depends on (batch, columns, k); then map stages without inner axes, the epilogue. Vectors lie
+along columns; which factor is which side is free, and which was written first makes no difference.
 
 Every access is rewritten as a linear offset into a flat buffer, over merged axes.
 """
@@ -14,15 +13,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import gcd
 
 from graphc.backends.llvm.contraction.axes import Group, merge_axes
 from graphc.backends.llvm.contraction.body import linear_offset
 from graphc.backends.llvm.kernel.values import carrier
-from graphc.ir.dims import Dim, Symbol, split_linear, substitute, symbols
+from graphc.ir.dims import Dim, Symbol, floor_div, mod, split_linear, substitute, symbols
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent
 from graphc.ir.types import DType, TensorType
 
-__all__ = ["Direct", "Operand", "Problem", "recognise"]
+__all__ = ["VECTOR_LEAST_STEPS", "Direct", "Operand", "Problem", "readings"]
+
+VECTOR_LEAST_STEPS = 32
+"""Below this many k a product with a vector is summed like any other product."""
 
 _OPAQUE = frozenset({"to_index"})
 
@@ -65,6 +68,8 @@ class Problem:
 
     `batch` are axes that both factors share, and columns that no vector may cross. `rows` and
     `columns` are the epilogue's merged axes; their flat indices equal those of the operands.
+    `columns` is at most one axis; the epilogue's accesses are affine in pieces of `run` of it.
+    `is_vector` (by shape alone) selects the order of summation for products with a vector.
     """
 
     buffers: tuple[KernelBuffer, ...]
@@ -74,6 +79,8 @@ class Problem:
     b: Operand
     rows: Group
     columns: Group
+    run: int
+    is_vector: bool
     sum: int
     epilogue: tuple[Instruction, ...]
 
@@ -89,6 +96,10 @@ class Problem:
     def k(self) -> int:
         return self.a.steps.total
 
+    def piece(self, width: int) -> int:
+        """Neighbouring columns, at most `width`, over which the epilogue's accesses are affine."""
+        return width if self.run == self.n else gcd(self.run, width)
+
     @property
     def scalar(self) -> str:
         """LLVM type of the accumulators."""
@@ -98,7 +109,7 @@ class Problem:
     def plain_store(self) -> Instruction | None:
         """The epilogue where it only stores the sum as it is, contiguously along columns."""
         stores = [i for i in self.epilogue if i.opcode == "store"]
-        if len(self.epilogue) != 1 or not stores or stores[0].operands != (self.sum,) or stores[0].guards:
+        if self.run != self.n or len(self.epilogue) != 1 or not stores or stores[0].operands != (self.sum,) or stores[0].guards:
             return None
         buffer = self.buffers[stores[0].buffer]
         axis = self.columns.inner
@@ -107,47 +118,110 @@ class Problem:
         return stores[0] if same and split is not None and split[0] == 1 else None
 
 
-def recognise(kernel: Kernel) -> Problem | None:
-    """The contraction that the kernel is, or None."""
+def readings(kernel: Kernel) -> list[Problem]:
+    """The ways to read a contraction kernel as rows × columns; empty where it is none.
+
+    They differ in which factor is `a` and in whether vectors may cross the outer column axes.
+    Every reading means the same sums in the same order.
+    """
+    parts = _split(kernel)
+    if parts is None:
+        return []
+    found = []
+    for swap in (False, True):
+        rows, columns = (parts.columns, parts.rows) if swap else (parts.rows, parts.columns)
+        if parts.is_vector and Group(tuple(rows)).total > 1:
+            continue
+        columns = _unit_stride_last(columns, parts.epilogue)
+        joined, _ = merge_axes(columns, _expressions(parts.epilogue))
+        outer = _outer_part(columns, joined)
+        found.append(_assemble(kernel, parts, swap, rows, columns[len(outer) :], outer))
+        if outer:
+            found.append(_assemble(kernel, parts, swap, rows, columns, []))
+    return found
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The two factors' bodies and the outer axes that each depends on."""
+
+    left: list[Instruction]
+    right: list[Instruction]
+    results: tuple[int, int]
+    rows: list[Symbol]
+    columns: list[Symbol]
+    batch: list[Symbol]
+    steps: list[Symbol]
+    epilogue: list[Instruction]
+
+    @property
+    def is_vector(self) -> bool:
+        sides = (Group(tuple(self.rows)).total, Group(tuple(self.columns)).total)
+        return min(sides) == 1 and Group(tuple(self.steps)).total >= VECTOR_LEAST_STEPS
+
+
+def _split(kernel: Kernel) -> _Parts | None:
     factors = _factors(kernel)
     if factors is None or any(b.access == "local" or not b.type.is_static for b in kernel.buffers):
         return None
-    if any(a.hi is None for a in (*kernel.axes, *kernel.stages[0].axes)):
-        return None
     stage = kernel.stages[0]
-    axes = {a for a in kernel.axes if extent(a) != 1}
+    if any(a.hi is None for a in (*kernel.axes, *stage.axes)):
+        return None
     left, right = (_cone(stage.body, f) for f in factors)
-    uses_left, uses_right = (_used_axes(c) & axes for c in (left, right))
-    outer = [a for a in kernel.axes if a in axes]
-    rows = [a for a in outer if a in uses_left and a not in uses_right]
-    columns = [a for a in outer if a in uses_right and a not in uses_left]
-    batch = [a for a in outer if (a in uses_left) == (a in uses_right)]
-    finish = [i for s in kernel.stages[1:] for i in s.body]
-    epilogue = [_flat(kernel, i) for i in finish]
-    bodies = ([_flat(kernel, i) for i in left], [_flat(kernel, i) for i in right])
-    if _vectors_lie_along(rows, columns, epilogue):
-        rows, columns, bodies, factors = columns, rows, bodies[::-1], factors[::-1]
-    columns = _unit_stride_last(columns, epilogue)
-    joined, _ = merge_axes(columns, _expressions(epilogue))
-    crossed = _outer_part(columns, joined)
-    batch, columns = batch + crossed, columns[len(crossed) :]
-    k_axes = [a for a in stage.axes if extent(a) != 1]
-    a = _operand(bodies[0], factors[0], rows, k_axes, kernel)
-    b = _operand(bodies[1], factors[1], columns, k_axes, kernel)
-    row_group, by_row = merge_axes(rows, _expressions(epilogue))
-    column_group, by_column = merge_axes(columns, _expressions(epilogue))
+    uses_left, uses_right = _used_axes(left), _used_axes(right)
+    outer = [a for a in kernel.axes if extent(a) != 1]
+    return _Parts(
+        left=[_flat(kernel, i) for i in left],
+        right=[_flat(kernel, i) for i in right],
+        results=factors,
+        rows=[a for a in outer if a in uses_left and a not in uses_right],
+        columns=[a for a in outer if a in uses_right and a not in uses_left],
+        batch=[a for a in outer if (a in uses_left) == (a in uses_right)],
+        steps=[a for a in stage.axes if extent(a) != 1],
+        epilogue=[_flat(kernel, i) for s in kernel.stages[1:] for i in s.body],
+    )
+
+
+def _assemble(
+    kernel: Kernel, parts: _Parts, swap: bool, rows: list[Symbol], columns: list[Symbol], apart: list[Symbol]
+) -> Problem:
+    stage = kernel.stages[0]
+    bodies, results = (parts.left, parts.right), parts.results
+    if swap:
+        bodies, results = bodies[::-1], results[::-1]
+    row_group, by_row = merge_axes(rows, _expressions(parts.epilogue))
+    joined, by_column = merge_axes(columns, _expressions(parts.epilogue))
+    column_group, run = joined, joined.run
+    if len(joined.axes) > 1:
+        flat = Symbol("_".join(a.name for a in joined.axes), 0, joined.total - 1)
+        crossing = _unflatten(joined, flat)
+        by_column = {s: substitute(e, crossing) for s, e in by_column.items()} | crossing
+        column_group = Group((flat,))
     ones: dict[Symbol, Dim] = {s: 0 for s in kernel.axes if extent(s) == 1}
     return Problem(
         buffers=tuple(_flat_buffer(x) for x in kernel.buffers),
         dtype=stage.init[0][0],
-        batch=Group(tuple(batch)),
-        a=a,
-        b=b,
+        batch=Group((*parts.batch, *apart)),
+        a=_operand(bodies[0], results[0], rows, parts.steps, kernel),
+        b=_operand(bodies[1], results[1], columns, parts.steps, kernel),
         rows=row_group,
         columns=column_group,
+        run=run,
+        is_vector=parts.is_vector,
         sum=stage.results[0],
-        epilogue=tuple(_rewrite(i, ones | by_row | by_column) for i in epilogue),
+        epilogue=tuple(_rewrite(i, ones | by_row | by_column) for i in parts.epilogue),
     )
+
+
+def _unflatten(group: Group, flat: Symbol) -> dict[Symbol, Dim]:
+    """Each axis of the group in terms of its flat index."""
+    values: dict[Symbol, Dim] = {}
+    rest: Dim = flat.expr
+    for axis in reversed(group.axes[1:]):
+        values[axis] = mod(rest, extent(axis))
+        rest = floor_div(rest, extent(axis))
+    values[group.axes[0]] = rest
+    return values
 
 
 def _factors(kernel: Kernel) -> tuple[int, int] | None:
@@ -226,22 +300,6 @@ def _rewrite(instruction: Instruction, values: dict[Symbol, Dim]) -> Instruction
 
 def _stores(epilogue: Iterable[Instruction]) -> list[Dim]:
     return [i.index[0] for i in epilogue if i.opcode == "store"]
-
-
-def _vectors_lie_along(rows: Sequence[Symbol], columns: Sequence[Symbol], epilogue: list[Instruction]) -> bool:
-    """True where the sides must swap: the results have unit stride along `rows`."""
-
-    def contiguous(axes: Sequence[Symbol]) -> int:
-        count = 0
-        for offset in _stores(epilogue):
-            count += any((split_linear(offset, a) or (0, 0))[0] == 1 for a in axes)
-        return count
-
-    by_row, by_column = contiguous(rows), contiguous(columns)
-    if by_row == by_column:
-        sizes = [Group(tuple(x)).total for x in (rows, columns)]
-        return sizes[0] > sizes[1] and by_row == 0
-    return by_row > by_column
 
 
 def _unit_stride_last(axes: Sequence[Symbol], epilogue: list[Instruction]) -> list[Symbol]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
-from graphc.backends.llvm.contraction.body import Point, emit_body
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
 from graphc.backends.llvm.contraction.micro import Panel, accumulate
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
@@ -136,9 +136,25 @@ class _Tile:
         return builder.masked_load(type_, place, mask, builder.const(type_, 0), size)
 
     def _apply(self, row: Val, j: int, value: Val) -> None:
-        point = Point(self.pointers, self._env(row, j), self.problem.columns.inner, self.tiling.width, self._mask(j))
-        scalars = {self.problem.sum: (self.problem.dtype, value)}
-        emit_body(self.builder, self.problem.buffers, self.problem.epilogue, point, scalars)
+        """The epilogue of one vector, in pieces over which its accesses are affine."""
+        builder, problem, width = self.builder, self.problem, self.tiling.width
+        piece = problem.piece(width)
+        if piece == width:
+            self._apply_piece(self._env(row, j), value, width, self._mask(j))
+            return
+        ragged = self.shape.ragged if j == self.shape.vectors - 1 else 0
+        for start in range(0, ragged or width, piece):
+            part = builder.shuffle(value, None, range(start, start + piece)) if piece > 1 else builder.extract(value, start)
+            env = self._env(row, j)
+            if problem.columns.inner is not None:
+                env[problem.columns.inner] = plus(builder, self.n, constant(j * width + start))
+            self._apply_piece(env, part, piece, None)
+
+    def _apply_piece(self, env: Env, value: Val, width: int, mask: Val | None) -> None:
+        problem = self.problem
+        point = Point(self.pointers, env, problem.columns.inner, width, mask, width)
+        scalars: Scalars = {problem.sum: (problem.dtype, value)}
+        emit_body(self.builder, problem.buffers, problem.epilogue, point, scalars)
 
     def finish(self, grid: list[list[Val]]) -> None:
         """Runs the epilogue on complete sums."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.problem import Operand, Problem
-from graphc.ir.kernel import extent
 from graphc.ir.target import Target
 
 __all__ = ["Source", "Tiling", "along_steps", "block_steps", "choose_tiling", "round_up"]
@@ -92,8 +92,8 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     kc = block_steps(problem.k)
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
-    nc = columns * min(column_tiles, max(1, target.l2_bytes // (kc * size) // columns))
-    mb = round_up(min(problem.m, max(mc, 1024)), mc)
+    nc = columns * min(column_tiles, max(1, target.l2_bytes // 4 // (kc * size) // columns))
+    mb = round_up(max(1, min(problem.m, max(mc, 1024))), mc)
     a = _source_of_a(problem.a, column_tiles, size)
     b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, target)
     return Tiling(
@@ -111,11 +111,13 @@ def _odd_lines(count: int, size: int) -> int:
 
 
 def along_steps(operand: Operand) -> bool:
-    """True where packing walks k: neighbouring k are neighbours in memory, neighbouring rows are not."""
-    step, row = operand.steps.inner, operand.rows.inner
-    if step is None or extent(step) == 1:
-        return False
-    return operand.stride(step) == 1 and (row is None or operand.stride(row) != 1)
+    """True where packing walks k: runs of neighbours in memory are longer along k than along rows."""
+    return _run(operand, operand.steps) > _run(operand, operand.rows)
+
+
+def _run(operand: Operand, group: Group) -> int:
+    """Neighbouring points of the group that are neighbours in memory too."""
+    return group.run if operand.stride(group.inner) == 1 else 1
 
 
 def _source_of_a(a: Operand, column_tiles: int, size: int) -> Source:

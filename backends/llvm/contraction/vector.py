@@ -20,18 +20,12 @@ from graphc.backends.llvm.contraction.tiling import along_steps, round_up
 from graphc.backends.llvm.text import Builder, Val, vector
 from graphc.ir.target import Target
 
-__all__ = ["STEPS", "emit_vector", "is_vector_product", "vector_scratch"]
+__all__ = ["STEPS", "emit_vector", "vector_scratch"]
 
 STEPS = 2048
 """Steps of k in a block; a multiple of every vector width."""
 
 _COLUMNS = 512
-_LEAST_STEPS = 32
-
-
-def is_vector_product(problem: Problem) -> bool:
-    """True where this order of summation applies; by shape alone."""
-    return problem.m == 1 and problem.k >= _LEAST_STEPS
 
 
 def _packs(problem: Problem) -> bool:
@@ -116,7 +110,7 @@ class _Vector:
         width = self.width
         if problem.n == 1:
             value, mask, width = self.builder.extract(value, 0), None, 1
-        point = Point(self.pointers, env, problem.columns.inner, width, mask)
+        point = Point(self.pointers, env, problem.columns.inner, width, mask, width)
         emit_body(self.builder, problem.buffers, problem.epilogue, point, {problem.sum: (problem.dtype, value)})
 
     # -- along k: neighbouring k of the matrix are neighbours in memory ------------------
