@@ -110,6 +110,8 @@ class GraphOp(Op):
     """Stated bound against the reference by dtype name, in units in the last place; absent is 0."""
     differentiable: ClassVar[bool] = True
     """False where the derivative is zero or undefined everywhere (comparisons, rounding, indices)."""
+    no_gradient: ClassVar[tuple[str, ...]] = ()
+    """Names of operands that get no cotangent by definition, though the result depends on them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -186,7 +186,8 @@ class Maximum(Mapped):
     opcode = "max"
     numpy = np.maximum
     dtypes = ALL_DTYPES
-    traits = frozenset({"commutative", "cheap"})
+    # Not commutative: of 0.0 and -0.0, which compare equal, the order decides.
+    traits = frozenset({"cheap"})
 
     @classmethod
     def body(cls, s: ScalarBuilder[Any], attrs: Attrs, *x: Any) -> Any:
@@ -204,7 +205,8 @@ class Minimum(Mapped):
     opcode = "min"
     numpy = np.minimum
     dtypes = ALL_DTYPES
-    traits = frozenset({"commutative", "cheap"})
+    # Not commutative: of 0.0 and -0.0, which compare equal, the order decides.
+    traits = frozenset({"cheap"})
 
     @classmethod
     def body(cls, s: ScalarBuilder[Any], attrs: Attrs, *x: Any) -> Any:

@@ -25,6 +25,7 @@ class ClassLoss(Composite):
     """Base: types, the choice of the target's score, weights and the reduction."""
 
     operand_names = ("input", "target", "weight")
+    no_gradient = ("weight",)
     variadic = True
     dtypes = FLOATS
     ulp = {"f16": 1, "bf16": 1, "f32": 24, "f64": 24}

@@ -142,6 +142,7 @@ class BceWithLogits(PairLoss):
 
     name = "bce_with_logits"
     operand_names = ("input", "target", "positive_weight")
+    no_gradient = ("positive_weight",)
     variadic = True
     numpy = staticmethod(_bce)
     target_draw = "unit"
