@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from graphc.backends.llvm.kernel.remainder import remainder
 from graphc.backends.llvm.kernel.values import round_to
 from graphc.backends.llvm.math import FUNCTIONS
 from graphc.backends.llvm.text import Builder, Val, lanes, vector
@@ -75,6 +76,8 @@ def _float(b: Builder, opcode: str, x: Sequence[Val]) -> Val:
             return _float_extremum(b, "olt" if opcode == "min" else "ogt", x[0], x[1])
         case "fma":
             return b.fma(x[0], x[1], x[2])
+        case "rem":
+            return remainder(b, x[0], x[1])
     if opcode in FUNCTIONS:
         return FUNCTIONS[opcode](b, *x)
     raise _unsupported(opcode, "floats")
@@ -83,8 +86,6 @@ def _float(b: Builder, opcode: str, x: Sequence[Val]) -> Val:
 def _float_extremum(b: Builder, beats: str, x: Val, y: Val) -> Val:
     """y where it beats x, else x (so NaN in x stays); and y where it is NaN itself."""
     better = b.select(b.fcmp(beats, y, x), y, x)
-    if not y.text.startswith("%"):
-        return better  # a constant; kernels hold no NaN constant in a min or max
     return b.select(b.fcmp("uno", y, y), y, better)
 
 
