@@ -30,7 +30,7 @@ _TABLES = {
 def erf(b: Builder, x: Val) -> Val:
     """2/√π · ∫ e^(-t²) dt from 0 to x."""
     form = format_of(x)
-    small, tail, power, limit = _TABLES[form.float]
+    small, tail, power, limit = _TABLES[form.scalar]
     size = absolute(b, x)
     near = b.fma(size, horner(b, small, b.fmul(size, size)), size)
     inside = clamp_above(b, size, limit)

@@ -75,7 +75,7 @@ _CONSTANTS = {
 def exp_reduced(b: Builder, x: Val, low: Val | None = None) -> Val:
     """e^(x + low) for x within the limits of `exp`; `low` is at most 2^-30 in magnitude."""
     form = format_of(x)
-    high, rest = LN2[form.float]
+    high, rest = LN2[form.scalar]
     h, raw = nearest(b, x, LOG2_E / 2, form.bias)
     r = subtract_multiple(b, x, h, [2 * high])
     if low is None:
@@ -89,7 +89,7 @@ def exp_reduced(b: Builder, x: Val, low: Val | None = None) -> Val:
 
 def _power(b: Builder, r: Val) -> Val:
     """e^r for |r| <= ln 2."""
-    terms = _CONSTANTS[format_of(r).float].exp
+    terms = _CONSTANTS[format_of(r).scalar].exp
     if b.target.has_fma:
         return horner(b, (1.0, 1.0, *terms), r)
     # Where products round, Horner's last two steps would cost a quarter ULP more than this.
@@ -99,7 +99,7 @@ def _power(b: Builder, r: Val) -> Val:
 
 def exp(b: Builder, x: Val) -> Val:
     """e^x."""
-    least, most = _CONSTANTS[format_of(x).float].exp_limits
+    least, most = _CONSTANTS[format_of(x).scalar].exp_limits
     return exp_reduced(b, clamp_below(b, clamp_above(b, x, most), least))
 
 
@@ -107,17 +107,17 @@ def _expm1_parts(b: Builder, x: Val, factor: int, shift: int) -> tuple[Val, Val,
     """2^(n+shift), r and e^r - 1 - r where factor·x = n·ln 2 + r and |r| <= ln(2)/2; factor is ±1 or 2."""
     form = format_of(x)
     n, raw = nearest(b, x, factor * LOG2_E, form.bias + shift)
-    high, low = LN2[form.float]
+    high, low = LN2[form.scalar]
     r = subtract_multiple(b, x, n, [high / factor, low / factor])
     # The polynomial is in factor·r; multiplying coefficients by powers of ±2 is exact.
-    inner = [c * float(factor) ** (j + 2) for j, c in enumerate(_CONSTANTS[form.float].expm1)]
+    inner = [c * float(factor) ** (j + 2) for j, c in enumerate(_CONSTANTS[form.scalar].expm1)]
     tail = b.fmul(b.fmul(r, r), horner(b, inner, r))
     return power_of_two(b, raw), b.fmul(r, b.const(x.type, float(factor))), tail
 
 
 def expm1(b: Builder, x: Val) -> Val:
     """e^x - 1, accurate near 0."""
-    least, most = _CONSTANTS[format_of(x).float].expm1_limits
+    least, most = _CONSTANTS[format_of(x).scalar].expm1_limits
     inside = clamp_below(b, clamp_above(b, x, most), least)
     scale, r, tail = _expm1_parts(b, inside, 1, -1)
     # Where n is ±1 this first sum cancels, and is (nearly) exact.
@@ -130,7 +130,7 @@ def expm1(b: Builder, x: Val) -> Val:
 
 def sigmoid(b: Builder, x: Val) -> Val:
     """1/(1 + e^-x), with full relative accuracy also where it is subnormal."""
-    constants = _CONSTANTS[format_of(x).float]
+    constants = _CONSTANTS[format_of(x).scalar]
     least, most = constants.sigmoid_limits
     inside = clamp_below(b, clamp_above(b, x, most), least)
     shift = constants.sigmoid_scale
@@ -145,7 +145,7 @@ def sigmoid(b: Builder, x: Val) -> Val:
 
 def tanh(b: Builder, x: Val) -> Val:
     """tanh x: a polynomial up to 0.55 (where tanh is 0.5), 1 - 2/(e^2x + 1) beyond."""
-    constants = _CONSTANTS[format_of(x).float]
+    constants = _CONSTANTS[format_of(x).scalar]
     size = absolute(b, x)
     square = b.fmul(size, size)
     near = b.fma(b.fmul(square, horner(b, constants.tanh, square)), size, size)

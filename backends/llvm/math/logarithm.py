@@ -32,7 +32,7 @@ def exponent_part(b: Builder, x: Val, lowest_bits: int) -> tuple[Val, Val]:
     shifted = b.sub(bits, b.const(bits.type, lowest_bits))
     mask = -(1 << form.mantissa)
     exponent = b.and_(shifted, b.const(bits.type, mask))
-    if form.float == "float":
+    if form.scalar == "float":
         k = b.binary("ashr", shifted, b.const(bits.type, form.mantissa))
         return exponent, b.cast("sitofp", k, x.type)
     # Neither arithmetic shifts nor conversions of 64-bit integers are vector instructions
@@ -46,10 +46,10 @@ def exponent_part(b: Builder, x: Val, lowest_bits: int) -> tuple[Val, Val]:
 def _combine(b: Builder, f: Val, k: Val) -> Val:
     """k·ln 2 + log(1 + f)."""
     form = format_of(f)
-    high, low = LN2[form.float]
+    high, low = LN2[form.scalar]
     small = b.fmul(f, f)
     correction = b.fmul(k, b.const(f.type, low))
-    if form.float == "float":
+    if form.scalar == "float":
         rest = b.fma(small, horner(b, table.LOG_F32, f), correction)
     else:
         s = b.fdiv(f, b.fadd(f, b.const(f.type, 2.0)))
@@ -76,7 +76,7 @@ def log(b: Builder, x: Val) -> Val:
     tiny = b.fcmp("olt", x, b.const(x.type, 2.0 ** (1 - form.bias)))
     lift = form.mantissa + 2
     normal = b.select(tiny, b.fmul(x, b.const(x.type, 2.0**lift)), x)
-    exponent, k = exponent_part(b, normal, _THREE_QUARTERS[form.float])
+    exponent, k = exponent_part(b, normal, _THREE_QUARTERS[form.scalar])
     k = b.fsub(k, b.select(tiny, b.const(x.type, float(lift)), b.const(x.type, 0.0)))
     m = to_float(b, b.sub(to_bits(b, normal), exponent))
     y = _combine(b, b.fsub(m, b.const(x.type, 1.0)), k)
@@ -88,7 +88,7 @@ def log1p(b: Builder, x: Val) -> Val:
     one = b.const(x.type, 1.0)
     zero = b.const(x.type, 0.0)
     sum_ = b.fadd(x, one)
-    exponent, k = exponent_part(b, sum_, _THREE_QUARTERS[format_of(x).float])
+    exponent, k = exponent_part(b, sum_, _THREE_QUARTERS[format_of(x).scalar])
     # f = (1 + x)·2^-k - 1 from the exact x·2^-k and 2^-k, not from the rounded 1 + x. The
     # scale's bits run below zero for the largest k only, where 2^-k does not matter.
     down = to_float(b, b.sub(to_bits(b, one), exponent))

@@ -32,8 +32,8 @@ __all__ = [
 class Format:
     """An IEEE binary format as LLVM spells it, and the constants its bit tricks need."""
 
-    float: str
-    int: str
+    scalar: str
+    integer: str
     bits: int
     mantissa: int
     bias: int
@@ -61,7 +61,7 @@ def format_of(x: Val) -> Format:
 
 def to_bits(b: Builder, x: Val) -> Val:
     """The bits of a float value as integers of the same width."""
-    return b.cast("bitcast", x, vector(format_of(x).int, lanes(x.type)))
+    return b.cast("bitcast", x, vector(format_of(x).integer, lanes(x.type)))
 
 
 def to_float(b: Builder, bits: Val) -> Val:

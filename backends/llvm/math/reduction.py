@@ -22,7 +22,7 @@ from graphc.backends.llvm.math.numeric import (
 )
 from graphc.backends.llvm.text import Builder, ModuleText, Val, element, lanes, vector
 
-__all__ = ["TWO_OVER_PI_BITS", "LIMITS", "reduce_to_quadrant"]
+__all__ = ["LIMITS", "TWO_OVER_PI_BITS", "reduce_to_quadrant"]
 
 LIMITS = {"float": 2.0**15, "double": 2.0**21}
 """Largest argument that is reduced in line."""
@@ -68,7 +68,7 @@ def reduce_to_quadrant(b: Builder, size: Val) -> tuple[Val, Val]:
     form = format_of(size)
     n, raw = nearest(b, size, _TWO_OVER_PI)
     near = _subtract_quadrants(b, size, n), to_bits(b, raw)
-    huge = b.fcmp("ogt", size, b.const(size.type, LIMITS[form.float]))
+    huge = b.fcmp("ogt", size, b.const(size.type, LIMITS[form.scalar]))
     rare, done = b.label("huge"), b.label("reduced")
     before = b.current
     b.branch_if(any_lane(b, huge), rare, done)
@@ -110,20 +110,20 @@ def _reduce_lanes(b: Builder, size: Val, huge: Val) -> tuple[Val, Val]:
         pair = b.call("{ double, i64 }", name, [b.cast("fpext", x, "double")])
         r = b.op("double", f"extractvalue {pair}, 0")
         q = b.op("i64", f"extractvalue {pair}, 1")
-        return b.cast("fptrunc", r, form.float), b.cast("trunc", q, form.int)
+        return b.cast("fptrunc", r, form.scalar), b.cast("trunc", q, form.integer)
 
-    safe = b.select(huge, size, b.const(size.type, LIMITS[form.float]))
+    safe = b.select(huge, size, b.const(size.type, LIMITS[form.scalar]))
     if width == 1:
         return one(safe)
-    integers = vector(form.int, width)
+    integers = vector(form.integer, width)
     reduced, quadrants = b.alloca(size.type, align=16), b.alloca(integers, align=16)
     b.store(safe, reduced, 16)
 
     def body(index: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
-        address = b.gep(reduced, index, form.float)
-        r, q = one(b.load(form.float, address))
+        address = b.gep(reduced, index, form.scalar)
+        r, q = one(b.load(form.scalar, address))
         b.store(r, address)
-        b.store(q, b.gep(quadrants, index, form.int))
+        b.store(q, b.gep(quadrants, index, form.integer))
         return carried
 
     b.loop(0, width, 1, [], body, "lane")

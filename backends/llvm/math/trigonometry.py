@@ -19,7 +19,7 @@ _TABLES = {"float": (table.SIN_F32, table.COS_F32), "double": (table.SIN_F64, ta
 def _wave(b: Builder, r: Val, q: Val) -> tuple[Val, Val]:
     """|sin| (but for sign) of q·π/2 + r, and its sign bit in place (not for r = ±0)."""
     form = format_of(r)
-    odd_table, even_table = _TABLES[form.float]
+    odd_table, even_table = _TABLES[form.scalar]
     square = b.fmul(r, r)
     sine = b.fma(b.fmul(square, horner(b, odd_table, square)), r, r)
     cosine = horner(b, (1.0, -0.5, *even_table), square)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from tests.backends.math.reference import EDGES, REFERENCES, Array
 __all__ = ["arguments", "largest_errors", "main"]
 
 _BLOCK = 1 << 16
-_FORMATS = {
+_FORMATS: dict[str, tuple[str, Any, Any, Any]] = {
     "f32": ("float", np.float32, np.float64, np.uint32),
     "f64": ("double", np.float64, np.longdouble, np.uint64),
 }
@@ -49,19 +50,19 @@ def arguments(function: str, format_: str, samples: int | None) -> Iterator[tupl
         yield (x, _exponents(rng, x)) if function == "pow" else (x,)
 
 
-def _edges(function: str, narrow: type) -> tuple[Array, ...]:
+def _edges(function: str, narrow: Any) -> tuple[Array, ...]:
     with np.errstate(over="ignore"):
-        values = np.array([*EDGES, *(-e for e in EDGES)]).astype(narrow)
+        values: Array = np.array([*EDGES, *(-e for e in EDGES)]).astype(narrow)
     columns = [values]
     if function == "pow":
         columns = [a.ravel() for a in np.meshgrid(values, values)]
     return tuple(np.resize(c, -(-c.size // 64) * 64) for c in columns)
 
 
-def _random(rng: np.random.Generator, narrow: type, bits: type, reach: int) -> Array:
+def _random(rng: np.random.Generator, narrow: Any, bits: Any, reach: int) -> Array:
     """A third of all bit patterns, a third of moderate numbers, a third near ±1."""
     third = _BLOCK // 3
-    patterns = rng.integers(0, np.iinfo(bits).max, third, dtype=bits, endpoint=True).view(narrow)
+    patterns: Array = rng.integers(0, np.iinfo(bits).max, third, dtype=bits, endpoint=True).view(narrow)
     signs = rng.choice([-1.0, 1.0], _BLOCK - third)
     moderate = 2.0 ** rng.uniform(-reach, min(reach, 12), third)
     near_one = 2.0 ** rng.uniform(-1.0, 1.0, _BLOCK - 2 * third)
@@ -76,7 +77,7 @@ def _exponents(rng: np.random.Generator, x: Array) -> Array:
         y = rng.uniform(-reach, reach, x.size) / np.where((scale > 0) & np.isfinite(scale), scale, 1)
         y = np.where(np.arange(x.size) % 4 == 0, np.rint(y), y)
         y = np.where(np.arange(x.size) % 64 == 1, rng.integers(-3, 4, x.size) / 2, y)
-        return y.astype(x.dtype)
+        return np.asarray(y.astype(x.dtype))
 
 
 def largest_errors(

@@ -11,22 +11,23 @@ import ctypes
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-from numpy.typing import NDArray
 
-from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
+from graphc.backends.llvm.text import ModuleText, Val, vector
 from graphc.ir.target import TARGETS, Target
+from tests.backends.math.reference import Array
 
-__all__ = ["Kernel", "compile_kernel", "module_text", "object_code", "runnable", "undefined_symbols"]
+__all__ = ["Kernel", "assembly", "compile_kernel", "module_text", "object_code", "runnable", "undefined_symbols"]
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
 
 Emitter = Callable[..., Val]
 
-DTYPES = {
+DTYPES: dict[str, Any] = {
     "float": np.float32, "double": np.float64, "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64,
 }  # fmt: skip
 
@@ -62,13 +63,13 @@ def module_text(emit: Emitter, target: Target, types: Sequence[str], result: str
     return str(module)
 
 
-def _machine(target: Target) -> llvm.TargetMachine:
+def _machine(target: Target) -> Any:
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=1, reloc="pic", codemodel="small"
     )
 
 
-def _optimised(text: str, target: Target) -> llvm.ModuleRef:
+def _optimised(text: str, target: Target) -> Any:
     module = llvm.parse_assembly(text)
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=1)
@@ -113,15 +114,14 @@ def undefined_symbols(code: bytes) -> set[str]:
 class Kernel:
     """A compiled `run` and what keeps it alive."""
 
-    engine: llvm.ExecutionEngine
+    engine: Any
     function: Callable[..., None]
-    result: type
+    result: Any
 
-    def __call__(self, *arrays: NDArray[np.generic], out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+    def __call__(self, *arrays: Array) -> Array:
         """Runs over contiguous arrays of one length, a multiple of the width."""
-        if out is None:
-            out = np.empty(arrays[0].shape, self.result)
-        assert all(a.flags.c_contiguous for a in (*arrays, out))
+        out: Array = np.empty(arrays[0].shape, self.result)
+        assert all(a.flags.c_contiguous for a in arrays)
         self.function(*(a.ctypes.data for a in (*arrays, out)), out.size)
         return out
 

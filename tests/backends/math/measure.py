@@ -44,7 +44,7 @@ def merge(a: Error, b: Error) -> Error:
 class Exact:
     """Reference values prepared for measuring results of a narrower format."""
 
-    def __init__(self, reference: Array, result: type) -> None:
+    def __init__(self, reference: Array, result: Any) -> None:
         """`reference` is float64 for float32 results and longdouble for float64 results."""
         self._nan = np.isnan(reference)
         self._negative = np.signbit(reference)
@@ -57,12 +57,12 @@ class Exact:
         exponent = (self._value.view(np.int64) >> 52) & 0x7FF
         # Field of the unit is exponent - 23, at least that of 2^-149; the inverse's is 2046 less it.
         exponent = 2046 - np.clip(exponent - 23, 1023 - 149, 1023 + 104)
-        return (exponent << 52).view(np.float64)
+        return np.asarray((exponent << 52).view(np.float64))
 
     def _inverse_unit_64(self) -> Array:
         exponent = np.frexp(np.where(self._nan, 1, self._value))[1]
         # 2^-k for k beyond the double range is still a longdouble.
-        return np.ldexp(np.longdouble(1), -np.clip(exponent - 53, -1074, 1023 - 52))
+        return np.asarray(np.ldexp(np.longdouble(1), -np.clip(exponent - 53, -1074, 1023 - 52)))
 
     def error(self, result: Array, *arguments: Array) -> Error:
         """The error of `result` at `arguments` (only used to report positions)."""

@@ -10,6 +10,8 @@ any more: powers without the lowest are no Chebyshev system on an interval aroun
 
 from __future__ import annotations
 
+import inspect
+import re
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +21,9 @@ import numpy as np
 import scipy.optimize
 from mpmath import mp, mpf
 
-__all__ = ["TABLES", "Table", "fit", "largest_error"]
+from graphc.backends.llvm.math import coefficients
+
+__all__ = ["TABLES", "Table", "fit", "largest_error", "stated_error", "table_values"]
 
 mp.dps = 80
 Function = Callable[[mpf], mpf]
@@ -155,6 +159,23 @@ def largest_error(table: Table, coefficients: Sequence[float], count: int = 400)
     return max(abs(table.weight(x) * (table.function(x) - _evaluate(exact, x))) for x in points)
 
 
+def table_values(table: Table) -> tuple[float, ...]:
+    """The coefficients that the emitters use."""
+    values: tuple[float, ...] = getattr(coefficients, table.name)
+    return values
+
+
+def stated_error(table: Table) -> float:
+    """log2 of the largest error that the coefficients module states for a table."""
+    stated = re.search(
+        rf'^{table.name} = \(\n.*?^\)\n"""{re.escape(table.meaning)}: 2\^(-[0-9.]+)\."""',
+        inspect.getsource(coefficients), re.MULTILINE | re.DOTALL,
+    )  # fmt: skip
+    if stated is None:
+        raise ValueError(f"no statement of {table.name}'s error in the coefficients module")
+    return float(stated[1])
+
+
 # -- the functions that are approximated -------------------------------------------------
 
 
@@ -262,9 +283,9 @@ TABLES: tuple[Table, ...] = (
 
 def source(table: Table) -> str:
     """The table as a Python assignment with its stated error."""
-    coefficients = fit(table)
-    error = mp.log(largest_error(table, coefficients), 2)
-    body = "".join(f'    float.fromhex("{c.hex()}"),\n' for c in coefficients)
+    values = fit(table)
+    error = mp.log(largest_error(table, values), 2)
+    body = "".join(f'    float.fromhex("{c.hex()}"),\n' for c in values)
     return f'{table.name} = (\n{body})\n"""{table.meaning}: 2^{mp.nstr(error, 4)}."""\n'
 
 
