@@ -59,6 +59,10 @@ class Slice(View):
         at = tuple(start + i * k for i, start, k in zip(index, attrs["starts"], attrs["strides"], strict=True))
         return [(0, at, ())]
 
+    @classmethod
+    def write_through(cls, b: Any, attrs: Attrs, base: Any, update: Any) -> Any:
+        return b.update_slice(base, update, starts=attrs["starts"], strides=attrs["strides"])
+
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         x = self.operands[0]
         return [b.update_slice(b.zeros_like(x), cotangents[0], starts=self.attrs["starts"], strides=self.attrs["strides"])]
