@@ -25,7 +25,7 @@ from tests.backends.math.reference import EDGES, REFERENCES, Array
 
 __all__ = ["arguments", "largest_errors", "main"]
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 15
 _FORMATS: dict[str, tuple[str, Any, Any, Any]] = {
     "f32": ("float", np.float32, np.float64, np.uint32),
     "f64": ("double", np.float64, np.longdouble, np.uint64),

@@ -46,40 +46,41 @@ class Exact:
 
     def __init__(self, reference: Array, result: Any) -> None:
         """`reference` is float64 for float32 results and longdouble for float64 results."""
+        form = np.finfo(result)
+        wide = reference.dtype.type
+        self._digits = int(form.nmant)
+        self._limit = np.ldexp(wide(1), int(form.maxexp))
+        self._value = _clip(reference, self._limit)
         self._nan = np.isnan(reference)
         self._negative = np.signbit(reference)
-        narrow = result is np.float32
-        self._limit = np.ldexp(reference.dtype.type(1), 128 if narrow else 1024)
-        self._value = np.clip(reference, -self._limit, self._limit)
-        self._per_unit = self._inverse_unit_32() if narrow else self._inverse_unit_64()
-
-    def _inverse_unit_32(self) -> Array:
-        exponent = (self._value.view(np.int64) >> 52) & 0x7FF
-        # Field of the unit is exponent - 23, at least that of 2^-149; the inverse's is 2046 less it.
-        exponent = 2046 - np.clip(exponent - 23, 1023 - 149, 1023 + 104)
-        return np.asarray((exponent << 52).view(np.float64))
-
-    def _inverse_unit_64(self) -> Array:
-        exponent = np.frexp(np.where(self._nan, 1, self._value))[1]
-        # 2^-k for k beyond the double range is still a longdouble.
-        return np.asarray(np.ldexp(np.longdouble(1), -np.clip(exponent - 53, -1074, 1023 - 52)))
+        # The power of two at or below |value|, from the least normal to the largest.
+        if wide is np.float64:
+            power = (self._value.view(np.int64) & (0x7FF << 52)).view(np.float64)
+        else:
+            power = np.ldexp(wide(0.5), np.frexp(np.where(self._nan, 1, self._value))[1])
+        self._power = np.minimum(np.maximum(power, np.ldexp(wide(1), int(form.minexp))), self._limit / 2)
 
     def error(self, result: Array, *arguments: Array) -> Error:
         """The error of `result` at `arguments` (only used to report positions)."""
-        wide = np.clip(result.astype(self._value.dtype), -self._limit, self._limit)
-        distance = np.abs(wide - self._value)
-        distance *= self._per_unit
+        distance = _clip(result.astype(self._value.dtype), self._limit)
+        distance -= self._value
+        np.abs(distance, out=distance)
+        distance /= self._power
         nan = np.isnan(result)
-        bad = nan != self._nan
-        bad |= (np.signbit(result) != self._negative) & ~nan
-        both = nan | self._nan
-        distance[both] = 0
+        bad = np.signbit(result) != self._negative
+        bad &= ~nan
+        bad |= nan != self._nan
+        distance[nan | self._nan] = 0
         at = int(distance.argmax())
         mismatches = int(np.count_nonzero(bad))
-        first: tuple[Any, ...] = ()
+        first: tuple[float, ...] = ()
         if mismatches:
             where = int(bad.argmax())
             first = tuple(float(a[where]) for a in arguments)
-        return Error(
-            float(distance[at]), tuple(float(a[at]) for a in arguments), mismatches, first, result.size
-        )
+        ulp = float(np.ldexp(distance[at], self._digits))
+        return Error(ulp, tuple(float(a[at]) for a in arguments), mismatches, first, result.size)
+
+
+def _clip(x: Array, limit: Any) -> Array:
+    """x within ±limit, NaN kept (faster than `np.clip`)."""
+    return np.asarray(np.minimum(np.maximum(x, -limit), limit))
