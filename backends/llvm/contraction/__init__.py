@@ -9,16 +9,16 @@ depends on the shape and the target only.
 from __future__ import annotations
 
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
-from graphc.backends.llvm.contraction.plan import Plan, make_plan
+from graphc.backends.llvm.contraction.plan import Plan, describe, make_plan
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.share import split_side
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.errors import CompileError
-from graphc.ir.kernel import Kernel
+from graphc.ir.kernel import Kernel, Schedule
 from graphc.ir.target import Target
 
-__all__ = ["emit_contraction", "is_contraction", "partitions", "scratch_bytes"]
+__all__ = ["contraction_schedule", "emit_contraction", "is_contraction", "partitions", "scratch_bytes"]
 
 _PARAMETERS = (("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error"))
 
@@ -48,6 +48,16 @@ def partitions(kernel: Kernel, target: Target) -> int:
         length = problem.m if side == "rows" else problem.n
         pieces = min(pieces, max(1, length // _LEAST_ROWS_A_PART)) if packs else pieces
     return max(1, min(pieces, work // _MULTIPLY_ADDS_A_PART, _MOST_PARTS))
+
+
+def contraction_schedule(kernel: Kernel, target: Target) -> Schedule | None:
+    """Tiles, vector axis and partitions of a contraction kernel; None where it is not one.
+
+    The emitter follows the same plan, which depends on the kernel and the target only; of the
+    schedule it needs nothing.
+    """
+    plan = make_plan(kernel, target)
+    return None if plan is None else describe(kernel, plan, partitions(kernel, target))
 
 
 def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm.text import Builder, Val, element, vector
 
-__all__ = ["Panel", "accumulate", "multiply_add"]
+__all__ = ["UNROLL", "Panel", "accumulate", "multiply_add"]
 
 UNROLL = 4
+"""Steps of k in one iteration of the innermost loop."""
 
 
 @dataclass(frozen=True, slots=True)

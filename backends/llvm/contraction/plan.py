@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphc.backends.llvm.contraction.micro import UNROLL
 from graphc.backends.llvm.contraction.problem import Operand, Problem, readings
+from graphc.backends.llvm.contraction.share import split_side
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, choose_tiling
 from graphc.backends.llvm.kernel.lanes import LaneAxis, step_of
-from graphc.ir.kernel import Kernel
+from graphc.ir.kernel import Kernel, Loop, Schedule, extent
 from graphc.ir.target import Target
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "describe", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,29 @@ def make_plan(kernel: Kernel, target: Target) -> Plan | None:
     """The plan of a contraction kernel; None where it is not one."""
     plans = [Plan(p, choose_tiling(p, target)) for p in readings(kernel)]
     return min(plans, key=lambda p: _cycles(p.problem, p.tiling), default=None)
+
+
+def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
+    """The plan as a schedule: what is parallel, tiled, unrolled and a vector."""
+    problem, tiling = plan.problem, plan.tiling
+    batch, rows, columns = problem.sides
+    if problem.is_vector:
+        units = {"rows": 1, "columns": tiling.width}
+    else:
+        units = {"rows": tiling.rows, "columns": tiling.columns}
+    side = split_side(problem, units)[0]  # type: ignore[arg-type]
+    divided = {"batch": batch, "rows": rows, "columns": columns}[side]
+    loops = [Loop(a.name, "parallel") for a in divided if parts > 1]
+    inner: list[Loop] = []
+    for axes, sizes in ((rows, [("tile", units["rows"])]), (columns, [("tile", units["columns"]), ("vector", tiling.width)])):
+        if axes:
+            inner += [Loop(axes[-1].name, role, size) for role, size in sizes]  # type: ignore[arg-type]
+    named = {loop.axis for loop in (*loops, *inner)}
+    loops += [Loop(a.name, "sequential") for a in kernel.axes if a.name not in named]
+    steps = [a for a in kernel.stages[0].axes if extent(a) != 1]
+    around = [Loop(a.name, "sequential") for a in kernel.stages[0].axes if a not in steps[-1:]]
+    sums = [Loop(a.name, "tile", tiling.kc) for a in steps[-1:]] + [Loop(a.name, "unroll", UNROLL) for a in steps[-1:]]
+    return Schedule((*loops, *inner), ((*around, *sums), *(() for _ in kernel.stages[1:])), parts)
 
 
 _PIECE = 1.5

@@ -70,6 +70,7 @@ class Problem:
     `columns` are the epilogue's merged axes; their flat indices equal those of the operands.
     `columns` is at most one axis; the epilogue's accesses are affine in pieces of `run` of it.
     `is_vector` (by shape alone) selects the order of summation for products with a vector.
+    `sides` are the kernel's own axes as batch, rows and columns, those of extent 1 left out.
     """
 
     buffers: tuple[KernelBuffer, ...]
@@ -81,6 +82,7 @@ class Problem:
     columns: Group
     run: int
     is_vector: bool
+    sides: tuple[tuple[Symbol, ...], tuple[Symbol, ...], tuple[Symbol, ...]]
     sum: int
     epilogue: tuple[Instruction, ...]
 
@@ -208,6 +210,7 @@ def _assemble(
         columns=column_group,
         run=run,
         is_vector=parts.is_vector,
+        sides=((*parts.batch, *apart), tuple(rows), tuple(columns)),
         sum=stage.results[0],
         epilogue=tuple(_rewrite(i, ones | by_row | by_column) for i in parts.epilogue),
     )

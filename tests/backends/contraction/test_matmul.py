@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from graphc.backends.llvm.compile import compile_text
-from graphc.backends.llvm.contraction import emit_contraction, is_contraction, partitions, scratch_bytes
+from graphc.backends.llvm.contraction import (
+    contraction_schedule,
+    emit_contraction,
+    is_contraction,
+    partitions,
+    scratch_bytes,
+)
 from graphc.backends.llvm.contraction.tiling import block_steps
 from graphc.backends.llvm.elf import read_symbols
 from graphc.backends.llvm.text import ModuleText
@@ -46,6 +52,9 @@ CASES = [
     (40, 60, 1024, float32, {"b_transposed": T}, 2),
     (1, 128, 784, float32, {"b_transposed": T}, 2),
     (1, 128, 784, float32, {}, 2),
+    (1, 70, 5000, float32, {}, 3),
+    (1, 70, 5000, float32, {"b_transposed": T}, 3),
+    (1, 1, 4999, float32, {}, 1),
     (65, 1, 33, float32, {}, 2),
     (65, 1, 700, float32, {"a_transposed": T}, 2),
     (5, 3, 4, float32, {"batch": 3}, 2),
@@ -179,4 +188,8 @@ def test_partitions_and_scratch_follow_the_shape() -> None:
     small, large = matmul(8, 8, 8, float32), matmul(512, 512, 512, float32, b_transposed=True)
     assert partitions(small, V3) == 1
     assert partitions(large, V3) > 1
+    schedule = contraction_schedule(large, V3)
+    assert schedule is not None and schedule.parts == partitions(large, V3)
+    assert {loop.axis for loop in schedule.loops} == {a.name for a in large.axes}
+    assert [loop.axis for loop in schedule.loops if loop.role == "vector"] == ["j"]
     assert scratch_bytes(large, V3, 4) == 4 * scratch_bytes(large, V3, 1) > 0
