@@ -14,6 +14,7 @@ from pathlib import Path
 import llvmlite
 import llvmlite.binding as llvm
 
+from graphc.backends.llvm import emitter
 from graphc.ir.errors import CompileError
 from graphc.ir.target import TARGETS, Target
 
@@ -29,62 +30,26 @@ __all__ = [
 COMPILER_VERSION = f"llvmlite {llvmlite.__version__} LLVM {'.'.join(map(str, llvm.llvm_version_info))}"
 """What an object depends on besides its text and target: part of every cache key."""
 
-_SPEED_LEVEL = 1
-
-
-@functools.cache
-def _initialize() -> None:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    llvm.initialize_native_asmparser()
-
-
 def machine(target: Target, *, jit: bool = False) -> llvm.TargetMachine:
     """A new target machine; one handed to an execution engine is owned by it, so never share them."""
-    _initialize()
-    return llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small", jit=jit
-    )
+    return emitter.machine(target.triple, target.cpu, target.features, jit=jit)
 
 
-@functools.lru_cache(maxsize=8)
-def _shared_machine(target: Target) -> llvm.TargetMachine:
-    """The machine that emits objects for `target`; never given to an execution engine."""
-    return machine(target)
-
-
-def _optimised(text: str, target: Target) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
-    emitter = _shared_machine(target)
+def _emit(text: str, target: Target, *, assembly: bool) -> bytes:
     try:
-        module = llvm.parse_assembly(text, llvm.create_context())
-        module.verify()
-    except RuntimeError as error:
-        raise CompileError(f"LLVM rejects generated code: {error}") from None
-    options = llvm.create_pipeline_tuning_options(speed_level=_SPEED_LEVEL)
-    options.loop_vectorization = False
-    options.slp_vectorization = False
-    options.loop_unrolling = False
-    options.loop_interleaving = False
-    builder = llvm.create_pass_builder(emitter, options)
-    builder.getModulePassManager().run(module, builder)
-    return module, emitter
+        return emitter.emit(text, target.triple, target.cpu, target.features, assembly=assembly)
+    except emitter.Rejected as error:
+        raise CompileError(f"{error} (target {target.name})") from None
 
 
 def compile_text(text: str, target: Target) -> bytes:
     """Object code of an LLVM module. Raises `CompileError` where LLVM does not accept the text."""
-    module, emitter = _optimised(text, target)
-    try:
-        code: bytes = emitter.emit_object(module)
-    except RuntimeError as error:
-        raise CompileError(f"LLVM cannot generate code for {target.name}: {error}") from None
-    return code
+    return _emit(text, target, assembly=False)
 
 
 def assembly_text(text: str, target: Target) -> str:
     """Assembly of the very code that `compile_text` makes."""
-    module, emitter = _optimised(text, target)
-    assembly: str = emitter.emit_assembly(module)
-    return assembly
+    return _emit(text, target, assembly=True).decode()
 
 
 def _cache_size(index: int, default: int) -> int:
