@@ -112,7 +112,8 @@ def _both(b: Builder, uniform: Val | None, varying: Val | None, width: int) -> V
 
 def _choose(b: Builder, condition: Val, value: Val, fill: Val | None) -> Val:
     assert fill is not None
-    return b.select(condition, value, b.splat(fill, lanes(value.type)))
+    width = max(lanes(value.type), lanes(fill.type))
+    return b.select(condition, b.splat(value, width), b.splat(fill, width))
 
 
 def _load_scalar(place: _Place, uniform: Val | None) -> Val:

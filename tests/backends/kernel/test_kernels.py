@@ -1,0 +1,430 @@
+"""Kernels as text, each under several schedules: one line of data per schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graphc.ir.types import DTYPES
+from tests.backends.kernel.check import check, scheduled, values
+
+ADD = """
+kernel (b0: {t}[{n}] in, b1: {t}[{n}] in, b2: {t}[{n}] out) axes (i < {n}) checks 0 {{
+  map () {{
+    %0: {t} = load b0[i]
+    %1: {t} = load b1[i]
+    %2: {t} = add %0, %1
+    %3: {t} = mul %2, %1
+    store b2[i] = %3 as {t}
+  }}
+}}"""
+
+
+@pytest.mark.parametrize("dtype", ["bool", "u8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64"])
+@pytest.mark.parametrize(
+    ("n", "loops"),
+    [
+        (1, "i parallel, i vector 8"),
+        (103, "i parallel, i vector 8"),
+        (103, "i parallel, i unroll 4, i vector 8"),
+        (129, "i parallel 32, i unroll 2, i vector 16"),
+        (103, "i vector 16"),
+        (103, "i unroll 4"),
+        (103, "i tile 24, i vector 8"),
+        (0, "i parallel, i vector 8"),
+    ],
+)
+def test_elementwise(dtype: str, n: int, loops: str) -> None:
+    check(scheduled(ADD.format(t=dtype, n=n), loops, ""), cross=())
+
+
+VIEWS = """
+kernel (b0: f32[6, 10] in, b1: f32[10] in, b2: f32[6] in, b3: f32[60] in, b4: f32[6, 10] out, b5: f32[10, 6] out)
+  axes (i < 6, j < 10) checks 0 {
+  map () {
+    %0: f32 = load b0[i, j]
+    %1: f32 = load b1[j]
+    %2: f32 = load b2[i]
+    %3: f32 = load b0[5-i, 9-j]
+    %4: f32 = load b3[6*j+i]
+    %5: f32 = mul %0, %1
+    %6: f32 = add %5, %2
+    %7: f32 = sub %6, %3
+    %8: f32 = add %7, %4
+    %9: f32 = load b0[((7*i+j)%(6)), ((3*j+i)//(5))]
+    %10: f32 = add %8, %9
+    %11: f32 = index i*j+2
+    %12: f32 = mul %10, %11
+    store b4[i, j] = %12 as f32
+    store b5[9-j, i] = %8 as f32
+  }
+}"""
+
+
+@pytest.mark.parametrize(
+    "loops",
+    [
+        "i parallel, j vector 8",
+        "i parallel, j parallel, j vector 4",
+        "j parallel, i vector 4",
+        "i parallel 4, j parallel, i vector 4",
+        "j parallel, j vector 8, i unroll 3",
+        "i sequential, j unroll 2, j vector 4",
+        "i parallel 2, j parallel 4, i sequential, j vector 2",
+    ],
+)
+def test_index_maps(loops: str) -> None:
+    check(scheduled(VIEWS.replace(")\n  axes", ") axes"), loops, ""))
+
+
+PAD = """
+kernel (b0: {t}[5, 7] in, b1: {t}[9, 12] out) axes (i < 9, j < 12) checks 0 {{
+  map () {{
+    %0: {t} = const 2
+    %1: {t} = load b0[i-2, j-3] where (i-2 in 0 .. 5; j-3 in 0 .. 7) else %0
+    %2: {t} = load b0[1, 13-2*j] where (13-2*j in 0 .. 7) else %1
+    %3: {t} = load b0[i, 8-j] where (8-j in 0 .. 7; i in 0 .. 5) else %2
+    %4: {t} = load b0[((i)//(2)), 0] where (j in 3 .. 8) else %3
+    %5: {t} = add %1, %2
+    %6: {t} = add %5, %3
+    %7: {t} = add %6, %4
+    store b1[i, j] = %7 as {t} where (i+j in 2 .. 15)
+  }}
+}}"""
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i64", "u8", "bool"])
+@pytest.mark.parametrize(
+    "loops", ["i parallel, j vector 8", "j parallel, i vector 4", "i parallel, j vector 16"]
+)
+def test_guards(dtype: str, loops: str) -> None:
+    check(scheduled(PAD.format(t=dtype), loops, ""))
+
+
+REDUCE = """
+kernel (b0: {t}[7, {n}] in, b1: {a}[7] out) axes (i < 7) checks 0 {{
+  reduce (r < {n}) init ({a} {init}) {{
+    %0: {t} = load b0[i, r]
+    %1: {a} = cast %0
+    yield %1
+  }} combine (%2) (%3) {{
+    %4: {a} = {op} %2, %3
+    yield %4
+  }} -> (%5)
+  map () {{
+    store b1[i] = %5 as {a}
+  }}
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "acc", "op", "init"),
+    [
+        ("f32", "f32", "add", "0.0"),
+        ("f64", "f64", "add", "0.0"),
+        ("bf16", "f32", "add", "0.0"),
+        ("i32", "i64", "add", "0"),
+        ("u8", "u8", "max", "0"),
+        ("bool", "bool", "or", "false"),
+        ("f32", "f32", "max", "-inf"),
+        ("f16", "f32", "min", "inf"),
+        ("i64", "i64", "mul", "1"),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 5, 16, 33, 67, 203])
+def test_row_reductions(dtype: str, acc: str, op: str, init: str, n: int) -> None:
+    text = REDUCE.format(t=dtype, a=acc, op=op, init=init, n=n)
+    for stage in ("r vector 8", "r vector 32", "r unroll 2, r vector 4", "r sequential", "r unroll 4"):
+        check(scheduled(text, "i parallel", stage, ""), parts=(1, 3), cross=())
+    for stage in ("r sequential", "r unroll 3"):
+        check(scheduled(text, "i parallel, i vector 4", stage, ""), parts=(1, 2), cross=())
+
+
+def test_vector_length_does_not_change_a_sum() -> None:
+    text = REDUCE.format(t="f32", a="f32", op="add", init="0.0", n=203)
+    given = [values(np.random.default_rng(5), DTYPES["f32"], (7, 203)), np.zeros(7, np.float32)]
+    for stage in (
+        "r vector 4",
+        "r vector 8",
+        "r vector 16",
+        "r vector 32",
+        "r vector 64",
+        "r tile 64, r vector 8",
+    ):
+        kernel = scheduled(text, "i parallel", stage, "")
+        check(kernel, inputs=given, cross=())
+
+
+ARGMAX = """
+kernel (b0: f32[5, {n}] in, b1: i64[5] out, b2: f32[5] out) axes (i < 5) checks 0 {{
+  reduce (r < {n}) init (f32 -inf, i64 9223372036854775807) {{
+    %0: f32 = load b0[i, r]
+    %1: i64 = index r
+    yield %0, %1
+  }} combine (%2, %3) (%4, %5) {{
+    %6: bool = gt %2, %4
+    %7: bool = eq %2, %4
+    %8: bool = lt %3, %5
+    %9: bool = and %7, %8
+    %10: bool = or %6, %9
+    %11: f32 = select %10, %2, %4
+    %12: i64 = select %10, %3, %5
+    yield %11, %12
+  }} -> (%13, %14)
+  map () {{
+    store b1[i] = %14 as i64
+    store b2[i] = %13 as f32
+  }}
+}}"""
+
+
+@pytest.mark.parametrize("n", [3, 40, 101])
+@pytest.mark.parametrize(
+    ("loops", "stage"),
+    [
+        ("i parallel", "r vector 8"),
+        ("i parallel", "r vector 4"),
+        ("i parallel", "r sequential"),
+        ("i parallel, i vector 4", "r unroll 2"),
+    ],
+)
+def test_argmax(n: int, loops: str, stage: str) -> None:
+    check(scheduled(ARGMAX.format(n=n), loops, stage, ""))
+
+
+SOFTMAX = """
+kernel (b0: {t}[13, {n}] in, b1: {t}[13, {n}] out) axes (i < 13) checks 0 {{
+  reduce (r < {n}) init ({t} -inf) {{
+    %0: {t} = load b0[i, r]
+    yield %0
+  }} combine (%1) (%2) {{
+    %3: {t} = max %1, %2
+    yield %3
+  }} -> (%4)
+  reduce (s < {n}) init ({t} 0.0) {{
+    %5: {t} = load b0[i, s]
+    %6: {t} = sub %5, %4
+    %7: {t} = exp %6
+    yield %7
+  }} combine (%8) (%9) {{
+    %10: {t} = add %8, %9
+    yield %10
+  }} -> (%11)
+  map () {{
+    %12: {t} = const 1
+    %13: {t} = div %12, %11
+  }}
+  map (q < {n}) {{
+    %14: {t} = load b0[i, q]
+    %15: {t} = sub %14, %4
+    %16: {t} = exp %15
+    %17: {t} = mul %16, %13
+    store b1[i, q] = %17 as {t}
+  }}
+}}"""
+
+
+@pytest.mark.parametrize("n", [10, 100])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize(
+    ("loops", "stages"),
+    [
+        ("i parallel", ("r vector 8", "s vector 8", "", "q vector 8")),
+        ("i parallel", ("r sequential", "s unroll 2", "", "q unroll 4")),
+        ("i parallel, i vector 4", ("r sequential", "s unroll 2", "", "q sequential")),
+    ],
+)
+def test_softmax(dtype: str, n: int, loops: str, stages: tuple[str, ...]) -> None:
+    check(scheduled(SOFTMAX.format(t=dtype, n=n), loops, *stages), steps=16)
+
+
+COLUMNS = """
+kernel (b0: f32[{r}, 37] in, b1: f32[37] inout) axes (j < 37) checks 0 {{
+  map () {{
+    %0: f32 = load b1[j]
+  }}
+  reduce (a < {r}, c < 1) init (f32 0.0) {{
+    %1: f32 = load b0[a+c, j]
+    yield %1
+  }} combine (%2) (%3) {{
+    %4: f32 = add %2, %3
+    yield %4
+  }} -> (%5)
+  map () {{
+    %6: f32 = add %0, %5
+    store b1[j] = %6 as f32
+  }}
+}}"""
+
+
+@pytest.mark.parametrize("rows", [0, 1, 9, 64])
+@pytest.mark.parametrize(
+    "loops", ["j parallel", "j parallel, j vector 8", "j parallel, j unroll 2, j vector 16"]
+)
+@pytest.mark.parametrize(
+    "stage", ["a sequential, c sequential", "a unroll 4, c sequential", "a tile 4, a sequential, c unroll 2"]
+)
+def test_column_sums(rows: int, loops: str, stage: str) -> None:
+    if rows == 0:
+        check(scheduled(COLUMNS.format(r=0), loops, "", stage, ""), cross=())
+    else:
+        check(scheduled(COLUMNS.format(r=rows), loops, "", stage, ""))
+
+
+TWO_AXES = """
+kernel (b0: f32[3, 11, 21] in, b1: f32[3] out) axes (i < 3) checks 0 {
+  reduce (r < 11, s < 21) init (f32 0.0) {
+    %0: f32 = load b0[i, r, 0]
+    %1: f32 = load b0[i, r, s]
+    %2: f32 = mul %0, %1
+    yield %2
+  } combine (%3) (%4) {
+    %5: f32 = add %3, %4
+    yield %5
+  } -> (%6)
+  map () {
+    store b1[i] = %6 as f32
+  }
+}"""
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "r sequential, s vector 8",
+        "r unroll 2, s vector 4",
+        "r sequential, s unroll 5",
+        "s sequential, r vector 4",
+    ],
+)
+def test_two_reduced_axes(stage: str) -> None:
+    check(scheduled(TWO_AXES, "i parallel", stage, ""))
+
+
+GATHER = """
+kernel (b0: {t}[6, 20] in, b1: i64[9] in, b2: i32[9, 20] in, b3: {t}[9, 20] out, b4: {t}[9, 20] out) axes (i < 9, j < 20) checks 2 {{
+  map () {{
+    %0: i64 = load b1[i]
+    %1: i64 = to_index %0 below 6 check 0
+    %2: {t} = load b0[%1, j]
+    store b3[i, j] = %2 as {t}
+    %3: i32 = load b2[i, j]
+    %4: i64 = to_index %3 below 20 check 1
+    %5: {t} = load b0[((i)%(6)), %4]
+    store b4[i, j] = %5 as {t}
+  }}
+}}"""
+
+
+def gathers(dtype: str, rows: Any, columns: Any) -> list[Any]:
+    rng = np.random.default_rng(4)
+    table = values(rng, DTYPES[dtype], (6, 20))
+    out = np.zeros((9, 20), table.dtype)
+    return [table, np.asarray(rows, np.int64), np.asarray(columns, np.int32), out, out.copy()]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i64"])
+@pytest.mark.parametrize("loops", ["i parallel, j vector 8", "i parallel, j parallel", "j parallel, i vector 4"])
+@pytest.mark.parametrize(
+    ("row", "column", "error"),
+    [(0, 0, 2**63 - 1), (6, 0, 1), (0, 20, 2), (-1, -7, 1), (2**40, 3, 1), (5, -(2**31), 2)],
+)
+def test_gather(dtype: str, loops: str, row: int, column: int, error: int) -> None:
+    rng = np.random.default_rng(6)
+    rows, columns = rng.integers(0, 6, 9), rng.integers(0, 20, (9, 20))
+    rows[8], columns[8, 19] = row, column
+    given = gathers(dtype, rows, columns)
+    check(scheduled(GATHER.format(t=dtype), loops, ""), inputs=given, error=error, cross=())
+
+
+SCATTER = """
+kernel (b0: i64[30] in, b1: {t}[30, 12] in, b2: {t}[7, 12] inout) axes (j < 12) checks 1 {{
+  scatter (a < 30) {{
+    %0: i64 = load b0[a]
+    %1: i64 = to_index %0 below 7 check 0
+    %2: {t} = load b1[a, j]
+    store b2[%1, j] += %2 as {t} where (%1 in {low} .. 7)
+  }}
+}}"""
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "i32"])
+@pytest.mark.parametrize("low", [0, 3])
+@pytest.mark.parametrize(
+    ("loops", "stage"),
+    [
+        ("j parallel", "a sequential"),
+        ("j parallel, j vector 8", "a sequential"),
+        ("j parallel, j vector 4", "a unroll 2"),
+        ("j parallel", "a vector 4"),
+    ],
+)
+def test_scatter(dtype: str, low: int, loops: str, stage: str) -> None:
+    rng = np.random.default_rng(7)
+    source, base = (values(rng, DTYPES[dtype], shape) for shape in ((30, 12), (7, 12)))
+    given = [rng.integers(0, 7, 30), source, base]
+    check(scheduled(SCATTER.format(t=dtype, low=low), loops, stage), inputs=given)
+
+
+LOCALS = """
+kernel (b0: f32[10, {n}] in, b1: f32[10, {n}] out, b2: f32[{n}] local, b3: bf16[3, {n}] local) axes (i < 10) checks 0 {{
+  map (p < {n}) {{
+    %0: f32 = load b0[i, p]
+    %1: f32 = mul %0, %0
+    store b2[p] = %1 as f32
+    %2: bf16 = cast %1
+    store b3[2, p] = %2 as bf16
+  }}
+  map (q < {n}) {{
+    %3: f32 = load b2[{n}-1-q]
+    %4: bf16 = load b3[2, ((5*q)%({n}))]
+    %5: f32 = cast %4
+    %6: f32 = add %3, %5
+    store b1[i, q] = %6 as f32
+  }}
+}}"""
+
+
+@pytest.mark.parametrize("n", [17, 9000])
+@pytest.mark.parametrize(
+    ("loops", "stages"),
+    [
+        ("i parallel", ("p vector 8", "q vector 8")),
+        ("i parallel, i vector 4", ("p sequential", "q sequential")),
+        ("i parallel", ("p sequential", "q unroll 2")),
+    ],
+)
+def test_locals(n: int, loops: str, stages: tuple[str, ...]) -> None:
+    small = n < 100
+    check(scheduled(LOCALS.format(n=n), loops, *stages), parts=(1, 2, 3, 7) if small else (3,))
+
+
+PRODUCT = """
+kernel (b0: {t}[5, 9] in, b1: {t}[9, 11] in, b2: {a}[5, 11] out) axes (i < 5, j < 11) checks 0 {{
+  reduce (k < 9) init ({a} 0) {{
+    %0: {t} = load b0[i, k]
+    %1: {t} = load b1[k, j]
+    %2: {a} = cast %0
+    %3: {a} = cast %1
+    %4: {a} = mul %2, %3
+    yield %4
+  }} combine (%5) (%6) {{
+    %7: {a} = add %5, %6
+    yield %7
+  }} -> (%8)
+  map () {{
+    store b2[i, j] = %8 as {a}
+  }}
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "acc"), [("i8", "i8"), ("i64", "i64"), ("f64", "f64"), ("bf16", "f32"), ("u8", "i32")]
+)
+@pytest.mark.parametrize(
+    ("loops", "stage"), [("i parallel, j vector 4", "k sequential"), ("i parallel, j parallel", "k vector 4")]
+)
+def test_contractions(dtype: str, acc: str, loops: str, stage: str) -> None:
+    check(scheduled(PRODUCT.format(t=dtype, a=acc), loops, stage, ""))
