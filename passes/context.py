@@ -30,7 +30,7 @@ class Options:
     """False gives one kernel per op (views and scalars are still inlined), for debugging."""
     max_parts: int = 16
     """Most partitions of one kernel. Shapes the splits of reductions, so it is part of a program's key."""
-    grain: int = 32 * 1024
+    grain: int = 256 * 1024
     """Least work of one partition, in element operations."""
 
 

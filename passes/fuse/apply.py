@@ -13,9 +13,9 @@ import heapq
 
 from graphc.ir.graph import Graph, Op
 from graphc.passes.context import CompileContext
+from graphc.passes.fuse.clone import clone_for_sparse_readers
 from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars
 from graphc.passes.fuse.groups import Edge, Fused, Group, Member, at_symbols, put
-from graphc.passes.fuse.clone import clone_for_sparse_readers
 from graphc.passes.fuse.legality import Merged, between, separated, unify
 from graphc.passes.fuse.sources import Node, Survey, plain_symbol, survey
 

@@ -136,7 +136,7 @@ class Fused:
 
     def verify(self) -> None:
         """Raises VerifyError unless every op is in exactly one group and groups are in order."""
-        place: dict[Op, int] = {op: -1 for op in self.constants}
+        place: dict[Op, int] = dict.fromkeys(self.constants, -1)
         for i, group in enumerate(self.groups):
             for op in group.ops:
                 if op in place:

@@ -14,9 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from graphc.ir.dims import Dim, Expr, Symbol, symbols
+from graphc.ir.dims import Dim, Expr, Symbol, floor_div, mod, symbols
 from graphc.ir.errors import CompileError
-from graphc.ir.families import Accumulate, Contraction, Creation, Elementwise, Pointwise, Scatter, View
+from graphc.ir.families import (
+    Accumulate,
+    Contraction,
+    Creation,
+    Elementwise,
+    Pointwise,
+    Reduce,
+    Scatter,
+    View,
+)
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.scalar import COMPARE, Guard
 from graphc.ir.types import DType, Shape, TensorType, bool_
@@ -110,8 +119,8 @@ def unlinear(position: Dim, shape: Shape) -> Index:
         if d == 1:
             found.append(0)
             continue
-        found.append(position if k == len(shape) - 1 else position % d)
-        position = position // d
+        found.append(position if k == len(shape) - 1 else mod(position, d))
+        position = floor_div(position, d)
     return tuple(reversed(found))
 
 
@@ -173,8 +182,10 @@ def _free_view_cost(op: View, free: dict[Op, int]) -> int | None:
 def _node(number: int, op: Op) -> Node:
     index = axes(f"{number}.", op.results[0].type.shape)
     if isinstance(op, Accumulate):
-        domain = op.domain(op.attrs, op.operand_types, op.results[0].type)
-        return Node(number, op, index, axes(f"{number}.r", tuple(domain)))
+        domain = tuple(op.domain(op.attrs, op.operand_types, op.results[0].type))
+        if isinstance(op, Reduce):
+            return Node(number, op, index, _joined_axes(f"{number}.r", domain, op.attrs["axes"]))
+        return Node(number, op, index, axes(f"{number}.r", domain))
     if isinstance(op, (Pointwise, Scatter)):
         return Node(number, op, index)
     where = f" (recorded at {op.loc})" if op.loc else ""
@@ -185,6 +196,26 @@ def _has_checks(op: Elementwise) -> bool:
     probe = _Probe(0, ())
     op.body(probe, op.attrs, *(v.type.dtype for v in op.operands))
     return probe.checked
+
+
+def _joined_axes(prefix: str, domain: Shape, positions: Sequence[int]) -> Index:
+    """Reduction axes, where those next to each other in the operand are one symbol.
+
+    What is one run in the operand is one axis whatever is fused, so that sums keep their order.
+    """
+    found: list[Dim] = []
+    start = 0
+    for k in range(1, len(domain) + 1):
+        if k == len(domain) or positions[k] != positions[k - 1] + 1:
+            run = domain[start:k]
+            total = _numel(run)
+            if not isinstance(total, int):
+                raise CompileError(f"kernels need fixed sizes, got a reduction over {list(run)}")
+            empty = total == 0 or len(run) == 1
+            joint = axes(f"{prefix}{start}.", run if empty else (total,))
+            found += joint if empty else unlinear(joint[0], run)
+            start = k
+    return tuple(found)
 
 
 Raw = tuple[Value, Index, bool]

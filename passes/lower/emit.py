@@ -40,10 +40,12 @@ class Body:
     yields: tuple[Node, ...] = ()
     op: Op | None = None
     results: tuple[Node, ...] = ()
+    checks: list[Node] = field(default_factory=list)
+    """Nodes that are needed although nothing may read them."""
 
     @property
     def roots(self) -> list[Node]:
-        return [*(s.value for s in self.stores), *self.yields]
+        return [*(s.value for s in self.stores), *self.yields, *self.checks]
 
 
 def emit(
@@ -78,6 +80,9 @@ class _Emitter:
         self.ids: dict[Node, int] = {}
         self.count = 0
         self.used: dict[Any, None] = {}
+        for node in graph.checked:
+            body = bodies[node.frame // 2] if node.frame % 2 else last
+            body.checks.append(node)
 
     def run(self, axes: tuple[Symbol, ...]) -> tuple[Kernel, list[Any]]:
         stages: list[Stage] = []

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.dims import Dim, Symbol
-from graphc.ir.families import Accumulate, Pointwise, Scatter
-from graphc.ir.graph import Op, Value
+from graphc.ir.families import Accumulate, Pointwise, Reduce, Scatter
+from graphc.ir.graph import Location, Op, Value
 from graphc.ir.kernel import Kernel, KernelBuffer, extent
 from graphc.ir.program import Check
 from graphc.ir.types import TensorType
@@ -33,6 +33,11 @@ class Lowered:
     kernel: Kernel
     values: tuple[Value, ...]
     checks: tuple[Check, ...] = ()
+    along: tuple[bool, ...] = ()
+    """For each reduce stage, True where its op's last reduced axis is its operand's last axis.
+
+    It decides between folding in lanes and folding in order, so it comes from the op alone.
+    """
 
     def __str__(self) -> str:
         return str(self.kernel)
@@ -80,11 +85,9 @@ class _Lowering:
         self, outer: tuple[Symbol, ...], bodies: list[Body], last: Body, contraction: bool
     ) -> Lowered:
         kernel, keys = emit(self.graph, outer, bodies, last, self.buffers, contraction)
-        checks = tuple(
-            Check(message, "IndexError", loc.filename if loc else None, loc.lineno if loc else None)
-            for message, loc in self.graph.checks
-        )
-        return Lowered(kernel, tuple(k[1] for k in keys), checks)
+        checks = tuple(_check(message, loc) for message, loc in self.graph.checks)
+        along = tuple(_along(b.op) for b in bodies if b.op is not None)
+        return Lowered(kernel, tuple(k[1] for k in keys), checks, along)
 
     def _bodies(self, plan: StagePlan) -> list[Body]:
         bodies = []
@@ -252,7 +255,7 @@ class _ScatterLowering(_Lowering):
         result, (base, indices, source) = op.results[0], op.operands
         where = axes("s", source.type.shape)
         outer, base_index, source_index = self._shared(op, where)
-        self.graph.inner = at_symbols((*base_index, *source_index)) - set(outer)
+        self.graph.inner = set(at_symbols((*base_index, *source_index))) - set(outer)
         self.graph.loc = op.loc
         buffer = self._buffer(result, "out")
         copy = Body("map", self._stage_axes(base_index, outer))
@@ -294,6 +297,22 @@ def extent_of(x: Dim) -> int:
     """Extent of an axis given by its index: 1 where it is a constant."""
     symbol = plain_symbol(x)
     return 1 if symbol is None else extent(symbol)
+
+
+def _check(text: str, loc: Location | None) -> Check:
+    """The check that `to_index` spells "ExceptionClass: message"."""
+    name, colon, message = text.partition(": ")
+    named = bool(colon) and name.isidentifier()
+    return Check(
+        message if named else text,
+        name if named else "IndexError",
+        loc.filename if loc else None,
+        loc.lineno if loc else None,
+    )
+
+
+def _along(op: Op) -> bool:
+    return isinstance(op, Reduce) and op.operands[0].type.rank - 1 in op.attrs["axes"]
 
 
 def _bound(read: Callable[[Index], Node], index: Index) -> Callable[[], Node]:

@@ -44,6 +44,8 @@ class KernelGraph:
     inner: set[Symbol] = field(default_factory=set)
     stage: int = 0
     checks: list[tuple[str, Location | None]] = field(default_factory=list)
+    checked: dict[Node, None] = field(default_factory=dict)
+    """`to_index` nodes that may fail the call, whether or not their index is read."""
     loc: Location | None = None
     """Location of the op being lowered, for its checks."""
     _made: dict[tuple[Any, ...], Node] = field(default_factory=dict)
@@ -130,6 +132,8 @@ class KernelGraph:
                 self.checks.append(entry)
             number = self.checks.index(entry)
         node = self.make("to_index", int64, (x,), value=number, index=(extent,))
+        if number is not None:
+            self.checked[node] = None
         symbol = Symbol(f"%n{node.key}", 0, extent - 1 if isinstance(extent, int) else None)
         self._dims[symbol] = node
         return symbol.expr

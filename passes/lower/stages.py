@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphc.ir.dims import Symbol
+from graphc.ir.dims import Symbol, symbols
 from graphc.ir.families import Accumulate, GraphOp, View
 from graphc.ir.graph import Value
 from graphc.ir.kernel import extent
@@ -151,5 +151,4 @@ def _own_cost(node: Node) -> int:
 
 
 def _axes(member: Member) -> tuple[Symbol, ...]:
-    found = [plain_symbol(i) for i in member.at(member.node.reduced)]
-    return tuple(s for s in found if s is not None)
+    return tuple(dict.fromkeys(s for i in member.at(member.node.reduced) for s in sorted(symbols(i), key=str)))

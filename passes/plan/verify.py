@@ -1,0 +1,93 @@
+"""Checks the invariants of a planned program; linear in its calls, up to sorting."""
+
+from __future__ import annotations
+
+import itertools
+
+from graphc.ir.errors import VerifyError
+from graphc.ir.program import KernelCall, Phase, Program
+
+__all__ = ["verify_program"]
+
+
+def verify_program(program: Program) -> None:
+    """Raises VerifyError where an invariant of `graphc.ir.program` does not hold."""
+    _Verifier(program).run()
+
+
+class _Verifier:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.written_in: dict[int, int] = {}
+        self.lives: dict[int, tuple[int, int]] = {}
+
+    def run(self) -> None:
+        last_failing = -1
+        for n, phase in enumerate(self.program.phases):
+            self.phase(n, phase)
+            if any(c.kernel.checks for c in phase.calls):
+                last_failing = n
+        for n, phase in enumerate(self.program.phases):
+            if phase.writes_state and n <= last_failing:
+                raise VerifyError(f"phase {n} writes state, but phase {last_failing} may still fail")
+        self.arena()
+
+    def phase(self, n: int, phase: Phase) -> None:
+        writers: dict[int, int] = {}
+        readers: dict[int, set[int]] = {}
+        for k, call in enumerate(phase.calls):
+            self.call(n, k, call, writers, readers)
+        for row, k in writers.items():
+            if readers.get(row, set()) - {k}:
+                raise VerifyError(f"phase {n}: buffer {row} is written and read by different calls")
+        for row in writers:
+            self.written_in.setdefault(row, n)
+
+    def call(
+        self, n: int, k: int, call: KernelCall, writers: dict[int, int], readers: dict[int, set[int]]
+    ) -> None:
+        parameters = call.kernel.parameters
+        if len(parameters) != len(call.buffers):
+            raise VerifyError(f"phase {n}: call {k} passes {len(call.buffers)} of {len(parameters)} buffers")
+        for row, b in zip(call.buffers, parameters, strict=True):
+            buffer = self.program.buffers[row]
+            if buffer.type.nbytes != b.type.nbytes:
+                raise VerifyError(f"phase {n}: buffer {row} is {buffer.type}, the kernel wants {b.type}")
+            self.live(row, n)
+            if b.access != "out":
+                readers.setdefault(row, set()).add(k)
+                if buffer.kind in ("temporary", "output") and self.written_in.get(row, n) >= n:
+                    raise VerifyError(f"phase {n}: buffer {row} is read before it is written")
+            if b.access != "in":
+                if row in writers or buffer.kind == "constant":
+                    raise VerifyError(f"phase {n}: buffer {row} is written twice or a constant")
+                writers[row] = k
+        if call.scratch >= 0:
+            self.live(call.scratch, n)
+            writers[call.scratch] = k
+
+    def live(self, row: int, n: int) -> None:
+        first, _ = self.lives.get(row, (n, n))
+        self.lives[row] = (first, n)
+
+    def arena(self) -> None:
+        """No two temporaries with a phase in common share a byte: a sweep over phases, sorted by place."""
+        ends: dict[int, list[tuple[int, int, int]]] = {}
+        for row, (first, last) in self.lives.items():
+            b = self.program.buffers[row]
+            if b.kind != "temporary" or b.type.nbytes == 0:
+                continue
+            if b.offset % 64 or b.offset + b.type.nbytes > self.program.arena_bytes:
+                raise VerifyError(f"temporary {row} lies outside of the arena or is not aligned")
+            for phase in {first, last}:
+                ends.setdefault(phase, []).append((b.offset, b.offset + b.type.nbytes, row))
+        # Lifetimes that meet have the start of the later one in common, so starts are enough.
+        active: dict[int, tuple[int, int, int]] = {}
+        for phase in sorted(ends):
+            for piece in ends[phase]:
+                active[piece[2]] = piece
+            pieces = sorted(active.values())
+            for below, above in itertools.pairwise(pieces):
+                if below[1] > above[0]:
+                    raise VerifyError(f"temporaries {below[2]} and {above[2]} overlap in phase {phase}")
+            active = {r: p for r, p in active.items() if self.lives[r][1] > phase}

@@ -1,0 +1,82 @@
+"""Calls under planning, and the copy kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from graphc.ir.dims import Dim, Symbol
+from graphc.ir.graph import Value
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage
+from graphc.ir.types import TensorType
+from graphc.passes.context import CompileContext
+from graphc.passes.lower import Lowered
+from graphc.passes.plan.in_place import share
+from graphc.passes.schedule import schedule
+
+__all__ = ["Call", "copy_call"]
+
+
+@dataclass(eq=False)
+class Call:
+    """A kernel to be called. `over[v] = s`: result v is stored over the old value of s (`inout`)."""
+
+    lowered: Lowered
+    number: int
+    is_barrier: bool = False
+
+    def __post_init__(self) -> None:
+        self.over: dict[Value, Value] = {}
+        self.separate = self.lowered
+
+    def restore(self) -> None:
+        """Undoes every `store_over`."""
+        self.lowered = self.separate
+        self.over.clear()
+
+    @staticmethod
+    def barrier() -> Call:
+        """A node of the order that is no call."""
+        return Call(Lowered(Kernel((), (), ()), ()), -1, True)
+
+    def read(self) -> Iterator[Value]:
+        """Values that the call reads."""
+        for v, b in zip(self.lowered.values, self.lowered.kernel.parameters, strict=True):
+            if b.access != "out":
+                yield v
+
+    def written(self) -> Iterator[Value]:
+        """Values that the call makes."""
+        for v, b in zip(self.lowered.values, self.lowered.kernel.parameters, strict=True):
+            if b.access == "out":
+                yield v
+        yield from self.over
+
+    def position(self, value: Value) -> int:
+        """The parameter bound to a value."""
+        return self.lowered.values.index(value)
+
+    def store_over(self, written: Value, read: Value) -> None:
+        """Makes `written` share the parameter of `read`; see `in_place.can_share`."""
+        kernel = share(self.lowered.kernel, self.position(read), self.position(written))
+        values = tuple(v for v in self.lowered.values if v is not written)
+        self.lowered = replace(self.lowered, kernel=kernel, values=values)
+        self.over[written] = read
+
+
+def copy_call(source: Value, target: Value, number: int, context: CompileContext) -> Call:
+    """A call that copies `source` to `target` (a value of the same type)."""
+    flat = TensorType(source.type.dtype, (source.type.numel,))
+    axes: tuple[Symbol, ...] = ()
+    index: tuple[Dim, ...] = (0,)
+    if flat.numel != 1:
+        axis = Symbol("o0", 0, flat.numel - 1)
+        axes, index = (axis,), (axis.expr,)
+    body = (
+        Instruction(0, "load", flat.dtype, buffer=0, index=index),
+        Instruction(-1, "store", flat.dtype, (0,), buffer=1, index=index),
+    )
+    buffers = (KernelBuffer(flat, "in"), KernelBuffer(flat, "out"))
+    kernel = Kernel(buffers, axes, (Stage("map", (), body),))
+    (lowered,) = schedule(Lowered(kernel, (source, target)), context)
+    return Call(lowered, number)

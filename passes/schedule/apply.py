@@ -1,0 +1,143 @@
+"""Gives a kernel its schedule: which axes are partitioned, which one is run in lanes.
+
+The order in which a reduction folds depends on its own op alone: in lanes where the op's last
+reduced axis is its operand's last and long enough, else in order. Everything else here is free
+to depend on the whole kernel, because it changes no bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from graphc.ir.dims import Symbol
+from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
+from graphc.passes.context import CompileContext
+from graphc.passes.lower.group import Lowered
+from graphc.passes.schedule.cost import lanes, partitions, stride_cost
+from graphc.passes.schedule.flatten import flatten, join_outer_axes
+from graphc.passes.schedule.split import split_reduction
+from graphc.passes.schedule.verify import verify_schedule
+
+__all__ = ["schedule"]
+
+FOLD_IN_LANES = 8
+"""Shortest last axis of a reduction that is folded in lanes."""
+MAP_IN_LANES = 4
+LINE_BYTES = 64
+
+
+def schedule(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]:
+    """The scheduled kernels of a group in order: one, or two where a large reduction is cut in chunks."""
+    chosen = context.backend.contraction_schedule(lowered.kernel, context.target)
+    if chosen is not None:
+        return (_checked(dataclasses.replace(lowered, kernel=_with(lowered.kernel, chosen)), context),)
+    found = []
+    for part in split_reduction(lowered, context):
+        kernel = join_outer_axes(flatten(part.kernel))
+        kernel = _with(kernel, _Scheduler(kernel, part.along, context).run())
+        found.append(_checked(dataclasses.replace(part, kernel=kernel), context))
+    return tuple(found)
+
+
+def _with(kernel: Kernel, chosen: Schedule) -> Kernel:
+    return dataclasses.replace(kernel, schedule=chosen)
+
+
+def _checked(lowered: Lowered, context: CompileContext) -> Lowered:
+    if context.options.verify:
+        verify_schedule(lowered.kernel)
+    return lowered
+
+
+class _Scheduler:
+    def __init__(self, kernel: Kernel, along: Sequence[bool], context: CompileContext) -> None:
+        self.kernel = kernel
+        self.context = context
+        self.width = lanes(kernel, context.target)
+        hints = iter(along)
+        self.along = [next(hints) if s.kind == "reduce" else False for s in kernel.stages]
+
+    def run(self) -> Schedule:
+        stages = [self._stage_axis(s, along) for s, along in zip(self.kernel.stages, self.along, strict=True)]
+        folds = any(a is not None and s.kind == "reduce" for s, a in zip(self.kernel.stages, stages, strict=True))
+        outer = None if folds else self._outer_axis()
+        if outer is not None:
+            stages = [None] * len(stages)
+        return self._schedule(outer, stages)
+
+    def _schedule(self, outer: Symbol | None, stages: Sequence[Symbol | None]) -> Schedule:
+        loops, parts = self._outer_loops(outer)
+        inner = tuple(self._stage_loops(s, a) for s, a in zip(self.kernel.stages, stages, strict=True))
+        return Schedule(loops, inner, parts)
+
+    # -- which axis is run in lanes -------------------------------------------------------
+
+    def _stage_axis(self, stage: Stage, along: bool) -> Symbol | None:
+        """The inner axis that a stage would run in lanes."""
+        if not stage.axes or stage.kind == "scatter":
+            return None
+        if stage.kind == "reduce":
+            last = stage.axes[-1]
+            return last if along and extent(last) >= FOLD_IN_LANES else None
+        return self._best(stage.axes, stage.body)
+
+    def _outer_axis(self) -> Symbol | None:
+        body = [i for s in self.kernel.stages for i in s.body]
+        return self._best(self.kernel.axes, body)
+
+    def _best(self, axes: Sequence[Symbol], body: Sequence[Instruction]) -> Symbol | None:
+        """The axis along which accesses are most contiguous; the last of equals."""
+        long = [a for a in axes if extent(a) >= MAP_IN_LANES]
+        if not long:
+            return None
+        return min(reversed(long), key=lambda a: (stride_cost(body, a), extent(a) < self.width))
+
+    # -- loops ----------------------------------------------------------------------------
+
+    def _outer_loops(self, vector: Symbol | None) -> tuple[tuple[Loop, ...], int]:
+        axes = [a for a in self.kernel.axes if a is not vector]
+        options = self.context.options
+        parts = partitions(self.kernel, options.grain, options.max_parts)
+        loops: list[Loop] = []
+        items = 1
+        for a in axes:
+            if parts > 1 and items < parts:
+                loops.append(Loop(a.name, "parallel"))
+                items *= extent(a)
+            else:
+                loops.append(Loop(a.name, "sequential"))
+        if vector is None:
+            return tuple(loops), min(parts, max(1, items))
+        return self._with_vector(loops, items, parts, vector)
+
+    def _with_vector(
+        self, loops: list[Loop], items: int, parts: int, vector: Symbol
+    ) -> tuple[tuple[Loop, ...], int]:
+        size = extent(vector)
+        unroll = self._unroll(size)
+        if parts > 1 and items < parts:
+            granule = max(self.width * unroll, LINE_BYTES)
+            last_parallel = sum(x.role == "parallel" for x in loops)
+            loops.insert(last_parallel, Loop(vector.name, "parallel", granule))
+            items *= -(-size // granule)
+        if unroll > 1:
+            loops.append(Loop(vector.name, "unroll", unroll))
+        loops.append(Loop(vector.name, "vector", self.width))
+        return tuple(loops), min(parts, max(1, items))
+
+    def _unroll(self, size: int) -> int:
+        """Vectors per iteration: more where the body is short, or where each carries a running fold."""
+        folds = any(s.kind == "reduce" for s in self.kernel.stages)
+        length = sum(i.opcode not in ("const", "yield") for i in self.kernel.instructions())
+        wanted = 4 if length <= (16 if folds else 8) else 2 if length <= 24 else 1
+        while wanted > 1 and wanted * self.width > size:
+            wanted //= 2
+        return wanted
+
+    def _stage_loops(self, stage: Stage, vector: Symbol | None) -> tuple[Loop, ...]:
+        loops = [Loop(a.name, "sequential") for a in stage.axes if a is not vector]
+        if vector is not None:
+            loops.append(Loop(vector.name, "vector", self.width))
+        return tuple(loops)
+

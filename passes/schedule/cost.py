@@ -1,0 +1,64 @@
+"""Estimates from which schedules follow: work of a kernel, strides of its accesses, lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphc.ir.dims import Symbol, split_linear
+from graphc.ir.kernel import Instruction, Kernel, Stage, extent
+from graphc.ir.target import Target
+
+__all__ = ["lanes", "partitions", "points", "stride_cost", "work"]
+
+EXPENSIVE = frozenset(
+    {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "div", "rem", "sqrt", "rsqrt"}
+)
+EXPENSIVE_COST = 8
+
+
+def points(axes: Iterable[Symbol]) -> int:
+    """Number of points of some axes."""
+    total = 1
+    for a in axes:
+        total *= max(0, extent(a))
+    return total
+
+
+def work(kernel: Kernel) -> int:
+    """Element operations of the whole kernel."""
+    return points(kernel.axes) * sum(points(s.axes) * _body_cost(s) for s in kernel.stages)
+
+
+def _body_cost(stage: Stage) -> int:
+    return sum(EXPENSIVE_COST if i.opcode in EXPENSIVE else 1 for i in stage.body if i.opcode not in ("const", "yield"))
+
+
+def partitions(kernel: Kernel, grain: int, most: int) -> int:
+    """How many partitions the kernel's work is worth."""
+    return max(1, min(most, work(kernel) // grain))
+
+
+def lanes(kernel: Kernel, target: Target) -> int:
+    """Vector length for the kernel: by its widest floats, else by its widest integers."""
+    floats, integers = 0, 8
+    for i in kernel.instructions():
+        if i.opcode in ("load", "store", "cast"):
+            if i.dtype.is_floating_point:
+                floats = max(floats, i.dtype.accumulator.bits)
+            else:
+                integers = max(integers, i.dtype.bits)
+    return target.width(floats or integers)
+
+
+def stride_cost(body: Iterable[Instruction], axis: Symbol) -> int:
+    """How badly the accesses lie along an axis: 0 where all are contiguous or do not move."""
+    cost = 0
+    for i in body:
+        if i.opcode in ("load", "store"):
+            weight = 4 if i.opcode == "store" else 2
+            for x in i.index:
+                split = split_linear(x, axis)
+                still = split is not None and split[0] == 0
+                if split is None or split[0] not in (0, 1) or (still and i.opcode == "store"):
+                    cost += weight
+    return cost
