@@ -93,7 +93,29 @@ def clamp_below(b: Builder, x: Val, limit: float) -> Val:
 
 
 def horner(b: Builder, coefficients: Sequence[float], x: Val) -> Val:
-    """Σ coefficients[j]·x^j, lowest power first."""
+    """Σ coefficients[j]·x^j, lowest power first.
+
+    The tail of a long polynomial is evaluated as two independent chains, of even and of odd
+    powers: a chain of dependent multiply-adds would leave the processor waiting.
+    """
+    if len(coefficients) < _LONG:
+        return _chain(b, coefficients, x)
+    head, tail = coefficients[:_HEAD], coefficients[_HEAD:]
+    square = b.fmul(x, x)
+    total = b.fma(x, _chain(b, tail[1::2], square), _chain(b, tail[::2], square))
+    for c in reversed(head):
+        total = b.fma(total, x, b.const(x.type, c))
+    return total
+
+
+_LONG = 10
+"""From this many coefficients on, a polynomial's tail is split."""
+
+_HEAD = 3
+"""Leading coefficients that stay in one chain, so that splitting costs no accuracy."""
+
+
+def _chain(b: Builder, coefficients: Sequence[float], x: Val) -> Val:
     total = b.const(x.type, coefficients[-1])
     for c in reversed(coefficients[:-1]):
         total = b.fma(total, x, b.const(x.type, c))
