@@ -30,13 +30,15 @@ class LlvmBackend:
         return contraction.contraction_schedule(kernel, target)
 
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
-        engine = contraction if contraction.is_contraction(kernel) else loops
-        return engine.scratch_bytes(kernel, target)
+        if not contraction.is_contraction(kernel):
+            return loops.scratch_bytes(kernel, target)
+        parts = kernel.schedule.parts if kernel.schedule is not None else 1
+        return contraction.scratch_bytes(kernel, target, parts)
 
 
 def kernel_symbol(kernel: Kernel, target: Target) -> str:
     """`k_<hash>`: the same for equal kernels on one target."""
-    return f"k_{hashlib.sha256(f'{target}\n{kernel}'.encode()).hexdigest()[:24]}"
+    return "k_" + hashlib.sha256(f"{target}\n{kernel}".encode()).hexdigest()[:24]
 
 
 def _module(kernel: Kernel, symbol: str, target: Target) -> str:

@@ -92,8 +92,8 @@ def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None
     joint = graph.copy()
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
     fused = fuse(graph, context)
-    scheduled = [schedule(lower(group), context) for group in fused.groups]
-    kernels = KernelList(low.kernel for group in scheduled for low in group)
+    scheduled = [low for group in fused.groups for low in schedule(lower(fused, group), context)]
+    kernels = KernelList(low.kernel for low in scheduled)
     return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
 
 
