@@ -6,7 +6,6 @@ buffer table) and an arena of memory; calls from several threads and nested call
 
 from __future__ import annotations
 
-import ctypes
 import weakref
 from collections.abc import Sequence
 
@@ -19,6 +18,8 @@ from graphc.runtime.host import host
 from graphc.runtime.layout import EXECUTABLE, FRAME, PROGRAM, Words, program_tables, words
 
 __all__ = ["Executable"]
+
+_KEPT_BINDINGS = 32
 
 
 def _aligned_copy(array: object) -> np.ndarray:
@@ -98,6 +99,7 @@ class Executable:
             keep=(plan, template_words, temporary_words, kinds, self._constants),
         )
         self.writes_state = any(phase.writes_state for phase in program.phases)
+        self._bindings: dict[tuple[int, ...], Binding] = {}
         self._host = host()
         self._finalizer = weakref.finalize(self, _free_frames, self._record)
         self._finalizer.atexit = False
@@ -127,15 +129,22 @@ class Executable:
                 raise ValueError(
                     f"{self.program.name}: {len(given)} {kind}s given, {len(self.rows[kind])} expected"
                 )
-        binding = states if isinstance(states, Binding) else self.bind(states)
-        sources = (ctypes.c_int64 * len(inputs))(*inputs)
-        results = (ctypes.c_int64 * len(outputs))(*outputs)
-        error = self._host.call_pointers(
-            self.address, ctypes.addressof(sources), ctypes.addressof(results), binding.address
+        binding = states if isinstance(states, Binding) else self._binding(tuple(states))
+        return self._host.run_addresses(
+            self.address,
+            binding.address,
+            inputs if type(inputs) is list else tuple(inputs),
+            outputs if type(outputs) is list else tuple(outputs),
         )
-        if error == -1:
-            raise MemoryError(f"{self.program.name}: no {self.program.arena_bytes} bytes for temporaries")
-        return error
+
+    def _binding(self, states: tuple[int, ...]) -> Binding:
+        """A binding of these addresses, kept for the next call with the same ones."""
+        found = self._bindings.get(states)
+        if found is None:
+            if len(self._bindings) >= _KEPT_BINDINGS:
+                self._bindings.clear()
+            found = self._bindings[states] = self.bind(states)
+        return found
 
 
 def _dense_rows(name: str, kind: str, pairs: list[tuple[int, int]]) -> list[int]:

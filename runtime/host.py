@@ -31,6 +31,7 @@ _PYTHON_FUNCTIONS = (
 )  # fmt: skip
 _OBJECTS: dict[str, int] = {
     "None": id(None),
+    "list": id(list),
     "bytes": id(bytes),
     "float": id(float),
     "int": id(int),
@@ -43,6 +44,7 @@ IMPORTS = (*_LIBC_FUNCTIONS, *_PYTHON_FUNCTIONS, *_OBJECTS)
 """Entries of the native module's table `imports`: functions and objects reached by address."""
 
 _METH_O = 0x0008
+_METH_FASTCALL = 0x0080
 
 
 class _MethodDef(ctypes.Structure):
@@ -76,14 +78,14 @@ class Host:
     def __init__(self, code: Code) -> None:
         """Fills the import table of `code` and wraps its functions."""
         self._code = code
-        self._methods: list[_MethodDef] = []
+        self._methods: dict[tuple[str, str], _MethodDef] = {}
         table = (ctypes.c_int64 * len(IMPORTS)).from_address(code.address("imports"))
         for i, address in enumerate(import_addresses()):
             table[i] = address
-        pointer, word = ctypes.c_void_p, ctypes.c_int64
-        # These hold the interpreter lock; call_pointers releases it itself where told so.
-        self.call_pointers: Callable[..., int] = self._function(
-            "call_pointers", word, pointer, pointer, pointer, pointer
+        pointer = ctypes.c_void_p
+        # run_addresses(executable, binding, inputs, outputs): numbers, and lists or tuples of numbers.
+        self.run_addresses: Callable[..., int] = self.builtin(
+            "run_addresses", "run_addresses", _METH_FASTCALL, None
         )
         self.frames_free: Callable[[int], None] = self._function("frames_free", None, pointer)
         self.blocks_trim: Callable[[], None] = self._function("blocks_trim", None)
@@ -96,8 +98,9 @@ class Host:
 
     def builtin(self, symbol: str, name: str, flags: int, self_object: object) -> Any:
         """A Python builtin whose body is the native function `symbol`, bound to `self_object`."""
-        method = _MethodDef(name.encode(), self._code.address(symbol), flags, None)
-        self._methods.append(method)
+        method = self._methods.setdefault(
+            (symbol, name), _MethodDef(name.encode(), self._code.address(symbol), flags, None)
+        )
         create = ctypes.pythonapi.PyCFunction_NewEx
         create.restype = ctypes.py_object
         create.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]

@@ -232,6 +232,20 @@ def test_wrong_number_of_addresses(inputs: int, outputs: int, states: int) -> No
         chain().run([0] * inputs, [0] * outputs, [0] * states)
 
 
+@pytest.mark.parametrize(
+    ("address", "error"), [(None, TypeError), ("0", TypeError), (1.5, TypeError), (1 << 70, OverflowError)]
+)
+def test_what_is_no_address(address: Any, error: type[Exception]) -> None:
+    program = chain()
+    a, b, expected = operands()
+    run(program, a, b)
+    before = buffers.live_blocks()
+    with pytest.raises(error):
+        program.run([a.ctypes.data, address], (b.ctypes.data,))
+    assert buffers.live_blocks() == before
+    np.testing.assert_array_equal(run(program, a, b), expected)
+
+
 def test_forked_child_starts_its_own_workers(set_threads: Callable[[int], None]) -> None:
     set_threads(2)
     program = chain(parts=8)

@@ -9,6 +9,7 @@ interpreter lock held, so that a fork never meets a list that is being changed.
 
 from __future__ import annotations
 
+from graphc.backends.llvm.host.objects import LIST_ITEMS, TUPLE_ITEMS, type_of
 from graphc.backends.llvm.host.routine import NULL, Routine, Variable, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import BINDING, BLOCKS, EXECUTABLE, FRAME, POOL, TEMPORARY
@@ -24,7 +25,7 @@ def add_calls(module: ModuleText) -> None:
     _add_storage_locks(module)
     _add_execute(module)
     _add_set_rows(module)
-    _add_call_pointers(module)
+    _add_run_addresses(module)
 
 
 def _lists_lock(r: Routine) -> Val:
@@ -217,29 +218,68 @@ def _add_set_rows(module: ModuleText) -> None:
     r.ret()
 
 
-def _add_call_pointers(module: ModuleText) -> None:
-    """`i64 call_pointers(executable, inputs, outputs, binding)`: one run on raw addresses; -1 = no memory.
+def _add_run_addresses(module: ModuleText) -> None:
+    """`run_addresses(executable, binding, inputs, outputs)`, a METH_FASTCALL builtin on exact arguments.
 
-    Called with the interpreter lock held.
+    The first two are addresses, the others lists or tuples of addresses in the order of the
+    program's inputs and outputs. Returns the error word; raises MemoryError.
     """
+    _add_place_addresses(module)
     r = Routine.start(
-        module, "call_pointers", "i64",
-        [("ptr", "executable"), ("ptr", "inputs"), ("ptr", "outputs"), ("ptr", "binding")],
-    )  # fmt: skip
-    executable, inputs, outputs, binding = r.params
+        module, "run_addresses", "ptr", [("ptr", "self"), ("ptr", "args"), ("i64", "nargs")]
+    )
+    _, args, _ = r.params
+    executable, binding = (_address_in(r, r.load_ptr(args, i)) for i in range(2))
     frame = r.call("ptr", "frame_take", [executable])
     with r.exit_if(r.is_null(frame)):
-        r.ret(i64(-1))
+        r.ret(r.import_call("ptr", "PyErr_NoMemory", []))
     table = r.read_ptr(frame, FRAME, "table")
-    states = r.read_ptr(binding, BINDING, "states")
-    for kind, values in (("input", inputs), ("output", outputs), ("state", states)):
+    for position, kind in ((2, "input"), (3, "output")):
         rows = r.read_ptr(executable, EXECUTABLE, f"{kind}_rows")
         count = r.read(executable, EXECUTABLE, f"{kind}_count")
-        r.call_void("set_rows", [table, rows, count, values])
+        placed = r.call("i1", "place_addresses", [table, rows, count, r.load_ptr(args, position)])
+        with r.exit_if(r.xor(placed, Val("i1", "true"))):
+            r.call_void("frame_give", [executable, frame])
+            r.ret(NULL)
+    state_rows = r.read_ptr(executable, EXECUTABLE, "state_rows")
+    state_count = r.read(executable, EXECUTABLE, "state_count")
+    r.call_void("set_rows", [table, state_rows, state_count, r.read_ptr(binding, BINDING, "states")])
     release = r.nonzero(r.read(executable, EXECUTABLE, "release"))
     error = run_released(r, release, executable, frame, binding)
     r.call_void("frame_give", [executable, frame])
-    r.ret(error)
+    r.ret(r.import_call("ptr", "PyLong_FromLongLong", [error]))
+
+
+def _address_in(r: Routine, number: Val) -> Val:
+    """The pointer that a Python int is."""
+    slot = r.alloca("i64", 1, 8)
+    r.store(r.import_call("i64", "PyLong_AsLongLong", [number]), slot, 8)
+    return r.load("ptr", slot, 8)
+
+
+def _add_place_addresses(module: ModuleText) -> None:
+    """`i1 place_addresses(table, rows, count, sequence)`: table[rows[i]] = the int sequence[i].
+
+    False with an exception where an item is no int of 64 bits.
+    """
+    r = Routine.start(
+        module, "place_addresses", "i1",
+        [("ptr", "table"), ("ptr", "rows"), ("i64", "count"), ("ptr", "sequence")],
+        linkage="internal",
+    )  # fmt: skip
+    table, rows, count, sequence = r.params
+    items = r.variable(r.at_byte(sequence, TUPLE_ITEMS))
+    with r.if_(r.icmp("eq", type_of(r, sequence), r.imported("list"))):
+        items.set(r.load("ptr", r.at_byte(sequence, LIST_ITEMS), 8))
+    with r.each(count) as n:
+        row = r.load("i64", r.gep(rows, n, "i64"), 8)
+        number = r.import_call("i64", "PyLong_AsLongLong", [r.load_ptr(items.get(), n)])
+        with r.if_(r.icmp("eq", number, i64(-1))):
+            error = r.import_call("ptr", "PyErr_Occurred", [])
+            with r.exit_if(r.not_null(error)):
+                r.ret(Val("i1", "false"))
+        r.store(number, r.gep(table, row, "i64"), 8)
+    r.ret(Val("i1", "true"))
 
 
 def run_released(r: Routine, release: Val, executable: Val, frame: Val, binding: Val) -> Val:

@@ -13,6 +13,7 @@ from graphc.backends.llvm.host.arguments import add_arguments
 from graphc.backends.llvm.host.calls import run_released
 from graphc.backends.llvm.host.objects import (
     BYTES_DATA,
+    LIST_ITEMS,
     OBJECT_DATA,
     SIZE,
     TUPLE_ITEMS,
@@ -187,7 +188,7 @@ def _add_collect_items(module: ModuleText) -> None:
         r.ret(NULL)
     items = r.variable(r.at_byte(box.get(), TUPLE_ITEMS))
     with r.if_(as_list):
-        items.set(r.load("ptr", r.at_byte(box.get(), SIZE + 8), 8))
+        items.set(r.load("ptr", r.at_byte(box.get(), LIST_ITEMS), 8))
     with r.each(count) as n:
         value = r.call("ptr", "make_result",
                        [r.record_at(specs, n, OUTPUT), r.load_ptr(data, n), items.get()])  # fmt: skip

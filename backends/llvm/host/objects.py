@@ -15,6 +15,7 @@ from graphc.runtime.layout import STATE
 
 __all__ = [
     "BYTES_DATA",
+    "LIST_ITEMS",
     "OBJECT_DATA",
     "SIZE",
     "TUPLE_ITEMS",
@@ -31,6 +32,9 @@ SIZE = OBJECT_DATA
 BYTES_DATA = bytes.__basicsize__ - 1
 TUPLE_ITEMS = tuple.__basicsize__
 """Offset of a tuple's items."""
+
+LIST_ITEMS = SIZE + 8
+"""Offset of the address of a list's items."""
 
 _FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
