@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
-from graphc.backends.llvm.contraction.micro import Panel
+from graphc.backends.llvm.contraction.micro import Panel, PanelColumns
 from graphc.backends.llvm.contraction.packing import (
     Block,
     pack_columns,
@@ -21,7 +21,7 @@ from graphc.backends.llvm.contraction.packing import (
 )
 from graphc.backends.llvm.contraction.problem import Operand, Problem
 from graphc.backends.llvm.contraction.share import emit_shares, load_pointers
-from graphc.backends.llvm.contraction.tile import TileShape, emit_tile
+from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit_tile
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
 from graphc.backends.llvm.text import Builder, Val
 
@@ -76,6 +76,39 @@ def emit_blocked(problem: Problem, tiling: Tiling, builder: Builder) -> None:
     emit_shares(builder, problem, {"rows": tiling.rows, "columns": tiling.columns}, blocked.share)
 
 
+def panel_of(operand: Operand, tiling: Tiling) -> Panel:
+    """How the register tile reads A."""
+    match tiling.a:
+        case "place":
+            assert operand.direct is not None
+            return Panel(operand.direct.row, operand.direct.step)
+        case "runs":
+            return Panel(tiling.a_lead, 1)
+        case _:
+            return Panel(1, tiling.a_lead)
+
+
+@dataclass(frozen=True)
+class _PackedSide:
+    """Vectors side by side from the tile's first column."""
+
+    problem: Problem
+    tiling: Tiling
+
+    def place(self, builder: Builder, shape: TileShape, address: Val, n: Val) -> PlacedColumns:
+        tiling, direct = self.tiling, self.problem.b.direct
+        in_place = tiling.b == "place"
+        step = direct.step if in_place and direct is not None else tiling.b_lead
+        source = PanelColumns(
+            address, self.problem.scalar, tiling.width, shape.vectors, step, shape.ragged if in_place else 0
+        )
+        masks: list[Val | None] = [None] * shape.vectors
+        if shape.ragged:
+            masks[-1] = builder.lane_mask(constant(shape.ragged), tiling.width)
+        first = [plus(builder, n, constant(j * tiling.width)) for j in range(shape.vectors)]
+        return PlacedColumns(source, first, masks, shape.ragged)
+
+
 class _Blocked:
     """State of one emission; its methods nest as the loops do."""
 
@@ -85,24 +118,12 @@ class _Blocked:
         self.tiling = tiling
         self.buffers, self.part = builder.params[:2]
         self.pointers = load_pointers(builder, problem, self.buffers)
-        self.panel_a = self._panel(problem.a, tiling.a, tiling.a_lead, False)
-        self.panel_b = self._panel(problem.b, tiling.b, tiling.b_lead, True)
+        panel = panel_of(problem.a, tiling)
+        side = _PackedSide(problem, tiling)
         self.tiles = {s: f"{builder.name}.tile.{s.rows}x{s.vectors}.{s.ragged}" for s in self._shapes()}
         for shape, name in self.tiles.items():
-            ragged = shape.ragged if tiling.b == "place" else 0
-            b = Panel(self.panel_b.lane, self.panel_b.step, ragged)
-            emit_tile(builder.module, name, problem, tiling, shape, self.panel_a, b, _kept_lead(tiling))
+            emit_tile(builder.module, name, problem, tiling, shape, panel, side, _kept_lead(tiling))
         self._place_scratch()
-
-    def _panel(self, operand: Operand, source: Source, lead: int, is_b: bool) -> Panel:
-        match source:
-            case "place":
-                assert operand.direct is not None
-                return Panel(1 if is_b else operand.direct.row, operand.direct.step)
-            case "runs":
-                return Panel(lead, 1)
-            case _:
-                return Panel(1, lead)
 
     def _row_sizes(self) -> tuple[int, int]:
         return self.tiling.rows, self.problem.m % self.tiling.rows

@@ -9,11 +9,13 @@ tiles, edge tiles and any split of the output give the same bits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from graphc.backends.llvm.text import Builder, Val, element, vector
 
-__all__ = ["UNROLL", "Panel", "accumulate", "multiply_add"]
+__all__ = ["UNROLL", "Columns", "Panel", "PanelColumns", "accumulate", "multiply_add"]
 
 UNROLL = 4
 """Steps of k in one iteration of the innermost loop."""
@@ -21,15 +23,56 @@ UNROLL = 4
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """How a register tile reads one operand; both strides are in elements.
-
-    `lane` separates neighbouring rows (A) and is 1 for B; `step` separates neighbouring k.
-    `ragged` is the number of lanes of the last vector that may be read, 0 for all.
-    """
+    """How a register tile reads A, in elements: `lane` between neighbouring rows, `step` between k."""
 
     lane: int
     step: int
-    ragged: int = 0
+
+
+class Columns(Protocol):
+    """Where the vectors of B come from. `carried` values walk along k from `begin`."""
+
+    def begin(self) -> list[Val]:
+        """The carried values at the block's first k."""
+
+    def load(self, builder: Builder, carried: Sequence[Val], offset: int) -> list[Val]:
+        """The vectors of B, `offset` steps of k on."""
+
+    def advance(self, builder: Builder, carried: Sequence[Val], count: int) -> list[Val]:
+        """The carried values `count` steps on."""
+
+
+@dataclass(frozen=True)
+class PanelColumns:
+    """Vectors side by side from one address, neighbouring k `step` elements apart.
+
+    Of the last vector only the first `ragged` lanes are read, all for 0.
+    """
+
+    address: Val
+    scalar: str
+    width: int
+    vectors: int
+    step: int
+    ragged: int
+
+    def begin(self) -> list[Val]:
+        return [self.address]
+
+    def load(self, builder: Builder, carried: Sequence[Val], offset: int) -> list[Val]:
+        type_, size = vector(self.scalar, self.width), 8 if self.scalar == "double" else 4
+        result = []
+        for j in range(self.vectors):
+            place = builder.gep(carried[0], offset * self.step + j * self.width, self.scalar)
+            if self.ragged and j == self.vectors - 1:
+                mask = builder.lane_mask(Val("i64", str(self.ragged)), self.width)
+                result.append(builder.masked_load(type_, place, mask, builder.const(type_, 0), size))
+            else:
+                result.append(builder.load(type_, place, size))
+        return result
+
+    def advance(self, builder: Builder, carried: Sequence[Val], count: int) -> list[Val]:
+        return [builder.gep(carried[0], count * self.step, self.scalar)]
 
 
 def multiply_add(builder: Builder, a: Val, b: Val, c: Val) -> Val:
@@ -46,62 +89,34 @@ def accumulate(
     rows: int,
     vectors: int,
     a: tuple[Val, Panel],
-    b: tuple[Val, Panel],
-    steps: Val | int,
+    b: Columns,
+    steps: Val,
 ) -> list[list[Val]]:
     """Emits the loop over `steps` values of k; returns accumulators [row][vector].
 
-    `a` and `b` are (address of the first element, panel). `scalar` is the LLVM element type
-    of both operands and of the accumulators.
+    `a` is the address of its first element and its panel. `scalar` is the LLVM element type of
+    both operands and of the accumulators.
     """
-    type_ = vector(scalar, width)
-    zero = builder.const(type_, 0)
-    grid = [zero] * (rows * vectors)
-
-    def step(a_address: Val, b_address: Val, offset: int, acc: list[Val]) -> list[Val]:
-        columns = [_load_b(builder, scalar, width, b_address, b[1], offset, j, vectors) for j in range(vectors)]
-        result = list(acc)
-        for i in range(rows):
-            place = builder.gep(a_address, offset * a[1].step + i * a[1].lane, scalar)
-            broadcast = builder.splat(builder.load(scalar, place), width)
-            for j in range(vectors):
-                at = i * vectors + j
-                result[at] = multiply_add(builder, broadcast, columns[j], acc[at])
-        return result
+    zero = builder.const(vector(scalar, width), 0)
+    start, panel = a
+    count = len(b.begin())
 
     def body(unroll: int, carried: tuple[Val, ...]) -> list[Val]:
-        a_address, b_address, *acc = carried
+        address, walking, acc = carried[0], carried[1 : 1 + count], list(carried[1 + count :])
         for u in range(unroll):
-            acc = step(a_address, b_address, u, acc)
-        return [
-            builder.gep(a_address, unroll * a[1].step, scalar),
-            builder.gep(b_address, unroll * b[1].step, scalar),
-            *acc,
-        ]
+            columns = b.load(builder, walking, u)
+            for i in range(rows):
+                place = builder.gep(address, u * panel.step + i * panel.lane, scalar)
+                broadcast = builder.splat(builder.load(scalar, place), width)
+                for j in range(vectors):
+                    at = i * vectors + j
+                    acc[at] = multiply_add(builder, broadcast, columns[j], acc[at])
+        following = builder.gep(address, unroll * panel.step, scalar)
+        return [following, *b.advance(builder, walking, unroll), *acc]
 
-    whole: Val | int
-    if isinstance(steps, int):
-        whole, rest = steps - steps % UNROLL, steps % UNROLL
-    else:
-        whole, rest = builder.op("i64", f"and {steps}, {-UNROLL}"), -1
-    carried: tuple[Val, ...] = (a[0], b[0], *grid)
-    if whole != 0:
-        carried = builder.loop(0, whole, UNROLL, carried, lambda _, c: body(UNROLL, c), "k")
-    if rest > 0:
-        carried = tuple(body(rest, carried))
-    elif rest < 0:
-        carried = builder.loop(whole, steps, 1, carried, lambda _, c: body(1, c), "krest")
-    acc = carried[2:]
+    whole = builder.op("i64", f"and {steps}, {-UNROLL}")
+    carried: tuple[Val, ...] = (start, *b.begin(), *[zero] * (rows * vectors))
+    carried = builder.loop(0, whole, UNROLL, carried, lambda _, c: body(UNROLL, c), "k")
+    carried = builder.loop(whole, steps, 1, carried, lambda _, c: body(1, c), "krest")
+    acc = carried[1 + count :]
     return [list(acc[i * vectors : (i + 1) * vectors]) for i in range(rows)]
-
-
-def _load_b(
-    builder: Builder, scalar: str, width: int, address: Val, panel: Panel, offset: int, j: int, vectors: int
-) -> Val:
-    type_ = vector(scalar, width)
-    place = builder.gep(address, offset * panel.step + j * width, scalar)
-    size = {"float": 4, "double": 8}.get(scalar) or int(scalar[1:]) // 8
-    if panel.ragged and j == vectors - 1:
-        mask = builder.lane_mask(Val("i64", str(panel.ragged)), width)
-        return builder.masked_load(type_, place, mask, builder.const(type_, 0), size)
-    return builder.load(type_, place, size)

@@ -7,16 +7,17 @@ to what is kept, and the last one goes on into the epilogue.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
-from graphc.backends.llvm.contraction.micro import Panel, accumulate
+from graphc.backends.llvm.contraction.micro import Columns, Panel, accumulate
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tiling import Tiling
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
 
-__all__ = ["TILE_PARAMETERS", "TileShape", "emit_tile"]
+__all__ = ["TILE_PARAMETERS", "ColumnSide", "PlacedColumns", "TileShape", "emit_tile"]
 
 TILE_PARAMETERS = (
     ("ptr", "buffers"), ("ptr", "a"), ("ptr", "b"), ("i64", "steps"), ("ptr", "kept"),
@@ -36,6 +37,27 @@ class TileShape:
     ragged: int
 
 
+@dataclass(frozen=True)
+class PlacedColumns:
+    """The vectors of one tile: where B is read, their first columns, their valid lanes (None: all).
+
+    `ragged` is the number of valid lanes of the last vector where that is the same for every
+    tile of this shape; 0 where all are valid or it differs.
+    """
+
+    source: Columns
+    first: list[Val]
+    masks: list[Val | None]
+    ragged: int = 0
+
+
+class ColumnSide(Protocol):
+    """Places the vectors of a tile."""
+
+    def place(self, builder: Builder, shape: TileShape, address: Val, n: Val) -> PlacedColumns:
+        """`address` and `n` are the tile's parameters `b` and `n`."""
+
+
 def emit_tile(
     module: ModuleText,
     name: str,
@@ -43,15 +65,16 @@ def emit_tile(
     tiling: Tiling,
     shape: TileShape,
     a: Panel,
-    b: Panel,
+    side: ColumnSide,
     kept_lead: int,
 ) -> None:
-    """Emits the function `name(TILE_PARAMETERS)`."""
+    """Emits the function `name(TILE_PARAMETERS)`. `kept_lead` is the row length of kept sums."""
     builder = module.function(name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline")
     buffers, a_address, b_address, steps, kept, block, m, n, batch = builder.params
-    tile = _Tile(builder, problem, tiling, shape, load_pointers(builder, problem, buffers), m, n, batch)
+    placed = side.place(builder, shape, b_address, n)
+    tile = _Tile(builder, problem, tiling, shape, load_pointers(builder, problem, buffers), m, batch, placed)
     grid = accumulate(
-        builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a), (b_address, b), steps
+        builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a), placed.source, steps
     )
     blocks = tiling.blocks(problem.k)
     if blocks == 1:
@@ -107,20 +130,15 @@ class _Tile:
     shape: TileShape
     pointers: list[Val]
     m: Val
-    n: Val
     batch: Val
+    placed: PlacedColumns
 
     def _env(self, row: Val, j: int) -> Env:
         builder, problem = self.builder, self.problem
         env = problem.batch.split(builder, self.batch) | problem.rows.split(builder, row)
         if problem.columns.inner is not None:
-            env[problem.columns.inner] = plus(builder, self.n, constant(j * self.tiling.width))
+            env[problem.columns.inner] = self.placed.first[j]
         return env
-
-    def _mask(self, j: int) -> Val | None:
-        if not self.shape.ragged or j < self.shape.vectors - 1:
-            return None
-        return self.builder.lane_mask(constant(self.shape.ragged), self.tiling.width)
 
     def stored(self, i: int, j: int) -> Val:
         """The partial sums that a plain store of an earlier block left."""
@@ -130,7 +148,7 @@ class _Tile:
         type_, size = vector(scalar, self.tiling.width), self.problem.dtype.itemsize
         env = self._env(plus(builder, self.m, constant(i)), j)
         place = builder.gep(self.pointers[store.buffer], index_value(builder, store.index[0], env), scalar)
-        mask = self._mask(j)
+        mask = self.placed.masks[j]
         if mask is None:
             return builder.load(type_, place, size)
         return builder.masked_load(type_, place, mask, builder.const(type_, 0), size)
@@ -140,14 +158,14 @@ class _Tile:
         builder, problem, width = self.builder, self.problem, self.tiling.width
         piece = problem.piece(width)
         if piece == width:
-            self._apply_piece(self._env(row, j), value, width, self._mask(j))
+            self._apply_piece(self._env(row, j), value, width, self.placed.masks[j])
             return
-        ragged = self.shape.ragged if j == self.shape.vectors - 1 else 0
+        ragged = self.placed.ragged if j == self.shape.vectors - 1 else 0
         for start in range(0, ragged or width, piece):
             part = builder.shuffle(value, None, range(start, start + piece)) if piece > 1 else builder.extract(value, start)
             env = self._env(row, j)
             if problem.columns.inner is not None:
-                env[problem.columns.inner] = plus(builder, self.n, constant(j * width + start))
+                env[problem.columns.inner] = plus(builder, self.placed.first[j], constant(start))
             self._apply_piece(env, part, piece, None)
 
     def _apply_piece(self, env: Env, value: Val, width: int, mask: Val | None) -> None:
