@@ -232,15 +232,16 @@ def store(scope: Scope, instruction: Instruction) -> None:
     """Stores a scalar, or adds it to the element where the instruction's value is `"add"`."""
     b = scope.builder
     possible, uniform, varying = scope.guard(instruction.guards)
-    place = _Place(scope, instruction)
-    if not possible or place.numel == 0:
-        return
     value = scope.value(instruction.operands[0])
     add = instruction.value == "add"
-    if uniform is not None:
-        with b.if_(uniform):
-            _store(place, value, varying, add)
-    else:
+    # What is computed under the branch must not be known to the scope after it.
+    place = _Place(scope if uniform is None else scope.child(), instruction)
+    if not possible or place.numel == 0:
+        return
+    if uniform is None:
+        _store(place, value, varying, add)
+        return
+    with b.if_(uniform):
         _store(place, value, varying, add)
 
 

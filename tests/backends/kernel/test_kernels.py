@@ -326,7 +326,9 @@ def gathers(dtype: str, rows: Any, columns: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "i64"])
-@pytest.mark.parametrize("loops", ["i parallel, j vector 8", "i parallel, j parallel", "j parallel, i vector 4"])
+@pytest.mark.parametrize(
+    "loops", ["i parallel, j vector 8", "i parallel, j parallel", "j parallel, i vector 4"]
+)
 @pytest.mark.parametrize(
     ("row", "column", "error"),
     [(0, 0, 2**63 - 1), (6, 0, 1), (0, 20, 2), (-1, -7, 1), (2**40, 3, 1), (5, -(2**31), 2)],
