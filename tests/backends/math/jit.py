@@ -20,7 +20,7 @@ from graphc.backends.llvm.text import ModuleText, Val, vector
 from graphc.ir.target import TARGETS, Target
 from tests.backends.math.reference import Array
 
-__all__ = ["Kernel", "assembly", "compile_kernel", "module_text", "object_code", "runnable", "undefined_symbols"]
+__all__ = ["Kernel", "add_loop", "assembly", "compile_kernel", "module_text", "object_code", "runnable", "undefined_symbols"]
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
@@ -43,12 +43,13 @@ def runnable() -> list[str]:
     return names
 
 
-def module_text(emit: Emitter, target: Target, types: Sequence[str], result: str, width: int) -> str:
-    """LLVM text of `run(inputs…, output, count)`, one `emit` for every `width` elements."""
-    module = ModuleText(target)
+def add_loop(
+    module: ModuleText, name: str, emit: Emitter, types: Sequence[str], result: str, width: int
+) -> None:
+    """Adds `name(inputs…, output, count)`, one `emit` for every `width` elements."""
     names = [f"x{i}" for i in range(len(types))]
     parameters = [("ptr", n) for n in [*names, "out"]] + [("i64", "count")]
-    b = module.function("run", "void", parameters)
+    b = module.function(name, "void", parameters)
     *inputs, out, count = b.params
 
     def body(index: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
@@ -60,6 +61,12 @@ def module_text(emit: Emitter, target: Target, types: Sequence[str], result: str
 
     b.loop(0, count, width, [], body)
     b.ret()
+
+
+def module_text(emit: Emitter, target: Target, types: Sequence[str], result: str, width: int) -> str:
+    """LLVM text of a module whose `run` is `add_loop`'s function."""
+    module = ModuleText(target)
+    add_loop(module, "run", emit, types, result, width)
     return str(module)
 
 
