@@ -12,7 +12,7 @@ from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.plan import Plan, describe, make_plan
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.share import split_side
-from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
+from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch, vector_units
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Kernel, Schedule
@@ -39,9 +39,9 @@ def partitions(kernel: Kernel, target: Target) -> int:
     problem, tiling = plan.problem, plan.tiling
     work = problem.batch.total * problem.m * problem.n * problem.k
     if problem.is_vector:
-        pieces = split_side(problem, {"rows": 1, "columns": target.width(problem.dtype.bits)})[1]
+        pieces = split_side(problem.totals, vector_units(problem, target))[1]
         return max(1, min(pieces, work // _VECTOR_MULTIPLY_ADDS_A_PART, _MOST_PARTS))
-    side, pieces = split_side(problem, {"rows": tiling.rows, "columns": tiling.columns})
+    side, pieces = split_side(problem.totals, tiling.units)
     if side != "batch":
         # Every partition packs the whole other operand, which must stay a small part of its work.
         packs = (tiling.b if side == "rows" else tiling.a) != "place"

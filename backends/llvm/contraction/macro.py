@@ -20,7 +20,7 @@ from graphc.backends.llvm.contraction.packing import (
     pack_transposed,
 )
 from graphc.backends.llvm.contraction.problem import Operand, Problem
-from graphc.backends.llvm.contraction.share import emit_shares, load_pointers
+from graphc.backends.llvm.contraction.share import each, load_pointers, place_scratch, shares
 from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit_tile
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
 from graphc.backends.llvm.text import Builder, Val
@@ -72,8 +72,9 @@ def _packed(source: Source, tiling: Tiling, rows: int, lead: int) -> int:
 
 def emit_blocked(problem: Problem, tiling: Tiling, builder: Builder) -> None:
     """Emits the body of the kernel function, and its register tiles as functions of the module."""
+    bounds = shares(builder, problem.totals, tiling.units)
     blocked = _Blocked(builder, problem, tiling)
-    emit_shares(builder, problem, {"rows": tiling.rows, "columns": tiling.columns}, blocked.share)
+    each(builder, bounds["batch"], lambda b: blocked.share(b, bounds["rows"], bounds["columns"]), "batch")
 
 
 def panel_of(operand: Operand, tiling: Tiling) -> Panel:
@@ -116,14 +117,15 @@ class _Blocked:
         self.builder = builder
         self.problem = problem
         self.tiling = tiling
-        self.buffers, self.part = builder.params[:2]
+        self.buffers = builder.params[0]
         self.pointers = load_pointers(builder, problem, self.buffers)
         panel = panel_of(problem.a, tiling)
         side = _PackedSide(problem, tiling)
         self.tiles = {s: f"{builder.name}.tile.{s.rows}x{s.vectors}.{s.ragged}" for s in self._shapes()}
         for shape, name in self.tiles.items():
             emit_tile(builder.module, name, problem, tiling, shape, panel, side, _kept_lead(tiling))
-        self._place_scratch()
+        need = scratch_of(problem, tiling)
+        self.packed_b, self.packed_a, self.kept = place_scratch(builder, problem, (need.b, need.a, need.kept))
 
     def _row_sizes(self) -> tuple[int, int]:
         return self.tiling.rows, self.problem.m % self.tiling.rows
@@ -138,16 +140,6 @@ class _Blocked:
         if self._edge()[0]:
             widths.append(self._edge())
         return [TileShape(r, v, g) for v, g in widths for r in self._row_sizes() if r]
-
-    def _place_scratch(self) -> None:
-        builder, need = self.builder, scratch_of(self.problem, self.tiling)
-        start = Val("ptr", "null")
-        if need.total:
-            table = builder.gep(self.buffers, len(self.problem.buffers), "ptr")
-            start = builder.gep(builder.load("ptr", table, 8), times(builder, self.part, need.total), "i8")
-        self.packed_b = start
-        self.packed_a = builder.gep(start, need.b, "i8")
-        self.kept = builder.gep(start, need.b + need.a, "i8")
 
     # -- loops, outermost first ---------------------------------------------------------
 

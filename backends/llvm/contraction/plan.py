@@ -37,11 +37,8 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
     """The plan as a schedule: what is parallel, tiled, unrolled and a vector."""
     problem, tiling = plan.problem, plan.tiling
     batch, rows, columns = problem.sides
-    if problem.is_vector:
-        units = {"rows": 1, "columns": tiling.width}
-    else:
-        units = {"rows": tiling.rows, "columns": tiling.columns}
-    side = split_side(problem, units)[0]  # type: ignore[arg-type]
+    units = {"batch": 1, "rows": 1, "columns": tiling.width} if problem.is_vector else tiling.units
+    side = split_side(problem.totals, units)[0]
     divided = {"batch": batch, "rows": rows, "columns": columns}[side]
     loops = [Loop(a.name, "parallel") for a in divided if parts > 1]
     inner: list[Loop] = []

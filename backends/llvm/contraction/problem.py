@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Group, merge_axes
 from graphc.backends.llvm.contraction.body import linear_offset
@@ -22,10 +23,12 @@ from graphc.ir.dims import Dim, Symbol, floor_div, mod, split_linear, substitute
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent
 from graphc.ir.types import DType, TensorType
 
-__all__ = ["VECTOR_LEAST_STEPS", "Direct", "Operand", "Problem", "readings"]
+__all__ = ["VECTOR_LEAST_STEPS", "Direct", "Operand", "Problem", "Side", "readings"]
 
 VECTOR_LEAST_STEPS = 32
 """Below this many k a product with a vector is summed like any other product."""
+
+Side = Literal["batch", "rows", "columns"]
 
 _OPAQUE = frozenset({"to_index"})
 
@@ -42,13 +45,17 @@ class Direct:
 
 @dataclass(frozen=True)
 class Operand:
-    """One factor. `rows` are its own axes (m or n), `steps` the k axes, each merged for its accesses."""
+    """One factor. `rows` are its own axes (m or n), `steps` the k axes, each merged for its accesses.
+
+    `source` is the body over the kernel's own axes and whole indices.
+    """
 
     body: tuple[Instruction, ...]
     result: int
     rows: Group
     steps: Group
     direct: Direct | None
+    source: tuple[Instruction, ...]
 
     def stride(self, axis: Symbol | None) -> int | None:
         """Largest stride of its loads along an axis; None where one is not constant."""
@@ -70,7 +77,8 @@ class Problem:
     `columns` are the epilogue's merged axes; their flat indices equal those of the operands.
     `columns` is at most one axis; the epilogue's accesses are affine in pieces of `run` of it.
     `is_vector` (by shape alone) selects the order of summation for products with a vector.
-    `sides` are the kernel's own axes as batch, rows and columns, those of extent 1 left out.
+    `sides` are the kernel's own axes as batch, rows and columns, and `step_axes` those of k, in
+    all of which axes of extent 1 are left out.
     """
 
     buffers: tuple[KernelBuffer, ...]
@@ -83,8 +91,14 @@ class Problem:
     run: int
     is_vector: bool
     sides: tuple[tuple[Symbol, ...], tuple[Symbol, ...], tuple[Symbol, ...]]
+    step_axes: tuple[Symbol, ...]
     sum: int
     epilogue: tuple[Instruction, ...]
+
+    @property
+    def totals(self) -> dict[Side, int]:
+        """Batch entries, rows and columns of the result."""
+        return {"batch": self.batch.total, "rows": self.m, "columns": self.n}
 
     @property
     def m(self) -> int:
@@ -173,8 +187,8 @@ def _split(kernel: Kernel) -> _Parts | None:
     uses_left, uses_right = _used_axes(left), _used_axes(right)
     outer = [a for a in kernel.axes if extent(a) != 1]
     return _Parts(
-        left=[_flat(kernel, i) for i in left],
-        right=[_flat(kernel, i) for i in right],
+        left=left,
+        right=right,
         results=factors,
         rows=[a for a in outer if a in uses_left and a not in uses_right],
         columns=[a for a in outer if a in uses_right and a not in uses_left],
@@ -211,6 +225,7 @@ def _assemble(
         run=run,
         is_vector=parts.is_vector,
         sides=((*parts.batch, *apart), tuple(rows), tuple(columns)),
+        step_axes=tuple(parts.steps),
         sum=stage.results[0],
         epilogue=tuple(_rewrite(i, ones | by_row | by_column) for i in parts.epilogue),
     )
@@ -328,13 +343,14 @@ def _operand(
     body: list[Instruction], result: int, rows: list[Symbol], k_axes: list[Symbol], kernel: Kernel
 ) -> Operand:
     ones: dict[Symbol, Dim] = {s: 0 for s in (*kernel.axes, *kernel.stages[0].axes) if extent(s) == 1}
-    body = [_rewrite(i, ones) for i in body]
+    source = [_rewrite(i, ones) for i in body]
+    body = [_flat(kernel, i) for i in source]
     row_group, by_row = merge_axes(rows, _expressions(body))
     body = [_rewrite(i, by_row) for i in body]
     step_group, by_step = merge_axes(k_axes, _expressions(body))
     body = [_rewrite(i, by_step) for i in body]
     direct = _direct(body, row_group, step_group, kernel.stages[0].init[0][0])
-    return Operand(tuple(body), result, row_group, step_group, direct)
+    return Operand(tuple(body), result, row_group, step_group, direct, tuple(source))
 
 
 def _direct(body: list[Instruction], rows: Group, steps: Group, dtype: DType) -> Direct | None:

@@ -6,19 +6,19 @@ sum divided and the bits do not depend on the number of partitions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 from graphc.backends.llvm.contraction.axes import constant, minimum, times
-from graphc.backends.llvm.contraction.problem import Problem
+from graphc.backends.llvm.contraction.problem import Problem, Side
 from graphc.backends.llvm.text import Builder, Val
 
-__all__ = ["Side", "emit_shares", "load_pointers", "split_side"]
+__all__ = ["Totals", "Units", "each", "load_pointers", "place_scratch", "shares", "split_side"]
 
-Side = Literal["batch", "rows", "columns"]
+Totals = Mapping[Side, int]
+"""Batch entries, rows and columns of the result."""
 
-Units = Mapping[Literal["rows", "columns"], int]
-"""Rows and columns of a piece."""
+Units = Mapping[Side, int]
+"""Batch entries, rows and columns of a piece."""
 
 _BATCH_PIECES = 8
 
@@ -28,51 +28,55 @@ def load_pointers(builder: Builder, problem: Problem, buffers: Val) -> list[Val]
     return [builder.load("ptr", builder.gep(buffers, i, "ptr"), 8) for i in range(len(problem.buffers))]
 
 
-def split_side(problem: Problem, units: Units) -> tuple[Side, int]:
+def split_side(totals: Totals, units: Units) -> tuple[Side, int]:
     """What partitions divide, and into how many pieces at most."""
-    pieces: dict[Side, int] = {
-        "batch": problem.batch.total,
-        "rows": -(-problem.m // units["rows"]),
-        "columns": -(-problem.n // units["columns"]),
-    }
+    pieces = {s: -(-totals[s] // units[s]) for s in totals}
     if pieces["batch"] >= _BATCH_PIECES:
         return "batch", pieces["batch"]
-    side: Side = "rows" if problem.m >= problem.n else "columns"
+    side: Side = "rows" if totals["rows"] >= totals["columns"] else "columns"
     if pieces[side] < 2:
         side = max(pieces, key=lambda s: pieces[s])
     return side, pieces[side]
 
 
-def emit_shares(
-    builder: Builder,
-    problem: Problem,
-    units: Units,
-    body: Callable[[Val, tuple[Val, Val], tuple[Val, Val]], None],
-) -> None:
-    """Emits `body(batch, row bounds, column bounds)` for each batch entry of this partition's share.
+def shares(builder: Builder, totals: Totals, units: Units) -> dict[Side, tuple[Val, Val]]:
+    """The batch entries, rows and columns [from, to) of this partition.
 
     The kernel function's parameters 1 and 2 are the partition and their number.
     """
-    side, pieces = split_side(problem, units)
-    totals: dict[Side, int] = {"batch": problem.batch.total, "rows": problem.m, "columns": problem.n}
-    unit = 1 if side == "batch" else units[side]
+    side, pieces = split_side(totals, units)
     bounds = {s: (constant(0), constant(total)) for s, total in totals.items()}
-    bounds[side] = _share(builder, pieces, unit, totals[side])
-
-    def entry(batch: Val, _: tuple[Val, ...]) -> list[Val]:
-        body(batch, bounds["rows"], bounds["columns"])
-        return []
-
-    if totals["batch"] == 1 and side != "batch":
-        body(constant(0), bounds["rows"], bounds["columns"])
-    else:
-        builder.loop(*bounds["batch"], 1, (), entry, "batch")
-
-
-def _share(builder: Builder, pieces: int, unit: int, total: int) -> tuple[Val, Val]:
     part, parts = builder.params[1:3]
     edges = []
     for number in (part, builder.add(part, constant(1))):
         piece = builder.op("i64", f"udiv {times(builder, number, pieces)}, {parts.text}")
-        edges.append(minimum(builder, times(builder, piece, unit), constant(total)))
-    return edges[0], edges[1]
+        edges.append(minimum(builder, times(builder, piece, units[side]), constant(totals[side])))
+    bounds[side] = edges[0], edges[1]
+    return bounds
+
+
+def each(builder: Builder, bounds: tuple[Val, Val], body: Callable[[Val], None], hint: str) -> None:
+    """`body` for every index of the bounds; without a loop where they are (0, 1)."""
+    if [b.text for b in bounds] == ["0", "1"]:
+        body(constant(0))
+        return
+
+    def entry(index: Val, _: tuple[Val, ...]) -> list[Val]:
+        body(index)
+        return []
+
+    builder.loop(*bounds, 1, (), entry, hint)
+
+
+def place_scratch(builder: Builder, problem: Problem, sizes: Sequence[int]) -> list[Val]:
+    """Addresses of pieces of `sizes` bytes in this partition's part of the scratch buffer."""
+    if not sum(sizes):
+        return [Val("ptr", "null") for _ in sizes]
+    buffers, part = builder.params[:2]
+    table = builder.gep(buffers, len(problem.buffers), "ptr")
+    place = builder.gep(builder.load("ptr", table, 8), times(builder, part, sum(sizes)), "i8")
+    places = []
+    for size in sizes:
+        places.append(place)
+        place = builder.gep(place, size, "i8")
+    return places

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Group
-from graphc.backends.llvm.contraction.problem import Operand, Problem
+from graphc.backends.llvm.contraction.problem import Operand, Problem, Side
 from graphc.ir.target import Target
 
 __all__ = ["Source", "Tiling", "along_steps", "block_steps", "choose_tiling", "round_up"]
@@ -50,6 +50,11 @@ class Tiling:
     def columns(self) -> int:
         """Columns of a register tile."""
         return self.width * self.vectors
+
+    @property
+    def units(self) -> dict[Side, int]:
+        """What a partition's share is a multiple of."""
+        return {"batch": 1, "rows": self.rows, "columns": self.columns}
 
     def blocks(self, k: int) -> int:
         """Number of blocks of k."""

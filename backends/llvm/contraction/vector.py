@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs, times
+from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
 from graphc.backends.llvm.contraction.micro import multiply_add
 from graphc.backends.llvm.contraction.packing import Block, pack_runs, transpose
 from graphc.backends.llvm.contraction.problem import Operand, Problem
-from graphc.backends.llvm.contraction.share import emit_shares, load_pointers
+from graphc.backends.llvm.contraction.share import Units, each, load_pointers, place_scratch, shares
 from graphc.backends.llvm.contraction.tiling import along_steps, round_up
 from graphc.backends.llvm.text import Builder, Val, vector
 from graphc.ir.target import Target
 
-__all__ = ["STEPS", "emit_vector", "vector_scratch"]
+__all__ = ["STEPS", "emit_vector", "vector_scratch", "vector_units"]
 
 STEPS = 2048
 """Steps of k in a block; a multiple of every vector width."""
@@ -46,9 +46,15 @@ def vector_scratch(problem: Problem) -> int:
 
 def emit_vector(problem: Problem, target: Target, builder: Builder) -> None:
     """Emits the body of the kernel function."""
-    width = target.width(problem.dtype.bits)
-    emit = _Vector(builder, problem, width)
-    emit_shares(builder, problem, {"rows": 1, "columns": width}, emit.share)
+    units = vector_units(problem, target)
+    bounds = shares(builder, problem.totals, units)
+    emit = _Vector(builder, problem, units["columns"])
+    each(builder, bounds["batch"], lambda b: emit.share(b, bounds["columns"]), "batch")
+
+
+def vector_units(problem: Problem, target: Target) -> Units:
+    """What a partition's share is a multiple of."""
+    return {"batch": 1, "rows": 1, "columns": target.width(problem.dtype.bits)}
 
 
 class _Vector:
@@ -59,18 +65,13 @@ class _Vector:
         self.problem = problem
         self.width = width
         self.type = vector(problem.scalar, width)
-        buffers, part = builder.params[:2]
-        self.pointers = load_pointers(builder, problem, buffers)
-        self.packed = Val("ptr", "null")
-        if _packs(problem):
-            table = builder.gep(buffers, len(problem.buffers), "ptr")
-            at = times(builder, part, vector_scratch(problem))
-            self.packed = builder.gep(builder.load("ptr", table, 8), at, "i8")
+        self.pointers = load_pointers(builder, problem, builder.params[0])
+        (self.packed,) = place_scratch(builder, problem, (vector_scratch(problem),))
         walks_columns = not _walks_steps(problem)
         self.partial = builder.alloca(problem.scalar, width * _COLUMNS + 64) if walks_columns else self.packed
         self.total = builder.alloca(problem.scalar, _COLUMNS + 64) if walks_columns else self.packed
 
-    def share(self, batch: Val, rows: tuple[Val, Val], columns: tuple[Val, Val]) -> None:
+    def share(self, batch: Val, columns: tuple[Val, Val]) -> None:
         """One batch entry's columns."""
         self.batch_env = self.problem.batch.split(self.builder, batch)
         if not _walks_steps(self.problem):
