@@ -25,14 +25,10 @@ def attributes_key(attrs: Mapping[str, Any]) -> Hashable:
 
 
 def _frozen(value: Any) -> Any:
-    match value:
-        case float():
-            return ("float", struct.pack("<d", value))
-        case bool():
-            return ("bool", value)
-        case tuple():
-            return ("tuple", tuple(_frozen(v) for v in value))
-    return (type(value).__name__, value)
+    kind = type(value)
+    if kind is tuple:
+        return (kind, tuple([_frozen(v) for v in value]))
+    return (kind, struct.pack("<d", value) if kind is float else value)
 
 
 def op_key(op: Op) -> Hashable:
@@ -40,7 +36,10 @@ def op_key(op: Op) -> Hashable:
     operands = op.operands
     if isinstance(op, GraphOp) and "commutative" in op.traits:
         operands = tuple(sorted(operands, key=id))
-    return type(op), operands, attributes_key(op.attrs), op.result_types, tuple(map(structure, op.regions))
+    types = tuple([r.type for r in op.results])
+    if op.regions:
+        return type(op), operands, attributes_key(op.attrs), types, tuple(map(structure, op.regions))
+    return type(op), operands, attributes_key(op.attrs) if op.attrs else (), types
 
 
 def structure(graph: Graph) -> Hashable:

@@ -127,6 +127,7 @@ class _Reverse:
                         leaves.update(v for r, v in zip(op.results, values, strict=True) if r in leaves)
                         self.active.update(leaves)
                     rewriter.redirect(op, values)
+                    reached.discard(op)
                     self.moved.update(zip(op.results, values, strict=True))
                     at: Op | None = first
                     while at is not None and at is not op:
