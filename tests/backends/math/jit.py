@@ -20,7 +20,17 @@ from graphc.backends.llvm.text import ModuleText, Val, vector
 from graphc.ir.target import TARGETS, Target
 from tests.backends.math.reference import Array
 
-__all__ = ["Kernel", "add_loop", "assembly", "compile_kernel", "module_text", "object_code", "runnable", "undefined_symbols"]
+__all__ = [
+    "Kernel",
+    "add_loop",
+    "assembly",
+    "compile_kernel",
+    "load_function",
+    "module_text",
+    "object_code",
+    "runnable",
+    "undefined_symbols",
+]
 
 llvm.initialize_all_targets()
 llvm.initialize_all_asmprinters()
@@ -117,6 +127,13 @@ def undefined_symbols(code: bytes) -> set[str]:
     return names
 
 
+def load_function(text: str, target: Target, name: str) -> tuple[Any, int]:
+    """The execution engine, to be kept alive, and the address of one of the module's functions."""
+    engine = llvm.create_mcjit_compiler(_optimised(text, target), _machine(target))
+    engine.finalize_object()
+    return engine, engine.get_function_address(name)
+
+
 @dataclass
 class Kernel:
     """A compiled `run` and what keeps it alive."""
@@ -135,8 +152,6 @@ class Kernel:
 
 def compile_kernel(emit: Emitter, target: Target, types: Sequence[str], result: str, width: int) -> Kernel:
     """A callable that applies `emit` to arrays of the element `types`."""
-    module = _optimised(module_text(emit, target, types, result, width), target)
-    engine = llvm.create_mcjit_compiler(module, _machine(target))
-    engine.finalize_object()
+    engine, address = load_function(module_text(emit, target, types, result, width), target, "run")
     signature = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (len(types) + 1), ctypes.c_int64)
-    return Kernel(engine, signature(engine.get_function_address("run")), DTYPES[result])
+    return Kernel(engine, signature(address), DTYPES[result])

@@ -8,14 +8,18 @@ or a wrong sign (of zero too).
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from graphc.backends.llvm.text import ModuleText, Val
+from graphc.ir.target import TARGETS
+from tests.backends.math.jit import load_function, runnable
 from tests.backends.math.reference import Array
 
-__all__ = ["Error", "Exact", "merge"]
+__all__ = ["Error", "Exact", "Sieve", "merge"]
 
 
 @dataclass
@@ -84,3 +88,66 @@ class Exact:
 def _clip(x: Array, limit: Any) -> Array:
     """x within ±limit, NaN kept (faster than `np.clip`)."""
     return np.asarray(np.minimum(np.maximum(x, -limit), limit))
+
+
+class Sieve:
+    """Tells in one native pass whether a block of float32 results can matter.
+
+    `Exact` takes several times as long as the function under test; over 2^32 arguments it is
+    only asked about the few blocks whose error exceeds what was seen before.
+    """
+
+    _WIDTH = 8
+
+    def __init__(self) -> None:
+        target = TARGETS[runnable()[-1]]
+        module = ModuleText(target)
+        parameters = [("ptr", "reference"), ("ptr", "result"), ("ptr", "out"), ("i64", "count")]
+        b = module.function("sieve", "void", parameters)
+        reference, result, out, count = b.params
+        wide, bits, bools = (f"<{self._WIDTH} x {t}>" for t in ("double", "i64", "i1"))
+
+        def within(x: Val, low: float, high: float) -> Val:
+            least, most = b.const(wide, low), b.const(wide, high)
+            x = b.select(b.fcmp("olt", x, least), least, x)
+            return b.select(b.fcmp("ogt", x, most), most, x)
+
+        def body(index: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
+            largest, wrong = carried
+            exact = b.load(wide, b.gep(reference, index, "double"), 8)
+            narrow = b.load(f"<{self._WIDTH} x float>", b.gep(result, index, "float"), 4)
+            found = b.cast("fpext", narrow, wide)
+            value = within(exact, -(2.0**128), 2.0**128)
+            masked = b.and_(b.cast("bitcast", value, bits), b.const(bits, 0x7FF << 52))
+            power = within(b.cast("bitcast", masked, wide), 2.0**-126, 2.0**127)
+            inverse = b.sub(b.const(bits, 2046 << 52), b.cast("bitcast", power, bits))
+            distance = b.fsub(within(found, -(2.0**128), 2.0**128), value)
+            distance = b.intrinsic("fabs", wide, [distance])
+            distance = b.fmul(distance, b.cast("bitcast", inverse, wide))
+            larger = b.select(b.fcmp("ogt", distance, largest), distance, largest)
+            nan = b.fcmp("uno", narrow, narrow)
+            zero = b.const(bits, 0)
+            signs = [b.icmp("slt", b.cast("bitcast", x, bits), zero) for x in (exact, found)]
+            bad = b.and_(b.xor(*signs), b.xor(nan, b.const(bools, True)))
+            bad = b.or_(bad, b.xor(nan, b.fcmp("uno", exact, exact)))
+            return larger, b.or_(wrong, b.cast("zext", bad, bits))
+
+        start = [b.const(wide, 0.0), b.const(bits, 0)]
+        largest, wrong = b.loop(0, count, self._WIDTH, start, body)
+        b.store(largest, out, 8)
+        b.store(wrong, b.gep(out, self._WIDTH, "i64"), 8)
+        b.ret()
+        pointers = [ctypes.c_void_p] * 3
+        self._engine, address = load_function(str(module), target, "sieve")
+        self._function = ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64)(address)
+        self._out = np.empty(2 * self._WIDTH, np.float64)
+
+    def __call__(self, reference: Array, result: Array, known: float) -> bool:
+        """Whether some error exceeds `known` ULP or some NaN or sign is wrong.
+
+        `reference` is float64, `result` float32; their length is a multiple of 8.
+        """
+        assert reference.flags.c_contiguous and result.flags.c_contiguous
+        self._function(reference.ctypes.data, result.ctypes.data, self._out.ctypes.data, result.size)
+        largest = self._out[: self._WIDTH].max() * 2.0**23
+        return bool(largest > known or self._out[self._WIDTH :].view(np.int64).any())

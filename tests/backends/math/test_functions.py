@@ -14,6 +14,7 @@ from graphc.backends.llvm.math.reduction import TWO_OVER_PI_BITS
 from graphc.ir.target import TARGETS
 from tests.backends.math.exhaustive import arguments, largest_errors
 from tests.backends.math.jit import Kernel, compile_kernel, runnable
+from tests.backends.math.measure import Exact, Sieve
 from tests.backends.math.minimax import TABLES, Table, largest_error, stated_error, table_values
 from tests.backends.math.reference import Array, erf_extended
 
@@ -133,3 +134,26 @@ def test_reference_of_erf() -> None:
         for x, y in zip(points, erf_extended(points), strict=True):
             exact = mpmath.erf(mpmath.mpf(str(x)))
             assert abs(mpmath.mpf(str(y)) - exact) <= abs(exact) * mpmath.mpf(2) ** -58
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_sieve_finds_what_exact_finds() -> None:
+    sieve = Sieve()
+    rng = np.random.default_rng(11)
+    reference = rng.uniform(-4, 4, 512) * 2.0 ** rng.integers(-160, 140, 512)
+    reference[:8] = INF, -INF, NAN, 0.0, -0.0, 1e300, -1e-300, 2.0**-149
+    good = reference.astype(np.float32)
+    units = np.exp2(np.maximum(np.floor(np.log2(np.abs(reference[8:]))), -126) - 23)
+    for place in range(512):
+        result = good.copy()
+        if place >= 8:
+            result[place] = np.float32(reference[place] + np.copysign(3 * units[place - 8], reference[place]))
+        error = Exact(reference, np.float32).error(result, reference)
+        assert sieve(reference, result, error.ulp) is False
+        assert sieve(reference, result, error.ulp * (1 - 1e-12)) is True
+        if place == 3:
+            continue
+        wrong = good.copy()
+        wrong[place] = 1.0 if np.isnan(reference[place]) else -good[place]
+        assert Exact(reference, np.float32).error(wrong, reference).mismatches == 1
+        assert sieve(reference, wrong, INF) is True
