@@ -61,3 +61,8 @@ def draw_sample(sample: Sample, seed: int = 0) -> list[Any]:
     rng = np.random.default_rng(seed)
     hows = [*sample.draw, *["normal"] * (len(sample.operands) - len(sample.draw))]
     return [draw(t, how, rng) for t, how in zip(sample.operands, hows, strict=True)]
+
+
+def draw_like(type_: TensorType, seed: int = 0) -> Any:
+    """A normally distributed array of a type."""
+    return draw(type_, "normal", np.random.default_rng(seed))
