@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import TensorBase, from_array, record, scalar
+from graphc.core import TensorBase, from_array, is_tracing, record, scalar
 from graphc.devices import check_device
 from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
@@ -100,7 +100,7 @@ def tensor(
     check_device(device)
     array = array_of(data, dtype)
     dtype_of(array.dtype)
-    return _finished(from_array(array, share=True), requires_grad)
+    return _finished(from_array(array, share=False), requires_grad)
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
@@ -151,10 +151,14 @@ def scalar_tensor(s: Number, *, dtype: DType | None = None, device: Any = None, 
 
 
 def filled(shape: Shape, value: Number, dtype: DType) -> Tensor:
-    """A tensor of one number."""
-    return expanded(scalar(value, dtype), checked_size(shape)) if shape else record(
-        "reshape", scalar(value, dtype), shape=()
-    )
+    """A tensor of one number: data of its own, or inside a traced function a constant."""
+    checked_size(shape)
+    if is_tracing() or not all(isinstance(d, int) for d in shape):
+        splat = scalar(value, dtype)
+        return expanded(splat, shape) if shape else splat
+    with np.errstate(over="ignore"):
+        number = np.asarray(value).astype(dtype.numpy)
+    return from_array(np.broadcast_to(number, shape), share=False)  # type: ignore[arg-type]
 
 
 def _options(device: Any, layout: Any = None, out: Any = None) -> None:

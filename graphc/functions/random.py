@@ -16,7 +16,7 @@ from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
 from graphc.functions.promotion import converted, get_default_dtype
 from graphc.ir.dims import product
-from graphc.ir.types import DType, Shape, float32, float64, int64
+from graphc.ir.types import DType, Shape, float64, int64
 
 if TYPE_CHECKING:
     from graphc.tensor_class import Tensor
@@ -181,9 +181,9 @@ def normal(
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with the probability that each element gives, else 0."""
-    d = _floating(input.type.dtype, "bernoulli")
-    drawn = uniform_values(input.type.shape, float32 if d.bits == 16 else d, generator)
-    return converted(pointwise.lt(drawn, input.detach()), d)
+    _floating(input.type.dtype, "bernoulli")
+    state, offset = next_random(_count(input.type.shape), generator)
+    return record("bernoulli", input, state, offset=offset)
 
 
 def randperm(

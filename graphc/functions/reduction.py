@@ -106,15 +106,7 @@ def var(
     dim, less = _correction(dim, unbiased, correction)
     shape = x.type.shape
     axes = several_axes(dim, len(shape))
-    result = record("var", x, axes=axes)
-    count = product([shape[a] for a in axes])
-    if less:
-        # The op divides by n; the ratio of divisors may be a division by zero (NaN or infinite).
-        left = count - less if isinstance(count, int) else count
-        ratio = count / left if left else math.nan if count == 1 else math.inf
-        if isinstance(left, (int, float)) and left < 0:
-            ratio = math.inf
-        result = pointwise.mul(result, float(ratio))
+    result = record("var", x, axes=axes, correction=less)
     return _finish(result, shape, axes, keepdim)
 
 
