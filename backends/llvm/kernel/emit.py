@@ -9,7 +9,7 @@ run alike by any other division of the work.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from graphc.backends.llvm.kernel.body import run
@@ -62,8 +62,16 @@ class _Plan:
 def _plan(kernel: Kernel) -> _Plan:
     schedule = kernel.schedule if kernel.schedule is not None else sequential_schedule(kernel)
     outer = steps_of(schedule.loops, kernel.axes)
+    if any(stage.axes for stage in kernel.stages):
+        # Copies of a vector around inner loops would run those again for each: one long vector instead.
+        outer = tuple(replace(s, size=s.size * _power_of_two(s.unroll), unroll=1) for s in outer)
     stages = tuple(_stage_steps(loops, s) for loops, s in zip(schedule.stages, kernel.stages, strict=True))
     return _Plan(kernel, outer, stages, place(kernel, bound_after(outer), [bound_after(s) for s in stages]))
+
+
+def _power_of_two(n: int) -> int:
+    """The largest power of two up to n."""
+    return 1 << (n.bit_length() - 1)
 
 
 def _stage_steps(loops: Sequence[Loop], stage: Stage) -> tuple[Step, ...]:
