@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from graphc.ir.dims import Expr, parse_dim
+from graphc.ir.dims import Expr, Symbol, parse_dim
 from graphc.ir.types import DTYPES, DType, TensorType
 
 __all__ = ["Dense", "attribute_text", "parse_attribute", "parse_attributes"]
+
+Known = Mapping[str, Symbol] | None
 
 
 class Dense:
@@ -102,10 +105,10 @@ def parse_attribute(text: str) -> Any:
     return value
 
 
-def parse_attributes(text: str) -> tuple[dict[str, Any], int]:
+def parse_attributes(text: str, known: Known = None) -> tuple[dict[str, Any], int]:
     """Attributes spelt `{name=value, …}` at the start of `text`, and where they end.
 
-    Raises ValueError.
+    `known` gives symbols of dims by name. Raises ValueError.
     """
     attributes: dict[str, Any] = {}
     at = 1
@@ -116,13 +119,13 @@ def parse_attributes(text: str) -> tuple[dict[str, Any], int]:
         at = match.end()
         if match.group(2):
             return attributes, at
-        attributes[match.group(1)], at = _parse(text, at)
+        attributes[match.group(1)], at = _parse(text, at, known)
         comma = re.compile(r"\s*,").match(text, at)
         if comma:
             at = comma.end()
 
 
-def _parse(text: str, at: int) -> tuple[Any, int]:
+def _parse(text: str, at: int, known: Known = None) -> tuple[Any, int]:
     match = _SCANNER.match(text, at)
     if match is None:
         raise ValueError(f"expected an attribute at {text[at : at + 30]!r}")
@@ -131,36 +134,36 @@ def _parse(text: str, at: int) -> tuple[Any, int]:
         case "string":
             return json.loads(body), match.end()
         case "type":
-            return TensorType.parse(body), match.end()
+            return TensorType.parse(body, known), match.end()
         case "float":
             return float(body), match.end()
         case "dense":
             return _parse_dense(text, match.end())
         case "open":
-            return _parse_list(text, match.end())
+            return _parse_list(text, match.end(), known)
         case "dim":
-            return _parse_dim_at(text, match.start() + len(match.group()) - len(match.group().lstrip()))
+            return _parse_dim_at(text, match.start() + len(match.group()) - len(match.group().lstrip()), known)
     raise ValueError(f"unexpected {body!r} in attributes")
 
 
-def _parse_dim_at(text: str, at: int) -> tuple[Any, int]:
+def _parse_dim_at(text: str, at: int, known: Known) -> tuple[Any, int]:
     """A word or a dim: reads up to a comma or closing bracket outside parentheses."""
     depth, end = 0, at
     while end < len(text) and not (depth == 0 and text[end] in ",]})"):
         depth += (text[end] == "(") - (text[end] == ")")
         end += 1
     body = text[at:end].strip()
-    return (_WORDS[body] if body in _WORDS else parse_dim(body)), end
+    return (_WORDS[body] if body in _WORDS else parse_dim(body, known)), end
 
 
-def _parse_list(text: str, at: int) -> tuple[tuple[Any, ...], int]:
+def _parse_list(text: str, at: int, known: Known) -> tuple[tuple[Any, ...], int]:
     items: list[Any] = []
     while True:
         match = re.compile(r"\s*(\]|,)?").match(text, at)
         assert match is not None
         if match.group(1) == "]":
             return tuple(items), match.end()
-        value, at = _parse(text, match.end())
+        value, at = _parse(text, match.end(), known)
         items.append(value)
 
 

@@ -235,6 +235,8 @@ def floor_div(a: Dim, b: Dim) -> Dim:
         return q + _apply("//", r, b)
     if a == b:
         return 1
+    if b == 0:
+        raise ZeroDivisionError(f"{a} // 0")
     return _apply("//", a, b)
 
 
@@ -252,6 +254,8 @@ def mod(a: Dim, b: Dim) -> Dim:
         return _apply("%", r, b)
     if a == b:
         return 0
+    if b == 0:
+        raise ZeroDivisionError(f"{a} % 0")
     return _apply("%", a, b)
 
 
@@ -264,20 +268,19 @@ def minimum(a: Dim, b: Dim) -> Dim:
     """The smaller of two dims, simplified where bounds decide."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
-    order = less_equal(a, b)
-    if order is not None:
-        return a if order else b
-    return _apply("min", *sorted((a, b), key=str))
+    # Both ways: a <= b may be undecided where b <= a is not, when they can be equal.
+    if less_equal(a, b):
+        return a
+    return b if less_equal(b, a) else _apply("min", *sorted((a, b), key=str))
 
 
 def maximum(a: Dim, b: Dim) -> Dim:
     """The larger of two dims, simplified where bounds decide."""
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
-    order = less_equal(a, b)
-    if order is not None:
-        return b if order else a
-    return _apply("max", *sorted((a, b), key=str))
+    if less_equal(a, b):
+        return b
+    return a if less_equal(b, a) else _apply("max", *sorted((a, b), key=str))
 
 
 def _apply(function: str, *args: Dim) -> Dim:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from graphc.ir.attributes import parse_attributes
+from graphc.ir.dims import Symbol
 from graphc.ir.families import REGISTRY
 from graphc.ir.graph import ROLES, Graph, Location, Op, Value
 from graphc.ir.types import TensorType
 
 __all__ = ["parse"]
 
-_HEAD = re.compile(r"^graph @([\w.<>\-]+)\((.*)\) -> \((.*)\) \{$")
+_HEAD = re.compile(r"^graph @([\w.<>\-]+)\((.*)\) -> \((.*?)\)(?: where (.*))? \{$")
+_BOUNDS = re.compile(r"(\w+): (\d+)\.\.(\d*)")
 _INPUT = re.compile(r"%([\w.]+): (\w+\[[^\]]*\]) (\w+)(?:, |$)")
 _RESULT = re.compile(r"%([\w.]+): (\w+\[[^\]]*\])(?:, | = )")
 _OPERAND = re.compile(r"%([\w.]+)(?:, )?")
@@ -37,24 +41,39 @@ def _parse_graph(lines: list[str], at: int) -> tuple[Graph, int]:
     if head is None:
         raise ValueError(f"line {at + 1}: expected graph @name(inputs) -> (types) {{, got {lines[at]!r}")
     graph, names = Graph(head.group(1)), {}
+    known = _parse_bounds(head.group(4), at) if head.group(4) else {}
     for name, type_, role in _INPUT.findall(head.group(2)):
         if role not in ROLES:
             raise ValueError(f"line {at + 1}: expected a role among {', '.join(ROLES)}, got {role!r}")
-        names[name] = graph.add_input(TensorType.parse(type_), role, name)
+        names[name] = graph.add_input(TensorType.parse(type_, known), role, name)
     at += 1
     while at < len(lines) and not lines[at].startswith("return"):
-        at = _parse_op(lines, at, graph, names)
+        at = _parse_op(lines, at, graph, names, known)
     if at + 1 >= len(lines) or lines[at + 1] != "}":
         raise ValueError(f"line {at + 1}: expected return and a closing brace")
     _parse_return(lines[at], at, graph, names)
     return graph, at + 2
 
 
-def _parse_op(lines: list[str], at: int, graph: Graph, names: dict[str, Value]) -> int:
+def _parse_bounds(text: str, at: int) -> dict[str, Symbol]:
+    """The symbols that the head of a graph declares, by name."""
+    known = {}
+    for part in text.split(", "):
+        match = _BOUNDS.fullmatch(part)
+        if match is None:
+            raise ValueError(f"line {at + 1}: expected bounds like batch: 2..64, got {part!r}")
+        high = int(match.group(3)) if match.group(3) else None
+        known[match.group(1)] = Symbol(match.group(1), int(match.group(2)), high)
+    return known
+
+
+def _parse_op(
+    lines: list[str], at: int, graph: Graph, names: dict[str, Value], known: Mapping[str, Symbol]
+) -> int:
     line, where = lines[at], 0
     results: list[tuple[str, TensorType]] = []
     while match := _RESULT.match(line, where):
-        results.append((match.group(1), TensorType.parse(match.group(2))))
+        results.append((match.group(1), TensorType.parse(match.group(2), known)))
         where = match.end()
     word = re.compile(r"(\w+)\s*").match(line, where)
     if word is None or word.group(1) not in REGISTRY:
@@ -66,11 +85,11 @@ def _parse_op(lines: list[str], at: int, graph: Graph, names: dict[str, Value]) 
             raise ValueError(f"line {at + 1}: %{match.group(1)} is not defined before its use")
         operands.append(names[match.group(1)])
         where = match.end()
-    attrs = {}
+    attrs: dict[str, Any] = {}
     brace = re.compile(r"\s*\{").match(line, where)
     if brace:
         try:
-            attrs, used = parse_attributes(line[brace.end() - 1 :])
+            attrs, used = parse_attributes(line[brace.end() - 1 :], known)
         except ValueError as error:
             raise ValueError(f"line {at + 1}: {error}") from None
         where = brace.end() - 1 + used

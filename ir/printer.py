@@ -5,17 +5,22 @@
       return %0
     }
 
-An output that is the new value of a state input is returned as `%5 -> %w`.
+An output that is the new value of a state input is returned as `%5 -> %w`. Symbols with bounds
+other than 0 and up are declared before the brace: `where batch: 2..64, seq: 1..`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from graphc.ir.attributes import attribute_text
+from graphc.ir.dims import Expr, Symbol, symbols
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.types import TensorType
 
-__all__ = ["graph_text", "op_text", "value_names"]
+__all__ = ["dim_symbols", "graph_text", "op_text", "value_names"]
 
 
 def value_names(graph: Graph) -> dict[Value, str]:
@@ -34,6 +39,37 @@ def value_names(graph: Graph) -> dict[Value, str]:
 
 def _values(graph: Graph) -> list[Value]:
     return [*graph.inputs, *(r for op in graph.ops for r in op.results)]
+
+
+def dim_symbols(graph: Graph) -> dict[str, Symbol]:
+    """The symbols in the types and attributes of `graph`, not of its regions, by name.
+
+    Raises ValueError where one name has two bounds.
+    """
+    found: dict[str, Symbol] = {}
+    everything = [*(v.type for v in _values(graph)), *(a for op in graph.ops for a in op.attrs.values())]
+    for symbol in _symbols_of(everything):
+        if found.setdefault(symbol.name, symbol) != symbol:
+            raise ValueError(f"symbol {symbol.name} has two bounds in graph @{graph.name}")
+    return found
+
+
+def _symbols_of(x: Any) -> Iterator[Symbol]:
+    """The symbols in a dim, type or attribute, or in a sequence of these."""
+    if isinstance(x, Expr):
+        yield from symbols(x)
+    elif isinstance(x, TensorType):
+        if not x.is_static:
+            yield from _symbols_of(x.shape)
+    elif isinstance(x, tuple | list):
+        for e in x:
+            yield from _symbols_of(e)
+
+
+def _bounds_text(graph: Graph) -> str:
+    bounded = [s for _, s in sorted(dim_symbols(graph).items()) if (s.lo, s.hi) != (0, None)]
+    ranges = [f"{s.name}: {s.lo}..{'' if s.hi is None else s.hi}" for s in bounded]
+    return f" where {', '.join(ranges)}" if ranges else ""
 
 
 def op_text(op: Op, names: dict[Value, str] | None = None, indent: str = "  ") -> str:
@@ -60,7 +96,7 @@ def graph_text(graph: Graph) -> str:
     names = value_names(graph)
     inputs = ", ".join(f"%{names[v]}: {v.type} {v.role}" for v in graph.inputs)
     results = ", ".join(str(v.type) for v in graph.outputs)
-    lines = [f"graph @{graph.name}({inputs}) -> ({results}) {{"]
+    lines = [f"graph @{graph.name}({inputs}) -> ({results}){_bounds_text(graph)} {{"]
     lines += [op_text(op, names) for op in graph.ops]
     outputs = [
         f"%{names[v]}" + (f" -> %{names[graph.inputs[graph.aliases[i]]]}" if i in graph.aliases else "")

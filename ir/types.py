@@ -6,6 +6,7 @@ ints or symbolic `Expr`s; a rank-0 type is a scalar.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from graphc.ir.dims import Dim, Expr, parse_dim
+from graphc.ir.dims import Dim, Expr, Symbol, parse_dim
 
 __all__ = [
     "DTYPES",
@@ -163,13 +164,13 @@ class TensorType:
     __repr__ = __str__
 
     @staticmethod
-    def parse(text: str) -> TensorType:
-        """The type spelt `f32[batch, 784]`. Raises ValueError."""
+    def parse(text: str, known: Mapping[str, Symbol] | None = None) -> TensorType:
+        """The type spelt `f32[batch, 784]`; `known` gives symbols by name. Raises ValueError."""
         name, bracket, rest = text.strip().partition("[")
         if name not in DTYPES or not bracket or not rest.endswith("]"):
             raise ValueError(f"expected a tensor type like f32[2, 3], got {text!r}")
         inner = rest[:-1].strip()
-        return TensorType(DTYPES[name], tuple(parse_dim(d) for d in _split(inner)) if inner else ())
+        return TensorType(DTYPES[name], tuple(parse_dim(d, known) for d in _split(inner)) if inner else ())
 
 
 def _split(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from graphc.ir.dims import Expr
 from graphc.ir.errors import VerifyError
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import ROLES, Graph, Op, Use, Value
-from graphc.ir.printer import op_text, value_names
+from graphc.ir.printer import dim_symbols, op_text, value_names
 
 __all__ = ["verify"]
 
@@ -42,6 +42,10 @@ class _Verifier:
         if count != len(self.graph):
             self.fail(f"has {count} ops in its list but counts {len(self.graph)}")
         self.check_outputs()
+        try:
+            dim_symbols(self.graph)
+        except ValueError as error:
+            self.fail(str(error))
         for v in self.graph.inputs:
             self.check_uses(v)
 

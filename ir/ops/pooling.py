@@ -6,6 +6,7 @@ kernel, stride, padding, dilation are (height, width) pairs; see `graphc.ir.ops.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -249,7 +250,7 @@ class MaxPool2dGrad(Pooling):
         h, w = attrs["size"]
         result = np.zeros((n, c, h * w))
         (sh, ph, dh), (sw, pw, dw) = cls.axes(attrs)
-        places = indices.reshape(n, c, -1)
+        places = indices.reshape(n, c, math.prod(g.shape[2:]))
         rows, columns = np.divmod(places, w)
         # Only a position that its own window can hold counts.
         p, q = (a.reshape(-1) for a in np.indices(g.shape[2:]))
