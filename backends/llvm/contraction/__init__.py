@@ -12,7 +12,8 @@ from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.plan import Plan, describe, make_plan
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.share import split_side
-from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch, vector_units
+from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
+from graphc.backends.llvm.contraction.windowed import emit_windowed, window_scratch
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Kernel, Schedule
@@ -38,11 +39,10 @@ def partitions(kernel: Kernel, target: Target) -> int:
     plan = _plan(kernel, target)
     problem, tiling = plan.problem, plan.tiling
     work = problem.batch.total * problem.m * problem.n * problem.k
+    side, pieces = split_side(plan.totals, plan.units)
     if problem.is_vector:
-        pieces = split_side(problem.totals, vector_units(problem, target))[1]
         return max(1, min(pieces, work // _VECTOR_MULTIPLY_ADDS_A_PART, _MOST_PARTS))
-    side, pieces = split_side(problem.totals, tiling.units)
-    if side != "batch":
+    if side != "batch" and plan.window is None:
         # Every partition packs the whole other operand, which must stay a small part of its work.
         packs = (tiling.b if side == "rows" else tiling.a) != "place"
         length = problem.m if side == "rows" else problem.n
@@ -65,6 +65,8 @@ def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
     plan = _plan(kernel, target)
     if plan.problem.is_vector:
         return vector_scratch(plan.problem) * parts
+    if plan.window is not None:
+        return sum(window_scratch(plan.problem, plan.window, plan.tiling)) * parts
     return scratch_of(plan.problem, plan.tiling).total * parts
 
 
@@ -81,6 +83,8 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
         pass
     elif problem.is_vector:
         emit_vector(problem, target, builder)
+    elif plan.window is not None:
+        emit_windowed(problem, plan.window, plan.tiling, builder)
     else:
         emit_blocked(problem, plan.tiling, builder)
     builder.ret()

@@ -25,7 +25,7 @@ from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
 from graphc.backends.llvm.text import Builder, Val
 
-__all__ = ["Scratch", "emit_blocked", "scratch_of"]
+__all__ = ["Scratch", "emit_blocked", "pack_rows", "packed_elements", "panel_of", "scratch_of"]
 
 @dataclass(frozen=True)
 class Scratch:
@@ -51,13 +51,13 @@ def scratch_of(problem: Problem, tiling: Tiling) -> Scratch:
     if tiling.blocks(problem.k) > 1 and problem.plain_store is None:
         kept = tiling.mb * _kept_lead(tiling)
     return Scratch(
-        _packed(tiling.b, tiling, tiling.nc, tiling.b_lead) * size,
-        _packed(tiling.a, tiling, tiling.mc, tiling.a_lead) * size,
+        packed_elements(tiling.b, tiling, tiling.nc, tiling.b_lead) * size,
+        packed_elements(tiling.a, tiling, tiling.mc, tiling.a_lead) * size,
         kept * size,
     )
 
 
-def _packed(source: Source, tiling: Tiling, rows: int, lead: int) -> int:
+def packed_elements(source: Source, tiling: Tiling, rows: int, lead: int) -> int:
     """Elements of a packed block, the overrun of partial chunks included, in whole lines."""
     match source:
         case "place":
@@ -75,6 +75,19 @@ def emit_blocked(problem: Problem, tiling: Tiling, builder: Builder) -> None:
     bounds = shares(builder, problem.totals, tiling.units)
     blocked = _Blocked(builder, problem, tiling)
     each(builder, bounds["batch"], lambda b: blocked.share(b, bounds["rows"], bounds["columns"]), "batch")
+
+
+def pack_rows(builder: Builder, block: Block, source: Source, lead: int, depth: int) -> None:
+    """Packs a block as `source` says; nothing for an operand that is read in place."""
+    match source:
+        case "runs":
+            pack_runs(builder, block, lead)
+        case "columns":
+            pack_columns(builder, block, lead)
+        case "panels":
+            pack_panels(builder, block, lead, depth)
+        case "transpose":
+            pack_transposed(builder, block, lead, depth)
 
 
 def panel_of(operand: Operand, tiling: Tiling) -> Panel:
@@ -192,15 +205,7 @@ class _Blocked:
             operand, self.problem.buffers, self.pointers, self.batch_env, self.problem.scalar, tiling.width,
             row, row_end, self.block_k, self.block_k_end, target,
         )  # fmt: skip
-        match source:
-            case "runs":
-                pack_runs(self.builder, block, lead)
-            case "columns":
-                pack_columns(self.builder, block, lead)
-            case "panels":
-                pack_panels(self.builder, block, lead, tiling.kc)
-            case "transpose":
-                pack_transposed(self.builder, block, lead, tiling.kc)
+        pack_rows(self.builder, block, source, lead, tiling.kc)
 
     def _tile_columns(self) -> None:
         """Register tiles of the packed rows: columns outside, so that a panel of B stays in L1."""

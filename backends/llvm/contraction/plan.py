@@ -10,35 +10,58 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.micro import UNROLL
 from graphc.backends.llvm.contraction.problem import Operand, Problem, readings
-from graphc.backends.llvm.contraction.share import split_side
-from graphc.backends.llvm.contraction.tiling import Source, Tiling, choose_tiling
+from graphc.backends.llvm.contraction.share import Totals, Units, split_side
+from graphc.backends.llvm.contraction.tiling import Source, Tiling, choose_tiling, window_tiling
+from graphc.backends.llvm.contraction.window import Window, find_window
+from graphc.backends.llvm.contraction.windowed import window_totals
 from graphc.backends.llvm.kernel.lanes import LaneAxis, step_of
 from graphc.ir.kernel import Kernel, Loop, Schedule, extent
 from graphc.ir.target import Target
 
-__all__ = ["Plan", "describe", "make_plan"]
+__all__ = ["Plan", "describe", "estimate", "make_plan"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A reading of a kernel and its tiling."""
+    """A reading of a kernel, its tiling, and the window that its columns are read from, if one is."""
 
     problem: Problem
     tiling: Tiling
+    window: Window | None = None
+
+    @property
+    def totals(self) -> Totals:
+        """Batch entries, rows and columns, as partitions divide them."""
+        if self.window is not None:
+            return window_totals(self.problem, self.window, self.tiling)
+        return self.problem.totals
+
+    @property
+    def units(self) -> Units:
+        """What a partition's share is a multiple of."""
+        if self.problem.is_vector:
+            return {"batch": 1, "rows": 1, "columns": self.tiling.full_width}
+        return self.tiling.units
 
 
 def make_plan(kernel: Kernel, target: Target) -> Plan | None:
     """The plan of a contraction kernel; None where it is not one."""
-    plans = [Plan(p, choose_tiling(p, target)) for p in readings(kernel)]
-    return min(plans, key=lambda p: _cycles(p.problem, p.tiling), default=None)
+    plans = []
+    for problem in readings(kernel):
+        tiling = choose_tiling(problem, target)
+        plans.append(Plan(problem, tiling))
+        window = find_window(problem, tiling.kc)
+        if window is not None:
+            plans.append(Plan(problem, window_tiling(problem, target), window))
+    return min(plans, key=estimate, default=None)
 
 
 def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
     """The plan as a schedule: what is parallel, tiled, unrolled and a vector."""
     problem, tiling = plan.problem, plan.tiling
     batch, rows, columns = problem.sides
-    units = {"batch": 1, "rows": 1, "columns": tiling.width} if problem.is_vector else tiling.units
-    side = split_side(problem.totals, units)[0]
+    units = plan.units
+    side = split_side(plan.totals, units)[0]
     divided = {"batch": batch, "rows": rows, "columns": columns}[side]
     loops = [Loop(a.name, "parallel") for a in divided if parts > 1]
     inner: list[Loop] = []
@@ -57,18 +80,29 @@ _PIECE = 1.5
 """Cycles of one store of the epilogue."""
 
 
-def _cycles(problem: Problem, tiling: Tiling) -> float:
+def estimate(plan: Plan) -> float:
+    """Estimated cycles of a plan on one core."""
+    problem, tiling = plan.problem, plan.tiling
     rows = _tile_counts(problem.m, tiling.rows)
-    columns = _tile_counts(problem.n, tiling.columns)
+    columns = _tile_counts(plan.totals["columns"], tiling.columns)
+    table = 1 if plan.window is not None else 0
     tiles = sum(
-        rc * cc * _tile_cycles(r, -(-c // tiling.width)) for r, rc in rows for c, cc in columns
+        rc * cc * _tile_cycles(r, -(-c // tiling.width), table) for r, rc in rows for c, cc in columns
     )
-    pack_a = problem.m * _copy_cost(problem.a, tiling.a, tiling.width) * -(-problem.n // tiling.nc)
-    pack_b = problem.n * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)
     finish = problem.m * problem.n / problem.piece(tiling.width) * _PIECE * len(problem.epilogue)
     if _scatters(problem, tiling.width):
         finish *= problem.piece(tiling.width)
-    return problem.batch.total * (problem.k * (tiles + pack_a + pack_b) + finish)
+    pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
+    if plan.window is not None:
+        window = plan.window
+        points = window.elements * tiling.blocks(problem.k)
+        run = window.lane.size / window.phases
+        chunk = 5.0 if window.phases == 1 else 1.5 * tiling.width
+        copy = points * (-(-run // tiling.width) * chunk + 12.0) / run
+        return problem.batch.total * (problem.k * tiles + pack_a + copy + finish)
+    pack_a *= max(1, -(-problem.n // tiling.nc))
+    pack_b = problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)
+    return problem.batch.total * (problem.k * tiles + pack_a + pack_b + finish)
 
 
 def _tile_counts(length: int, tile: int) -> list[tuple[int, int]]:
@@ -76,9 +110,9 @@ def _tile_counts(length: int, tile: int) -> list[tuple[int, int]]:
     return [(tile, length // tile), (length % tile, 1 if length % tile else 0)]
 
 
-def _tile_cycles(rows: int, vectors: int) -> float:
+def _tile_cycles(rows: int, vectors: int, table: int) -> float:
     """Cycles of one step of k: two multiply-adds or loads a cycle, four cycles of latency."""
-    return max(rows * vectors / 2, (rows + vectors) / 2, 4.0) if rows and vectors else 0.0
+    return max(rows * vectors / 2, (rows + vectors + table) / 2, 4.0) if rows and vectors else 0.0
 
 
 def _copy_cost(operand: Operand, source: Source, width: int) -> float:

@@ -77,11 +77,13 @@ class Problem:
     `columns` are the epilogue's merged axes; their flat indices equal those of the operands.
     `columns` is at most one axis; the epilogue's accesses are affine in pieces of `run` of it.
     `is_vector` (by shape alone) selects the order of summation for products with a vector.
+    `buffers` are flat; `shapes` are their own shapes.
     `sides` are the kernel's own axes as batch, rows and columns, and `step_axes` those of k, in
     all of which axes of extent 1 are left out.
     """
 
     buffers: tuple[KernelBuffer, ...]
+    shapes: tuple[tuple[int, ...], ...]
     dtype: DType
     batch: Group
     a: Operand
@@ -216,6 +218,7 @@ def _assemble(
     ones: dict[Symbol, Dim] = {s: 0 for s in kernel.axes if extent(s) == 1}
     return Problem(
         buffers=tuple(_flat_buffer(x) for x in kernel.buffers),
+        shapes=tuple(x.type.sizes for x in kernel.buffers),
         dtype=stage.init[0][0],
         batch=Group((*parts.batch, *apart)),
         a=_operand(bodies[0], results[0], rows, parts.steps, kernel),

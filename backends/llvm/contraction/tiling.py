@@ -6,6 +6,7 @@ of k and the target. Everything else is free to follow layouts and cache sizes.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.problem import Operand, Problem, Side
 from graphc.ir.target import Target
 
-__all__ = ["Source", "Tiling", "along_steps", "block_steps", "choose_tiling", "round_up"]
+__all__ = ["Source", "Tiling", "along_steps", "block_steps", "choose_tiling", "round_up", "window_tiling"]
 
 Source = Literal["place", "runs", "columns", "panels", "transpose"]
 """How the register tile gets an operand.
@@ -28,12 +29,13 @@ transpose  the same layout, copied along k and transposed in registers
 
 @dataclass(frozen=True)
 class Tiling:
-    """Register tile `rows` × `vectors`·`width`; blocks of `kc` steps, `mc` rows, `nc` columns.
+    """Register tile `rows` × `vectors`·`width` (`full_width` is the target's); blocks of `kc` steps, `mc` rows, `nc` columns.
 
     `mb` rows are finished before the next ones are begun, which bounds the partial sums kept.
     `a_lead` and `b_lead` are element strides of packed blocks (see `Source`).
     """
 
+    full_width: int
     width: int
     rows: int
     vectors: int
@@ -78,11 +80,15 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+_ROWS = {16: {1: 12, 2: 6}, 32: {1: 16, 2: 12, 3: 8}}
+"""Rows of a register tile by registers of the target and vectors of a row."""
+
+
 def _register_tile(problem: Problem, target: Target, width: int) -> tuple[int, int]:
     """(rows, vectors) that leave registers for one row of B and a broadcast."""
     budget = target.vector_registers
     vectors = min(max(1, -(-problem.n // width)), 2 if budget <= 16 else 3)
-    rows = {16: {1: 12, 2: 6}, 32: {1: 16, 2: 12, 3: 8}}[16 if budget <= 16 else 32][vectors]
+    rows = _ROWS[16 if budget <= 16 else 32][vectors]
     return min(rows, max(1, problem.m)), vectors
 
 
@@ -102,10 +108,24 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     a = _source_of_a(problem.a, column_tiles, size)
     b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, target)
     return Tiling(
-        width=width, rows=rows, vectors=vectors, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
+        full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
         a_lead={"runs": kc + 64 // size, "panels": rows}.get(a, _odd_lines(mc + width, size)),
         b_lead=columns if b in ("panels", "transpose") else _odd_lines(nc + width, size),
     )  # fmt: skip
+
+
+def window_tiling(problem: Problem, target: Target) -> Tiling:
+    """The tiling of a contraction whose columns are read from a window: A is packed for all rows at once."""
+    tiling = choose_tiling(problem, target)
+    size, width = problem.dtype.itemsize, target.width(problem.dtype.bits)
+    vectors = 2 if target.vector_registers <= 16 else 3
+    rows = min(_ROWS[16 if target.vector_registers <= 16 else 32][vectors], max(1, problem.m))
+    row_tiles = -(-problem.m // rows)
+    mc = rows * min(row_tiles, max(1, target.l2_bytes // 2 // (tiling.kc * size) // rows))
+    lead = {"runs": tiling.kc + 64 // size, "panels": rows}.get(tiling.a, _odd_lines(problem.m + width, size))
+    return dataclasses.replace(
+        tiling, width=width, rows=rows, vectors=vectors, mc=mc, nc=width * vectors, mb=problem.m, a_lead=lead
+    )
 
 
 def _odd_lines(count: int, size: int) -> int:
