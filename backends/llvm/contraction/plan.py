@@ -6,6 +6,7 @@ reading sums in the same order.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.micro import UNROLL
@@ -44,6 +45,7 @@ class Plan:
         return self.tiling.units
 
 
+@functools.lru_cache(maxsize=64)
 def make_plan(kernel: Kernel, target: Target) -> Plan | None:
     """The plan of a contraction kernel; None where it is not one."""
     plans = []

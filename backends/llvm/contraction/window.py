@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import prod
 
 from graphc.backends.llvm.contraction.axes import Group
@@ -45,7 +44,8 @@ class Window:
     (v mod `phases`)·`pitch` + v // `phases`. `outer` are the other dimensions of more than one
     index, `sliced` the one of them that follows the slowest k axis (its size is that of a block).
     `columns` are the column axes but the last with their strides; vectors lie along the last,
-    of `run` columns. `offsets[k]` is where flat step k reads, relative to its column.
+    of `run` columns. `parts` are the coefficients of the axes in each dimension and its stride,
+    `steps` the k axes.
     """
 
     body: tuple[Instruction, ...]
@@ -59,7 +59,23 @@ class Window:
     pitch: int
     columns: tuple[tuple[Symbol, int], ...]
     run: int
-    offsets: tuple[int, ...]
+    parts: tuple[tuple[dict[Symbol, int], int], ...]
+    steps: tuple[Symbol, ...]
+
+    def offsets(self) -> list[int]:
+        """Where each flat step of k reads, relative to its column's place."""
+        totals, last = [0], [0]
+        for axis in self.steps:
+            count = extent(axis)
+            # A coefficient's least contribution is part of the window's base.
+            strides = [c.get(axis, 0) * s for c, s in self.parts[:-1]]
+            ahead = sum(strides)
+            behind = sum(min(0, s * (count - 1)) for s in strides)
+            step = self.parts[-1][0].get(axis, 0)
+            least = min(0, step * (count - 1))
+            totals = [t + ahead * v - behind for t in totals for v in range(count)]
+            last = [x + step * v - least for x in last for v in range(count)]
+        return [t + x % self.phases * self.pitch + x // self.phases for t, x in zip(totals, last, strict=True)]
 
     @property
     def elements(self) -> int:
@@ -171,7 +187,8 @@ def _build(
         pitch=pitch,
         columns=tuple((a, sum(c.get(a, 0) * s for (c, _), s in zip(known, strides, strict=True))) for a in columns[:-1]),
         run=extent(columns[-1]),
-        offsets=tuple(_offsets(known, strides, steps, stride, pitch)),
+        parts=tuple((c, s) for (c, _), s in zip(known, strides, strict=True)),
+        steps=steps,
     )  # fmt: skip
 
 
@@ -183,22 +200,3 @@ def _sliced(known: Sequence[tuple[dict[Symbol, int], Dim]], steps: Sequence[Symb
     if len(users) == 1 and known[users[0]][0] == {steps[0]: 1} and users[0] != len(known) - 1:
         return users[0]
     return None
-
-
-def _offsets(
-    known: Sequence[tuple[dict[Symbol, int], Dim]],
-    strides: Sequence[int],
-    steps: Sequence[Symbol],
-    phases: int,
-    pitch: int,
-) -> Iterator[int]:
-    """Where each flat step reads, relative to the first column's place."""
-
-    def shifted(c: dict[Symbol, int], point: dict[Symbol, int]) -> int:
-        return sum(c.get(a, 0) * v - min(0, c.get(a, 0) * (extent(a) - 1)) for a, v in point.items())
-
-    for values in product(*(range(extent(a)) for a in steps)):
-        point = dict(zip(steps, values, strict=True))
-        total = sum(shifted(c, point) * s for (c, _), s in zip(known[:-1], strides[:-1], strict=True))
-        v = shifted(known[-1][0], point)
-        yield total + v % phases * pitch + v // phases

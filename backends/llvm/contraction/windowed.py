@@ -133,7 +133,7 @@ class _Windowed:
         self.lead = self.vectors * tiling.width
         sizes = window_scratch(problem, window, tiling)
         self.copy, self.packed_a, self.kept = place_scratch(builder, problem, sizes)
-        table = builder.module.table("i32", [str(x) for x in window.offsets])
+        table = builder.module.table("i32", [str(x) for x in window.offsets()])
         side = _WindowSide(problem, window, tiling.width, table)
         self.tiles = {s: f"{builder.name}.tile.{s.rows}x{s.vectors}" for s in self._shapes()}
         for shape, name in self.tiles.items():
