@@ -81,7 +81,6 @@ class _Specialisation:
         self.compiled.run(inputs, outputs)
         for position in self.compiled.aliases.values():
             inputs[position].version += 1
-            self._refresh(tensors, position, inputs[position])
         made = [wrap(Node(m.type, memory=m)) for m in outputs]
         for tensor, at in self.traced.grads:
             assert at is not None
@@ -91,11 +90,6 @@ class _Specialisation:
         for tensor in self.traced.nones:
             tensor._grad = None
         return unflatten(self.traced.tree, iter(made[: self.traced.returned]))
-
-    def _refresh(self, tensors: Sequence[Any], position: int, memory: Memory) -> None:
-        """Nodes of written storages follow their memory's version."""
-        if position < self.arguments:
-            tensors[position]._storage.node.version = memory.version
 
 
 class Compiled:

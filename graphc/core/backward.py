@@ -85,6 +85,8 @@ class _Walk:
         if tape.freed:
             raise RuntimeError(_AGAIN)
         assert tape.plan is not None
+        for node in tape.residuals:
+            check_version(node)
         given: dict[int, Node] = {}
         for node in [n for n in self.on_tape if n.tape is not None and n.tape[0] is tape]:
             assert node.tape is not None
@@ -133,6 +135,15 @@ class _Walk:
             for r in entry.results:
                 r.requires_grad = True
         return entry.results
+
+
+def check_version(node: Node) -> None:
+    """Raises RuntimeError where a realised value was overwritten since it was kept."""
+    if node.memory is not None and node.version != node.memory.version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace "
+            f"operation: [{node.type}] is at version {node.memory.version}; expected version {node.version} instead."
+        )
 
 
 def _filled(type_: TensorType, number: float) -> Node:

@@ -97,11 +97,6 @@ class _Layout:
                 raise RuntimeError("this tensor has no value: the computation that made it failed")
             found = self.index[node] = -1 - self.input(memory)
             self.inputs[-1 - found].append(node)
-            if node.version != memory.version:
-                raise RuntimeError(
-                    "one of the variables needed for gradient computation has been modified by an inplace "
-                    f"operation: [{node.type}] is at version {memory.version}; expected version {node.version} instead."
-                )
         return found
 
     def input(self, memory: Memory) -> int:
@@ -218,9 +213,7 @@ def _run(layout: _Layout, rest: list[Entry]) -> None:
         results.append(memory)
     residuals = [allocate_memory(t) for t in program.residual_types]
     program.runner.run(layout.memories, [*fresh, *residuals])
-    for (node, storage), memory, alias in zip(layout.outputs, results, layout.aliases, strict=True):
-        if alias is not None:
-            memory.version += 1
+    for (node, storage), memory in zip(layout.outputs, results, strict=True):
         if node.memory is None or node.memory not in layout.memories:
             node.memory = memory
             node.version = memory.version
@@ -245,7 +238,12 @@ def _attach_tape(layout: _Layout, program: _Program, residuals: list[Memory]) ->
     if program.plan is None:
         return
     outputs = [n for n, _ in layout.outputs] + [Node(m.type, memory=m) for m in residuals]
-    kept = [layout.inputs[i][0] if kind == "input" else outputs[i] for kind, i in program.sources]
+    kept = []
+    for kind, i in program.sources:
+        node = layout.inputs[i][0] if kind == "input" else outputs[i]
+        if kind == "input" and node.memory is not None:
+            node.version = node.memory.version  # the program has just read it
+        kept.append(node)
     tape = Tape(program.plan, kept, layout.roots, layout.wrt)
     for position, node in enumerate(layout.roots):
         node.tape = (tape, position)

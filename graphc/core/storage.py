@@ -24,7 +24,7 @@ ALIGNMENT = 64
 
 
 class Memory:
-    """Bytes of one value: row-major, contiguous. `version` counts writes.
+    """Bytes of one value: row-major, contiguous. `version` counts recorded writes.
 
     `owner` keeps the bytes alive; `foreign` is the user's array where they are its own. `role` and
     `name` say what it is as an input of a traced graph.

@@ -367,6 +367,8 @@ def assign(x: Any, value: Any) -> None:
         recording.trace.write(storage)
     leaf = storage.node.leaf if not _mode.enabled else None
     storage.node = node
+    if storage.memory is not None and recording.trace is None:
+        storage.memory.version += 1
     recording.track(storage)
     if leaf is not None:
         if node.requires_grad:

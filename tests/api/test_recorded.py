@@ -177,7 +177,7 @@ def test_outside_writes_are_not_seen_by_recorded_operations() -> None:
 
 def test_overwritten_residual_is_an_error() -> None:
     w = graphc.tensor([1.0, 2.0], requires_grad=True)
-    x = w * 1.5
+    x = w.exp()
     y = (x * x).sum()
     y.item()
     x.detach().zero_()
