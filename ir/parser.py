@@ -37,9 +37,10 @@ def parse(text: str) -> Graph:
 
 
 def _parse_graph(lines: list[str], at: int) -> tuple[Graph, int]:
-    head = _HEAD.match(lines[at])
+    line = lines[at] if at < len(lines) else ""
+    head = _HEAD.match(line)
     if head is None:
-        raise ValueError(f"line {at + 1}: expected graph @name(inputs) -> (types) {{, got {lines[at]!r}")
+        raise ValueError(f"line {at + 1}: expected graph @name(inputs) -> (types) {{, got {line!r}")
     graph, names = Graph(head.group(1)), {}
     known = _parse_bounds(head.group(4), at) if head.group(4) else {}
     for name, type_, role in _INPUT.findall(head.group(2)):
