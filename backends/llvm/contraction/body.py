@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
 from graphc.backends.llvm.kernel.convert import convert
-from graphc.backends.llvm.kernel.lanes import LaneAxis, step_of
+from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.backends.llvm.kernel.scalar_ops import apply
 from graphc.backends.llvm.kernel.values import constant as scalar_constant
 from graphc.backends.llvm.kernel.values import from_memory, memory_type, to_memory
@@ -22,10 +22,19 @@ from graphc.ir.kernel import Instruction, KernelBuffer
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, int64, row_major_strides
 
-__all__ = ["Point", "Scalars", "emit_body", "linear_offset"]
+__all__ = ["Point", "Scalars", "emit_body", "lane_step", "linear_offset"]
 
 Scalars = dict[int, tuple[DType, Val]]
 """Scalar number to its dtype and its value (one vector of lanes, in the dtype's carrier)."""
+
+
+def lane_step(lanes: LaneAxis, expression: Dim) -> int | None:
+    """By how much an expression grows from lane to lane; None where that is not constant."""
+    offsets = lanes.offsets(expression)
+    if offsets is None:
+        return None
+    step = offsets[1] if lanes.width > 1 else 0
+    return step if offsets == tuple(step * i for i in range(lanes.width)) else None
 
 
 def linear_offset(buffer: KernelBuffer, index: Sequence[Dim]) -> Dim:
@@ -55,7 +64,7 @@ class Point:
         """By how much an expression grows from lane to lane; None where that is not constant."""
         if self.lane is None or self.width == 1:
             return 0
-        return step_of(expression, LaneAxis(self.lane.name, self.width, self.aligned))
+        return lane_step(LaneAxis(self.lane.name, self.width, self.aligned), expression)
 
     def at_lane(self, builder: Builder, i: int) -> Env:
         """Axis values of lane `i`."""

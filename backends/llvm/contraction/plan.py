@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from graphc.backends.llvm.contraction.body import lane_step
 from graphc.backends.llvm.contraction.micro import UNROLL
 from graphc.backends.llvm.contraction.problem import Operand, Problem, readings
 from graphc.backends.llvm.contraction.share import Totals, Units, split_side
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, choose_tiling, window_tiling
 from graphc.backends.llvm.contraction.window import Window, find_window
 from graphc.backends.llvm.contraction.windowed import window_totals
-from graphc.backends.llvm.kernel.lanes import LaneAxis, step_of
+from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.ir.kernel import Kernel, Loop, Schedule, extent
 from graphc.ir.target import Target
 
@@ -139,4 +140,4 @@ def _scatters(problem: Problem, width: int) -> bool:
         return False
     piece = problem.piece(width)
     lanes = LaneAxis(axis.name, piece, piece)
-    return any(i.opcode == "store" and step_of(i.index[0], lanes) != 1 for i in problem.epilogue)
+    return any(i.opcode == "store" and lane_step(lanes, i.index[0]) != 1 for i in problem.epilogue)
