@@ -135,7 +135,9 @@ class Sign(Mapped):
     numpy = staticmethod(lambda x: np.where(x > 0, 1, 0) - np.where(x < 0, 1, 0))
     dtypes = NUMERIC
     traits = frozenset({"cheap", "idempotent"})
-    differentiable = False
+
+    def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
+        return [None]
 
     @classmethod
     def formula(cls, attrs: Attrs, *x: Any) -> Any:

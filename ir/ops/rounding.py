@@ -24,8 +24,10 @@ class Rounding(Mapped):
     operand_names = ("x",)
     dtypes = FLOATS
     traits = frozenset({"cheap", "idempotent"})
-    differentiable = False
     draw = ("special",)
+
+    def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
+        return [None]
 
 
 class Floor(Rounding):
@@ -103,7 +105,9 @@ class FloorDiv(Division):
     """x // y, rounded toward minus infinity. Division of a float by 0 gives x / 0."""
 
     name = "floor_div"
-    differentiable = False
+
+    def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
+        return [None, None]
 
     @classmethod
     def integers(cls, x: Term, y: Term) -> Term:
