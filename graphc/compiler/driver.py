@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import graphc.backends.llvm.host  # noqa: F401 - installs the native run time
+from graphc.backends import reference
 from graphc.backends.llvm.codegen import LlvmBackend, compile_kernels, kernel_modules
 from graphc.backends.llvm.compile import assembly_text, host_target, resolve_target
 from graphc.core.evaluate import on_compile
@@ -44,7 +45,7 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
 def make_context(target: str = "host") -> CompileContext:
     """The context of compilations for a named target or `"host"`."""
     resolved = host_target() if target == "host" else resolve_target(target)
-    return CompileContext(target=resolved, backend=LlvmBackend(), options=Options())
+    return CompileContext(target=resolved, backend=LlvmBackend(), evaluate=reference.run, options=Options())
 
 
 class KernelList(tuple[Any, ...]):

@@ -79,25 +79,28 @@ class Dot(Contraction):
         return [self._side(b, g, 0), self._side(b, g, 1)]
 
     def _side(self, b: Any, g: Any, side: int) -> Value:
-        """Cotangent of one operand: g contracted with the other over the other's free axes."""
+        """Cotangent of one operand: g contracted with the other over the other's free axes.
+
+        Its operands stand in the order that gives the axes as they are wanted, where one does.
+        """
         contract, batch = self.attrs["contract"], self.attrs["batch"]
         free = self.free(self.operand_types, self.attrs)
-        other, n = self.operands[1 - side], len(batch[0])
-        other_free_in_g = tuple(range(n + (len(free[0]) if side == 0 else 0), n + len(free[0]) + (len(free[1]) if side == 0 else 0)))
-        if side == 1:
-            other_free_in_g = tuple(range(n, n + len(free[0])))
-        pairs = (other_free_in_g, tuple(free[1 - side]))
+        other, n, left = self.operands[1 - side], len(batch[0]), len(free[0])
+        summed = range(n + left, n + left + len(free[1])) if side == 0 else range(n, n + left)
+        pairs = (tuple(summed), tuple(free[1 - side]))
         batches = (tuple(range(n)), batch[1 - side])
-        if side == 0:
+        # Axes of each product as axes of this operand: g's free axes, and the other's contracted ones.
+        kept = sorted(range(len(contract[1 - side])), key=lambda i: contract[1 - side][i])
+        contracted = [contract[side][i] for i in kept]
+        orders = [*batch[side], *free[side], *contracted], [*batch[side], *contracted, *free[side]]
+        g_first = orders[0] == sorted(orders[0]) or (side == 0 and orders[1] != sorted(orders[1]))
+        if g_first:
             out = b.dot(g, other, contract=pairs, batch=batches)
         else:
             out = b.dot(other, g, contract=pairs[::-1], batch=batches[::-1])
-        # Axes of `out` as axes of this operand.
-        kept = sorted(range(len(contract[1 - side])), key=lambda i: contract[1 - side][i])
-        contracted = [contract[side][i] for i in kept]
-        order = [*batch[side], *free[side], *contracted] if side == 0 else [*batch[side], *contracted, *free[side]]
+        order = orders[0] if g_first else orders[1]
         axes = tuple(order.index(i) for i in range(len(order)))
-        return out if axes == tuple(range(len(axes))) else b.permute(out, axes=axes)  # type: ignore[no-any-return]
+        return out if order == sorted(order) else b.permute(out, axes=axes)  # type: ignore[no-any-return]
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
