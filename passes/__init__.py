@@ -1,6 +1,6 @@
 """Graph transformations. Importing this package registers the passes over graphs by name."""
 
-from graphc.passes import canonicalise, cse, dce, decompose, differentiate, fold
+from graphc.passes import canonicalise, cse, dce, decompose, differentiate, fold, gradients
 from graphc.passes.base import PASSES, Pass
 from graphc.passes.context import CompileContext
 from graphc.passes.manager import PassManager, run_pipeline
@@ -19,6 +19,7 @@ __all__ = [
     "decompose",
     "differentiate",
     "fold",
+    "gradients",
     "parse_pipeline",
     "run_pipeline",
 ]
