@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Union
+from math import gcd
 
 __all__ = [
     "Dim",
@@ -63,7 +63,7 @@ class Apply:
         return f"{self.function}({', '.join(map(str, self.args))})"
 
 
-Atom = Union[Symbol, Apply]
+Atom = Symbol | Apply
 Monomial = tuple[tuple[Atom, int], ...]
 
 
@@ -125,7 +125,7 @@ class Expr:
         return f"Expr({self})"
 
 
-Dim = Union[int, Expr]
+Dim = int | Expr
 
 
 def _terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
@@ -214,6 +214,14 @@ def _divisible_part(a: Dim, d: int) -> tuple[Dim, Dim]:
     return _make(q), _make(r)
 
 
+def _common_factor(a: Dim, d: int) -> tuple[int, Dim, int]:
+    """`a` as `g*whole + rest` with 0 <= rest < g, where g divides d and every coefficient of a symbol."""
+    g = gcd(d, *(k for m, k in _terms(a) if m))
+    constant = next((k for m, k in _terms(a) if not m), 0)
+    whole = _make({m: (k if m else constant - constant % g) // g for m, k in _terms(a)})
+    return g, whole, constant % g
+
+
 def floor_div(a: Dim, b: Dim) -> Dim:
     """a // b, rounded toward minus infinity. Raises ZeroDivisionError for b = 0."""
     if isinstance(a, int) and isinstance(b, int):
@@ -225,6 +233,9 @@ def floor_div(a: Dim, b: Dim) -> Dim:
         lo, hi = bounds(r)
         if lo is not None and hi is not None and lo // b == hi // b:
             return q + lo // b
+        g, whole, _ = _common_factor(r, b)
+        if g > 1:
+            return q + floor_div(whole, b // g)
         if isinstance(r, Expr) and len(r.terms) == 1 and q == 0:
             # (x // c) // b  ->  x // (c*b)
             ((monomial, k),) = r.terms
@@ -251,6 +262,9 @@ def mod(a: Dim, b: Dim) -> Dim:
         lo, hi = bounds(r)
         if lo is not None and hi is not None and lo // b == hi // b:
             return r - (lo // b) * b
+        g, whole, rest = _common_factor(r, b)
+        if g > 1:
+            return g * mod(whole, b // g) + rest
         return _apply("%", r, b)
     if a == b:
         return 0
@@ -296,7 +310,7 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {
     "max": max,
 }
 
-Bound = Union[int, None]
+Bound = int | None
 
 
 def bounds(x: Dim) -> tuple[Bound, Bound]:

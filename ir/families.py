@@ -81,6 +81,8 @@ class Sample:
     operands: tuple[TensorType, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
     draw: tuple[str, ...] = ()
+    make: Callable[[Any], Sequence[Any]] | None = None
+    """Draws all operands with a NumPy generator, where they depend on one another; else None."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class GraphOp(Op):
     ulp: ClassVar[Mapping[str, float]] = {}
     """Stated bound against the reference by dtype name, in units in the last place; absent is 0."""
     differentiable: ClassVar[bool] = True
-    """False where the derivative is zero or undefined everywhere (comparisons, rounding, indices)."""
+    """False where no gradient can pass (comparisons, indices); rounding passes one that is zero."""
     no_gradient: ClassVar[tuple[str, ...]] = ()
     """Names of operands that get no cotangent by definition, though the result depends on them."""
 

@@ -7,7 +7,7 @@ graph; use-lists mirror operands exactly; result types are what the op's inferen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -35,7 +35,7 @@ class Use(NamedTuple):
     """One use of a value: operand `index` of `op`."""
 
     op: Op
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a use
 
 
 class Value:
@@ -252,8 +252,8 @@ def _unregistered(graph: Graph) -> Any:
     raise RuntimeError("import graphc.ir before using this")
 
 
-_printer: Any = _unregistered
-_verifier: Any = _unregistered
+_printer: Callable[[Graph], str] = _unregistered
+_verifier: Callable[[Graph], None] = _unregistered
 _to_networkx: Any = _unregistered
 
 

@@ -19,7 +19,7 @@ address and no name of the program around it, so equal kernels are one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -157,7 +157,7 @@ def _unregistered(kernel: Kernel) -> Any:
     raise RuntimeError("import graphc.ir before printing a kernel")
 
 
-_printer: Any = _unregistered
+_printer: Callable[[Kernel], str] = _unregistered
 
 
 def register_printer(printer: Any) -> None:

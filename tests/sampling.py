@@ -59,6 +59,8 @@ def _integers(type_: TensorType, how: str, rng: Any) -> Any:
 def draw_sample(sample: Sample, seed: int = 0) -> list[Any]:
     """One array for each operand of a sample."""
     rng = np.random.default_rng(seed)
+    if sample.make is not None:
+        return list(sample.make(rng))
     hows = [*sample.draw, *["normal"] * (len(sample.operands) - len(sample.draw))]
     return [draw(t, how, rng) for t, how in zip(sample.operands, hows, strict=True)]
 

@@ -28,7 +28,7 @@ from graphc.ir.graph import Graph
 from graphc.runtime import entry
 from graphc.runtime.state import epoch, grad_mode, set_grad_mode
 
-__all__ = ["CacheInfo", "Compiled", "CompileOptions"]
+__all__ = ["CacheInfo", "CompileOptions", "Compiled"]
 
 on_grad_mode_change(lambda enabled: set_grad_mode(int(enabled)))
 
@@ -97,6 +97,12 @@ class Compiled:
 
     _function: Callable[..., Any]
     _options: CompileOptions
+    _name: str
+    _programs: dict[Any, list[_Specialisation]]
+    _dispatcher: entry.Dispatcher
+    _hits: int
+    _misses: int
+    _recompiles: int
 
     @staticmethod
     def make(function: Callable[..., Any], options: CompileOptions) -> Compiled:
@@ -107,7 +113,7 @@ class Compiled:
         self._function = function
         self._options = options
         self._name = name if name.isidentifier() else "function"
-        self._programs: dict[Any, list[_Specialisation]] = {}
+        self._programs = {}
         self._hits = self._misses = self._recompiles = 0
         self._dispatcher = entry.Dispatcher(self._slow, self._name)
         kind.__call__ = self._dispatcher.function  # type: ignore[method-assign]

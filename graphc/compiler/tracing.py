@@ -21,7 +21,7 @@ from graphc.core.recording import Recording, flush_random, pop, push
 from graphc.core.storage import Memory, Storage
 from graphc.core.tensor import TensorBase, from_array
 from graphc.ir.errors import TraceError
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Role
 
 __all__ = ["State", "Trace", "Traced", "trace_function", "zero_gradient"]
 
@@ -188,11 +188,11 @@ class _Finish:
         )
         for node in outputs:
             graph.outputs.append(build.values[node])
-        for tensor, kind, node in grads:
+        for tensor, kind, gradient in grads:
             if kind == "kept":
-                assert node is not None
+                assert gradient is not None
                 traced.grads.append((tensor, len(graph.outputs)))
-                graph.outputs.append(build.values[node])
+                graph.outputs.append(build.values[gradient])
             else:
                 {"lost": traced.lost, "none": traced.nones, "fresh": traced.fresh}[kind].append(tensor)
         for storage in written:
@@ -228,7 +228,9 @@ class _Finish:
                     nodes.setdefault(id(node.memory), []).append(node)
         build = GraphBuild(self.name)
         self.position: dict[int, int] = {}
-        inputs = [(t._storage, "argument", f"arg{i}") for i, t in enumerate(self.leaves)]
+        inputs: list[tuple[Storage, Role, str]] = [
+            (t._storage, "argument", f"arg{i}") for i, t in enumerate(self.leaves)
+        ]
         inputs += [(s, s.memory.role, s.memory.name) for s in self.trace.states.values() if s.memory]
         for storage, role, name in inputs:
             old = self.trace.old.get(id(storage))

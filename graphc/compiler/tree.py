@@ -59,6 +59,7 @@ def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     if kind is dict or (isinstance(kind, type) and issubclass(kind, dict)):
         return kind(zip(tree[1], children, strict=True))
     if dataclasses.is_dataclass(kind):
-        return kind(**dict(zip(tree[1], children, strict=True)))
+        made: Any = kind
+        return made(**dict(zip(tree[1], children, strict=True)))
     make: Callable[..., Any] = kind
     return make(*children) if hasattr(kind, "_fields") else make(children)

@@ -53,6 +53,16 @@ class TensorBase:
         "_type",
     )
 
+    _cache: tuple[Node, Node, bool] | None
+    _chain: Chain
+    _detached: bool
+    _grad: Any
+    _leaf: bool
+    _owner: Any
+    _record: bytes | None
+    _stored: Storage | None
+    _type: TensorType | None
+
     _tensor_class: ClassVar[type[TensorBase]]
     _parameter_class: ClassVar[type[TensorBase] | None] = None
 
@@ -60,7 +70,7 @@ class TensorBase:
 
     @classmethod
     def _new(cls, storage: Storage, type_: TensorType, chain: Chain = ()) -> Any:
-        self = object.__new__(cls)
+        self: Any = object.__new__(cls)
         self._stored = storage
         self._type = type_
         self._chain = chain
@@ -76,19 +86,20 @@ class TensorBase:
     def _storage(self) -> Storage:
         """The storage; made on first use for an output of a compiled call."""
         if self._stored is None:
+            assert self._record is not None
             data, _, code, rank, _ = struct.unpack_from("<qqiiq", self._record)
             shape = struct.unpack_from(f"<{rank}q", self._record, 32)
             self._type = TensorType(_BY_CODE[code], shape)
             self._stored = Storage(Node(self._type, memory=Memory(self._type, self._owner, data)))
             self._chain = ()
-        return self._stored  # type: ignore[no-any-return]
+        return self._stored
 
     @property
-    def type(self) -> TensorType:  # type: ignore[override]
+    def type(self) -> TensorType:
         """dtype and shape as the IR's type."""
         if self._type is None:
-            self._storage  # noqa: B018 - fills in the type
-        return self._type  # type: ignore[no-any-return]
+            return self._storage.node.type
+        return self._type
 
     @property
     def shape(self) -> Size:
@@ -123,7 +134,7 @@ class TensorBase:
         if cached is not None and cached[0] is base and (
             cached[1].entry is not None and cached[1].entry.recording is recording
         ) and cached[2] == _mode.enabled:
-            return cached[1]  # type: ignore[no-any-return]
+            return cached[1]
         node = base
         for name, attrs in self._chain:
             node = record_nodes(name, (node,), dict(attrs))[0]

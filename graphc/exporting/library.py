@@ -25,11 +25,13 @@ Array = np.ndarray[Any, Any]
 def _aligned(nbytes: int) -> Array:
     memory = np.zeros(nbytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + nbytes]
+    block: Array = memory[start : start + nbytes]
+    return block
 
 
 def _shaped(block: Array, info: BufferInfo) -> Array:
-    return block[: info.type.nbytes].view(info.type.dtype.numpy).reshape(info.shape)
+    shaped: Array = block[: info.type.nbytes].view(info.type.dtype.numpy).reshape(info.shape)
+    return shaped
 
 
 class Library:

@@ -21,7 +21,7 @@ from graphc.functions.promotion import (
     result_type,
     shapes_broadcast,
 )
-from graphc.ir.types import DType, bool_, int64
+from graphc.ir.types import DType, bool_, float32, int64
 
 if TYPE_CHECKING:
     from graphc.tensor_class import Tensor
@@ -217,7 +217,7 @@ def relu(input: Tensor) -> Tensor:
     x = as_operand(input, "relu")
     if x.type.dtype is bool_:
         raise RuntimeError("Boolean inputs not supported for relu")
-    return record("relu", x)
+    return record("relu", x) if x.type.dtype.is_floating_point else maximum(x, 0)
 
 
 # -- two operands -------------------------------------------------------------------------------
@@ -231,12 +231,25 @@ def _scaled(other: Any, alpha: Number, function: str) -> Any:
     return other * alpha
 
 
+def _arithmetic(name: str, input: Any, other: Any, x: Tensor, y: Tensor) -> Tensor:
+    """The op on operands `x` and `y` made of `input` and `other`.
+
+    A number beside a 16-bit float is not rounded to 16 bits: the op is done in float32, as PyTorch does.
+    """
+    dtype = x.type.dtype
+    if dtype.bits == 16 and dtype.kind == "float" and (is_number(input) or is_number(other)):
+        return record("cast", record(name, *broadcast_pair(input, other, name, float32)), dtype=dtype)
+    return record(name, x, y)
+
+
 def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """input + alpha · other. On bools it is logical or."""
     if alpha != 1:
         other = _scaled(other, alpha, "add")
     x, y = operands(input, other, "add")
-    return record("logical_or" if x.type.dtype is bool_ else "add", x, y)
+    if x.type.dtype is bool_:
+        return record("logical_or", x, y)
+    return _arithmetic("add", input, other, x, y)
 
 
 def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
@@ -249,7 +262,7 @@ def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
             "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
             "operator instead."
         )
-    return record("sub", x, y)
+    return _arithmetic("sub", input, other, x, y)
 
 
 def rsub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
@@ -260,7 +273,9 @@ def rsub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
 def mul(input: Any, other: Any) -> Tensor:
     """input · other. On bools it is logical and."""
     x, y = operands(input, other, "mul")
-    return record("logical_and" if x.type.dtype is bool_ else "mul", x, y)
+    if x.type.dtype is bool_:
+        return record("logical_and", x, y)
+    return _arithmetic("mul", input, other, x, y)
 
 
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
@@ -270,7 +285,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         if x.type.dtype.kind != "float":
             to = get_default_dtype()
             x, y = converted(x, to), converted(y, to)
-        return record("div", x, y)
+        return _arithmetic("div", input, other, x, y)
     if rounding_mode == "floor":
         return _floor_divide(x, y)
     if rounding_mode != "trunc":

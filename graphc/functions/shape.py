@@ -449,16 +449,13 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     if indexing not in ("ij", "xy"):
         raise RuntimeError(f'meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
     swap = indexing == "xy" and len(items) > 1
-    if swap:
-        items = (items[1], items[0], *items[2:])
-    sizes = tuple(x.type.numel for x in items)
-    grids = [
-        expand(reshape(x, tuple(-1 if k == i else 1 for k in range(len(items)))), sizes)
-        for i, x in enumerate(items)
-    ]
-    if swap:
-        grids = [transpose(g, 0, 1) for g in grids]
-        grids[0], grids[1] = grids[1], grids[0]
+    # "xy" is "ij" of the first two exchanged, with their dimensions exchanged.
+    order = [1, 0, *range(2, len(items))] if swap else list(range(len(items)))
+    sizes = tuple(items[i].type.numel for i in order)
+    grids: list[Any] = [None] * len(items)
+    for place, i in enumerate(order):
+        lined = reshape(items[i], tuple(-1 if k == place else 1 for k in range(len(items))))
+        grids[i] = expand(lined, sizes)
     return tuple(grids)
 
 

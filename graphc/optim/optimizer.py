@@ -191,15 +191,21 @@ def _loaded(key: str, value: Any, param: Any) -> Any:
     values = value._values()
     if key != "step" and value.type.dtype.is_floating_point:
         values = values.astype(param.type.dtype.numpy)
-    return new_storage(values, "optimizer_state", key)
+    return new_storage(values, "optimizer_state", key if key == "step" else _state_name(param, key))
+
+
+def _state_name(param: Any, name: str) -> str:
+    memory = param._storage.memory
+    return f"{memory.name}.{name}" if memory is not None and memory.name else name
 
 
 # -- what optimisers record ---------------------------------------------------------------------------
 
 
 def zeros_state(param: Any, name: str) -> Any:
-    """A state tensor like `param`, zero."""
-    return new_storage(np.broadcast_to(np.zeros((), param.type.dtype.numpy), param.type.shape), "optimizer_state", name)
+    """A state tensor like `param`, zero; it is named after the parameter where that has a name."""
+    zeros = np.broadcast_to(np.zeros((), param.type.dtype.numpy), param.type.shape)
+    return new_storage(zeros, "optimizer_state", _state_name(param, name))
 
 
 def zero_count(name: str = "step") -> Any:

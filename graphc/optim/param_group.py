@@ -40,7 +40,9 @@ class ParamGroup(dict[str, Any]):
             return value.detach() if not value.type.shape else value.detach().reshape(())  # type: ignore[attr-defined]
         slot = self._slots.get((key, index))
         if slot is None:
-            slot = self._slots[key, index] = number_slot(float(value))
+            slot = self._slots[key, index] = number_slot(
+                float(value), f"{key}.{index}" if isinstance(self[key], tuple) else key
+            )
         return slot.tensor()
 
     def snapshot(self) -> tuple[Any, ...]:

@@ -41,7 +41,10 @@ def geometry(attrs: Attrs) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
 
 
 class Convolution(Contraction):
-    """Base of the three: types, and the reference as an explicit sum over window offsets."""
+    """Base of the three. stride, padding and dilation are (height, width) pairs; groups divides the channels.
+
+    Raises RuntimeError for ranks, sizes or dtypes that do not fit, NotImplementedError for dtypes that are no floats.
+    """
 
     dtypes = FLOATS
     attributes: ClassVar[dict[str, Any]] = GEOMETRY
@@ -77,8 +80,7 @@ class Convolution(Contraction):
 class Conv2d(Convolution):
     """y[n, k, p, q] = Σ_{c, r, s} x[n, c, p·stride + r·dilation - padding, …] · w[k, c, r, s].
 
-    Cross-correlation, as in PyTorch; outside of x is 0. stride, padding, dilation are (height, width)
-    pairs. Channel k reads the input channels of its group.
+    Cross-correlation, as in PyTorch; outside of x is 0. Channel k reads the input channels of its group.
     """
 
     name = "conv2d"

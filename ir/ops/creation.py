@@ -60,7 +60,7 @@ class Constant(Creation):
 
 
 class Iota(Creation):
-    """0, 1, 2, … along `axis` of `shape`."""
+    """0, 1, 2, … along `axis` of `shape`, in `dtype`."""
 
     name = "iota"
     attributes = {"shape": ..., "axis": 0, "dtype": ...}
@@ -88,12 +88,12 @@ class Iota(Creation):
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
-            for shape, axis in (((5,), 0), ((3, 4), 1), ((3, 4), 0), ((0, 2), 0)):
+            for shape, axis in (((5,), 0), ((1,), 0), ((3, 4), 1), ((3, 4), 0), ((0, 2), 0)):
                 yield Sample((), {"shape": shape, "axis": axis, "dtype": DTYPES[name]})
 
 
 class Size(Creation):
-    """The dim expression `value` as a rank-0 number: the run-time extent of a symbolic dimension."""
+    """The dim expression `value` as a rank-0 number of `dtype`: the run-time extent of a symbolic dimension."""
 
     name = "size"
     attributes = {"value": ..., "dtype": ...}

@@ -27,7 +27,7 @@ UNIFORM_BITS = {float16: 11, bfloat16: 8, float32: 24, float64: 53}
 
 
 class Drawn(Random):
-    """Base: the counter of an element, and its words."""
+    """Base: numbers of `shape` and `dtype` from a state; element i takes counter base + `offset` + i."""
 
     operand_names = ("state",)
     attributes: ClassVar[dict[str, Any]] = {"shape": ..., "offset": 0, "dtype": ...}

@@ -34,7 +34,11 @@ def _lengths(starts: Sequence[Dim], stops: Sequence[Dim], strides: Sequence[int]
 
 
 class Slice(View):
-    """Elements start, start + stride, … below stop, on every axis; 0 <= start <= stop <= size, stride >= 1."""
+    """Elements start, start + stride, … below stop, on every axis.
+
+    `starts`, `stops` and `strides` have one entry per axis: 0 <= start <= stop <= size (else IndexError),
+    stride >= 1 (else ValueError).
+    """
 
     name = "slice"
     operand_names = ("x",)
@@ -84,7 +88,11 @@ class Slice(View):
 
 
 class UpdateSlice(View):
-    """base with the elements start, start + stride, … of every axis replaced by those of update."""
+    """base with the elements start, start + stride, … of every axis replaced by those of update.
+
+    `starts` and `strides` have one entry per axis. Raises IndexError where the update is not inside,
+    RuntimeError for other dtypes or ranks.
+    """
 
     name = "update_slice"
     operand_names = ("base", "update")
@@ -134,7 +142,7 @@ class UpdateSlice(View):
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
-        result = arrays[0].copy()
+        result = np.array(arrays[0])
         places = zip(attrs["starts"], arrays[1].shape, attrs["strides"], strict=True)
         result[tuple(slice(start, start + n * k, k) for start, n, k in places)] = arrays[1]
         return result

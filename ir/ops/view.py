@@ -52,7 +52,7 @@ class Reshape(View):
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
-            for a, b in (((3, 4), (12,)), ((6, 4), (2, 3, 2, 2)), ((), (1, 1)), ((0, 3), (3, 0)), ((2, 3, 4), (6, 4))):
+            for a, b in (((3, 4), (12,)), ((3, 4), (3, 2, 2)), ((6, 4), (2, 3, 2, 2)), ((), (1, 1)), ((0, 3), (3, 0)), ((2, 3, 4), (6, 4))):
                 yield Sample((TensorType(DTYPES[name], a),), {"shape": b})
 
     def simplify(self, b: Any) -> Value | None:

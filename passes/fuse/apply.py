@@ -71,6 +71,7 @@ class _Grouping:
         group.contraction, group.scatter = node.kind == "contraction", node.kind == "scatter"
         if node.kind != "map":
             group.outer = space
+            group.fixed = own
         if node.kind == "reduce":
             group.spaces.add(own)
         group.checks = node.checks
@@ -129,8 +130,13 @@ class _Grouping:
                 last = last.root()
 
     def _put_together(self, a: Group, b: Group) -> bool:
-        joint = Merged(frozenset() if a.outer is not None or b.outer is not None else None, a.spaces | b.spaces, {})
         if not _flags_agree(a, b) or not separated(a, b):
+            return False
+        edges = between(a, b)
+        joint = unify(a, b, edges)
+        if joint is None and not edges:
+            joint = Merged(frozenset(), a.spaces | b.spaces, {}, a.fixed | b.fixed)
+        if joint is None:
             return False
         _join(a, b, joint)
         return True
@@ -168,7 +174,7 @@ class _Grouping:
         for member in producer.members.values():
             member.floating = True
         consumer.floating += len(producer.members)
-        _join(producer, consumer, Merged(consumer.outer, consumer.spaces, substitution))
+        _join(producer, consumer, Merged(consumer.outer, consumer.spaces, substitution, consumer.fixed))
         return True
 
 
@@ -195,7 +201,7 @@ def _join(producer: Group, consumer: Group, merged: Merged) -> None:
                     member.local[symbol] = put(value, merged.substitution)
     consumer.members.update(producer.members)
     consumer.first, consumer.last = min(producer.first, consumer.first), max(producer.last, consumer.last)
-    consumer.outer, consumer.spaces = merged.outer, merged.spaces
+    consumer.outer, consumer.spaces, consumer.fixed = merged.outer, merged.spaces, merged.fixed
     consumer.contraction |= producer.contraction
     consumer.checks |= producer.checks
     consumer.before_check |= producer.before_check

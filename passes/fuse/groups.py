@@ -81,6 +81,8 @@ class Group:
     last: int = 0
     outer: Space | None = None
     spaces: set[Space] = field(default_factory=set)
+    fixed: Space = frozenset()
+    """Symbols of accumulations: they may be renamed, but not become parts of other axes."""
     contraction: bool = False
     scatter: bool = False
     checks: bool = False

@@ -8,7 +8,9 @@ is hit the answer is no).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from graphc.ir.dims import Dim, Symbol, substitute
 from graphc.ir.kernel import extent
@@ -21,13 +23,14 @@ SEARCH_BUDGET = 512
 """Most edges that one search for a path looks at."""
 
 
+@dataclass(frozen=True)
 class Merged:
     """The spaces that the union of two groups would have, and the substitution that gets there."""
 
-    def __init__(self, outer: Space | None, spaces: set[Space], substitution: Substitution) -> None:
-        self.outer = outer
-        self.spaces = spaces
-        self.substitution = substitution
+    outer: Space | None
+    spaces: set[Space]
+    substitution: Substitution
+    fixed: Space
 
 
 def between(producer: Group, consumer: Group) -> list[Edge]:
@@ -50,6 +53,7 @@ class _Solver:
     def __init__(self, producer: Group, consumer: Group) -> None:
         self.producer, self.consumer = producer, consumer
         self.solution: Substitution = {}
+        self.fixed = producer.fixed | consumer.fixed
 
     def value(self, x: Dim) -> Dim:
         return substitute(x, self.solution)
@@ -58,6 +62,9 @@ class _Solver:
         for s, value in self.solution.items():
             self.solution[s] = substitute(value, {symbol: x})
         self.solution[symbol] = x
+        other = plain_symbol(x)
+        if symbol in self.fixed and other is not None:
+            self.fixed |= {other}
 
     def add(self, edge: Edge) -> bool:
         """Makes the edge's index on both sides equal; False where that cannot be."""
@@ -84,21 +91,26 @@ class _Solver:
     def _through_views(self, edge: Edge, left: Index, right: Index, at: Index) -> bool:
         """Row-major order is kept on the way: one side's symbols become parts of the other's position."""
         shape = edge.read.value.type.shape
-        if self.consumer.outer is None and self._assign(at, edge.read.shape, linear(left, shape)):
-            return True
-        if self.producer.outer is None:
-            return self._assign(left, shape, linear(right, shape))
-        return False
+        here, there = linear(left, shape), linear(right, shape)
+        return (
+            self._equate(here, there)
+            or self._assign(at, edge.read.shape, here)
+            or self._assign(left, shape, there)
+        )
 
     def _assign(self, index: Index, shape: tuple[Dim, ...], position: Dim) -> bool:
+        """Makes the symbols of `index` parts of a position; the axes of accumulations stay as they are."""
         position = self.value(position)
+        found: list[tuple[Symbol, Dim]] = []
         for mine, value in zip(index, unlinear(position, shape), strict=True):
             now = self.value(mine)
             if now == value:
                 continue
             symbol = plain_symbol(now)
-            if symbol is None or symbol in at_symbols([value]):
+            if symbol is None or symbol in self.fixed or symbol in at_symbols([position]):
                 return False
+            found.append((symbol, value))
+        for symbol, value in found:
             self.bind(symbol, value)
         return True
 
@@ -116,18 +128,24 @@ class _Solver:
         contraction = self.producer.contraction or self.consumer.contraction
         if outer is not None and not all(s == outer if contraction else s >= outer for s in spaces):
             return None
-        return Merged(outer, spaces, self.solution)
+        return Merged(outer, spaces, self.solution, self.fixed)
 
     def _space(self, space: Space) -> Space:
         return at_symbols(self.value(s.expr) for s in space)
 
     def _injective(self, group: Group) -> bool:
-        """True where no two symbols of one space fell together."""
+        """True where every space still has its points: no two symbols fell together, none became a part."""
         return all(self._distinct(s) for s in group.spaces) and self._distinct(group.outer or frozenset())
 
     def _distinct(self, space: Space) -> bool:
+        if space.isdisjoint(self.solution):
+            return True
         values = [self.solution.get(s, s.expr) for s in space]
-        return len(set(values)) == len(values)
+        return len(set(values)) == len(values) and _points(at_symbols(values)) == _points(space)
+
+
+def _points(space: Space) -> int:
+    return math.prod(extent(s) for s in space)
 
 
 def separated(producer: Group, consumer: Group) -> bool:

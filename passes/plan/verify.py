@@ -56,7 +56,8 @@ class _Verifier:
             self.live(row, n)
             if b.access != "out":
                 readers.setdefault(row, set()).add(k)
-                if buffer.kind in ("temporary", "output") and self.written_in.get(row, n) >= n:
+                made_here = buffer.kind in ("temporary", "output") and buffer.type.nbytes
+                if made_here and self.written_in.get(row, n) >= n:
                     raise VerifyError(f"phase {n}: buffer {row} is read before it is written")
             if b.access != "in":
                 if row in writers or buffer.kind == "constant":

@@ -6,6 +6,7 @@ those too. Schedules are ignored. Programs run in one arena, so that overlapping
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,22 @@ class CheckFailed(Exception):
         self.number = number
 
 
+def _erf(x: Any) -> Any:
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+
+
+def _shift(x: Any, count: Any, left: bool) -> Any:
+    """Shifts of the bits as an unsigned number."""
+    bits = x.view(f"u{x.dtype.itemsize}")
+    moved = bits << count.astype(bits.dtype) if left else bits >> count.astype(bits.dtype)
+    return moved.view(x.dtype)
+
+
+def _mulhi(a: Any, b: Any) -> Any:
+    product = a.view(np.uint32).astype(np.uint64) * b.view(np.uint32).astype(np.uint64)
+    return (product >> np.uint64(32)).astype(np.uint32).view(a.dtype)
+
+
 UNARY: dict[str, Callable[[Any], Any]] = {
     "neg": np.negative,
     "abs": np.abs,
@@ -37,6 +54,7 @@ UNARY: dict[str, Callable[[Any], Any]] = {
     "log1p": np.log1p,
     "tanh": np.tanh,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "erf": _erf,
     "sqrt": np.sqrt,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "sin": np.sin,
@@ -68,6 +86,9 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "and": np.bitwise_and,
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,
+    "shl": lambda a, b: _shift(a, b, True),
+    "shr": lambda a, b: _shift(a, b, False),
+    "mulhi": _mulhi,
     "lt": np.less,
     "le": np.less_equal,
     "gt": np.greater,
@@ -113,6 +134,7 @@ class _Run:
             shape[k] = extent(a)
             env[a.name] = np.arange(extent(a)).reshape(shape)
         values = {i: v.reshape(v.shape + (1,) * len(inner)) for i, v in self.kept.items()}
+        env.update({f"%{i}": v for i, v in values.items()})
         full = (*self.sizes, *inner)
         yielded: tuple[Any, ...] = ()
         for i in stage.body:

@@ -91,10 +91,11 @@ def accumulate(
     a: tuple[Val, Panel],
     b: Columns,
     steps: Val,
+    whole_unrolls: bool,
 ) -> list[list[Val]]:
     """Emits the loop over `steps` values of k; returns accumulators [row][vector].
 
-    `a` is the address of its first element and its panel. `scalar` is the LLVM element type of
+    `whole_unrolls` says that `steps` is always a multiple of `UNROLL`. `a` is the address of its first element and its panel. `scalar` is the LLVM element type of
     both operands and of the accumulators.
     """
     zero = builder.const(vector(scalar, width), 0)
@@ -114,9 +115,10 @@ def accumulate(
         following = builder.gep(address, unroll * panel.step, scalar)
         return [following, *b.advance(builder, walking, unroll), *acc]
 
-    whole = builder.op("i64", f"and {steps}, {-UNROLL}")
+    whole = steps if whole_unrolls else builder.op("i64", f"and {steps}, {-UNROLL}")
     carried: tuple[Val, ...] = (start, *b.begin(), *[zero] * (rows * vectors))
     carried = builder.loop(0, whole, UNROLL, carried, lambda _, c: body(UNROLL, c), "k")
-    carried = builder.loop(whole, steps, 1, carried, lambda _, c: body(1, c), "krest")
+    if not whole_unrolls:
+        carried = builder.loop(whole, steps, 1, carried, lambda _, c: body(1, c), "krest")
     acc = carried[1 + count :]
     return [list(acc[i * vectors : (i + 1) * vectors]) for i in range(rows)]

@@ -56,25 +56,47 @@ def _fastest(axis: Symbol | None, env: Env, flat: Val, origin: Val, builder: Bui
 
 
 def pack_runs(builder: Builder, block: Block, lead: int) -> None:
-    """[row][k] with `lead` elements a row, copied along k."""
+    """[row][k] with `lead` elements a row, copied along k.
+
+    Rows are outside, unless neighbouring rows are closer in memory than neighbouring runs of k:
+    then runs are outside, so that the source is read in its own order.
+    """
     operand = block.operand
 
-    def row(r: Val, _: tuple[Val, ...]) -> list[Val]:
+    def copy(r: Val, start: Val, stop: Val, env: Env, origin: Val) -> None:
         at_row = operand.rows.split(builder, r)
         base = times(builder, builder.sub(r, block.row), lead)
 
-        def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
-            def chunk(k: Val, mask: Val | None) -> None:
-                at = _fastest(operand.steps.inner, env | at_row, k, origin, builder)
-                value = block.value(builder, at, "steps", mask)
-                block.put(builder, value, plus(builder, base, builder.sub(k, block.step)))
+        def chunk(k: Val, mask: Val | None) -> None:
+            at = _fastest(operand.steps.inner, env | at_row, k, origin, builder)
+            value = block.value(builder, at, "steps", mask)
+            block.put(builder, value, plus(builder, base, builder.sub(k, block.step)))
 
-            chunks(builder, start, stop, block.width, chunk)
+        chunks(builder, start, stop, block.width, chunk)
 
-        runs(builder, operand.steps, block.step, block.step_end, piece)
+    def row(r: Val, _: tuple[Val, ...]) -> list[Val]:
+        runs(builder, operand.steps, block.step, block.step_end, lambda *run: copy(r, *run))
         return []
 
-    builder.loop(block.row, block.row_end, 1, (), row, "packrow")
+    def run(start: Val, stop: Val, env: Env, origin: Val) -> None:
+        def one(r: Val, _: tuple[Val, ...]) -> list[Val]:
+            copy(r, start, stop, env, origin)
+            return []
+
+        builder.loop(block.row, block.row_end, 1, (), one, "packrow")
+
+    if _runs_lie_apart(operand):
+        runs(builder, operand.steps, block.step, block.step_end, run)
+    else:
+        builder.loop(block.row, block.row_end, 1, (), row, "packrow")
+
+
+def _runs_lie_apart(operand: Operand) -> bool:
+    """True where neighbouring runs of k are further apart than neighbouring rows."""
+    if len(operand.steps.axes) < 2 or operand.rows.inner is None:
+        return False
+    row, run = operand.stride(operand.rows.inner), operand.stride(operand.steps.axes[-2])
+    return row is not None and run is not None and row < run
 
 
 def pack_columns(builder: Builder, block: Block, lead: int) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
-from graphc.backends.llvm.contraction.micro import Columns, Panel, accumulate
+from graphc.backends.llvm.contraction.micro import UNROLL, Columns, Panel, accumulate
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tiling import Tiling
@@ -73,10 +73,11 @@ def emit_tile(
     buffers, a_address, b_address, steps, kept, block, m, n, batch = builder.params
     placed = side.place(builder, shape, b_address, n)
     tile = _Tile(builder, problem, tiling, shape, load_pointers(builder, problem, buffers), m, batch, placed)
-    grid = accumulate(
-        builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a), placed.source, steps
-    )
     blocks = tiling.blocks(problem.k)
+    whole = problem.k % UNROLL == 0 and (blocks == 1 or tiling.kc % UNROLL == 0)
+    grid = accumulate(
+        builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a), placed.source, steps, whole
+    )
     if blocks == 1:
         tile.finish(grid)
         builder.ret()

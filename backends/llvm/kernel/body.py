@@ -58,7 +58,8 @@ def _emit(scope: Scope, i: Instruction) -> None:
 def _index(scope: Scope, i: Instruction) -> Val:
     """An index expression as a number of the instruction's dtype."""
     b, expression = scope.builder, i.index[0]
-    value = scope.dim(expression) if scope.step(expression) == 0 else scope.lane_dims(expression)
+    uniform = scope.offsets(expression)
+    value = scope.dim(expression) if uniform is not None and not any(uniform) else scope.lane_dims(expression)
     width = lanes(value.type)
     if i.dtype.is_integral:
         return _resize(b, value, vector(carrier(i.dtype), width))

@@ -1,81 +1,82 @@
 """Index expressions at a point whose vector axis stands for several lanes.
 
-`step_of` says by how much an expression grows from lane to lane (0 where all lanes agree), or
-that it is not affine in the lane. Its value in lane 0 is always the expression at the vector
-axis's base, so an affine expression needs scalar arithmetic only.
+Lane l of an expression is the expression with the vector axis replaced by its base plus l. The
+base is a multiple of the vector length (or a constant), which is written as `aligned·Q` with a
+fresh symbol Q, so that divisions and remainders simplify by themselves: with 8 lanes from a
+multiple of 8, `(j//2)` is `4·Q`, `4·Q`, `4·Q + 1`, … and `(j%2)` is 0, 1, 0, 1, ….
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import gcd
+from dataclasses import dataclass, field
 
-from graphc.ir.dims import Apply, Dim, Expr, Symbol, bounds
+from graphc.ir.dims import Apply, Dim, Expr, Symbol, bounds, split_linear, substitute, symbols
 
 __all__ = ["LaneAxis", "fits_32", "merge_division", "step_of"]
 
 
 @dataclass(frozen=True)
 class LaneAxis:
-    """The vector axis: `width` consecutive points from a base that is a multiple of `aligned`.
-
-    `varying` names the `to_index` symbols that differ between lanes.
-    """
+    """The vector axis: `width` consecutive points from `base` where that is a constant, else from a
+    multiple of `aligned`. `varying` names the `to_index` symbols that differ between lanes."""
 
     name: str
     width: int
     aligned: int = 1
+    base: int | None = None
     varying: frozenset[str] = frozenset()
+    _offsets: dict[Dim, tuple[int, ...] | None] = field(default_factory=dict, compare=False, repr=False)
+    _forms: dict[Dim, tuple[Dim, ...] | None] = field(default_factory=dict, compare=False, repr=False)
+
+    def offsets(self, x: Dim) -> tuple[int, ...] | None:
+        """By how much each lane of `x` exceeds lane 0; None where that is not constant."""
+        if isinstance(x, int):
+            return (0,) * self.width
+        if x not in self._offsets:
+            self._offsets[x] = self._find_offsets(x)
+        return self._offsets[x]
+
+    def _find_offsets(self, x: Expr) -> tuple[int, ...] | None:
+        found = symbols(x)
+        if any(s.name in self.varying for s in found):
+            return None
+        symbol = next((s for s in found if s.name == self.name), None)
+        if symbol is None:
+            return (0,) * self.width
+        split = split_linear(x, symbol)
+        if split is not None:
+            return tuple(split[0] * i for i in range(self.width))
+        forms = self.forms(x)
+        assert forms is not None
+        differences = [f - forms[0] for f in forms]
+        return tuple(differences) if all(isinstance(d, int) for d in differences) else None  # type: ignore[arg-type]
+
+    def forms(self, x: Dim) -> tuple[Dim, ...] | None:
+        """`x` in each lane, in terms of Q; None where it depends on lanes otherwise."""
+        if x not in self._forms:
+            found = symbols(x)
+            symbol = next((s for s in found if s.name == self.name), Symbol(self.name))
+            if any(s.name in self.varying for s in found):
+                self._forms[x] = None
+            else:
+                start = self._start(symbol)
+                self._forms[x] = tuple(substitute(x, {symbol: start + i}) for i in range(self.width))
+        return self._forms[x]
+
+    def _start(self, symbol: Symbol) -> Dim:
+        if self.base is not None:
+            return self.base
+        top = None if symbol.hi is None else symbol.hi // self.aligned
+        return self.aligned * Symbol(f"{symbol.name}'", 0, top).expr
 
 
 def step_of(x: Dim, axis: LaneAxis | None) -> int | None:
     """Growth of `x` from one lane to the next; None where it is not constant."""
-    if axis is None or isinstance(x, int):
-        return 0
-    total = 0
-    for monomial, k in x.terms:
-        steps = [_atom_step(atom, axis) for atom, _ in monomial]
-        if all(s == 0 for s in steps):
-            continue
-        if len(monomial) != 1 or monomial[0][1] != 1 or steps[0] is None:
-            return None
-        total += k * steps[0]
-    return total
-
-
-def _atom_step(atom: Symbol | Apply, axis: LaneAxis) -> int | None:
-    if isinstance(atom, Symbol):
-        return 1 if atom.name == axis.name else None if atom.name in axis.varying else 0
-    steps = [step_of(a, axis) for a in atom.args]
-    if steps == [0, 0]:
-        return 0
-    first = steps[0]
-    if atom.function in ("min", "max"):
-        return first if first == steps[1] else None
-    divisor = atom.args[1]
-    if (
-        first is None
-        or not isinstance(divisor, int)
-        or not _stays_in_block(atom.args[0], first, divisor, axis)
-    ):
-        return None
-    return 0 if atom.function == "//" else first
-
-
-def _stays_in_block(x: Dim, step: int, divisor: int, axis: LaneAxis) -> bool:
-    """True where the lanes of `x` surely fall between two neighbouring multiples of `divisor`."""
-    assert isinstance(x, Expr)
-    block, constant = divisor, 0
-    for monomial, k in x.terms:
-        if monomial == ():
-            constant = k
-        elif len(monomial) == 1 and isinstance(monomial[0][0], Symbol) and monomial[0][0].name == axis.name:
-            block = gcd(block, k * axis.aligned ** monomial[0][1])
-        else:
-            block = gcd(block, k)
-    first = constant % block
-    last = first + step * (axis.width - 1)
-    return min(first, last) >= 0 and max(first, last) < block
+    offsets = (0,) if axis is None else axis.offsets(x)
+    if offsets is None or len(offsets) == 1:
+        return None if offsets is None else 0
+    step = offsets[1]
+    return step if offsets == tuple(step * i for i in range(len(offsets))) else None
 
 
 def merge_division(x: Dim) -> Dim:

@@ -10,16 +10,28 @@ is never used where it does not dominate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from graphc.backends.llvm.kernel.lanes import LaneAxis, fits_32, merge_division, step_of
 from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
-from graphc.ir.dims import Apply, Dim, Expr, Symbol, bounds, less_equal, symbols
+from graphc.ir.dims import Apply, Dim, Expr, Symbol, bounds, less_equal, substitute, symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Instruction, Kernel
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, row_major_strides
 
-__all__ = ["BodySpace", "Scope", "scalar_dtypes"]
+__all__ = ["BodySpace", "Condition", "Scope", "scalar_dtypes"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Where guards hold: nowhere (not `possible`), in all lanes or none (`uniform`, an i1), only in the
+    lanes that `lanes` has set, and where `varying` (an i1 for each lane) is set. None is "always"."""
+
+    possible: bool = True
+    uniform: Val | None = None
+    lanes: tuple[bool, ...] | None = None
+    varying: Val | None = None
 
 
 def scalar_dtypes(kernel: Kernel) -> dict[int, DType]:
@@ -85,6 +97,8 @@ class Scope:
         self.yields: tuple[Val, ...] = ()
         self._symbols: dict[str, Val] = {}
         self._depths: dict[str, int] = {}
+        self._fixed: dict[str, int] = {}
+        self._simple: dict[Dim, Dim] = {}
         self._dims: dict[Dim, Val] = {}
         self._splats: dict[int, Val] = {}
 
@@ -97,6 +111,7 @@ class Scope:
         other.lane, other.active, other.mask = self.lane, self.active, self.mask
         other._symbols = dict(self._symbols)
         other._depths = dict(self._depths)
+        other._fixed, other._simple = self._fixed, self._simple
         other._dims = dict(self._dims)
         other._splats = dict(self._splats)
         return other
@@ -108,6 +123,9 @@ class Scope:
         for name, value in axes.items():
             other._symbols[name] = value
             other._depths[name] = depth
+        constants = {n: int(v.text) for n, v in axes.items() if not v.text.startswith("%")}
+        if constants:
+            other._fixed, other._simple = {**self._fixed, **constants}, {}
         return other
 
     def bind_vector(
@@ -131,7 +149,10 @@ class Scope:
             )
         other = self.bind({axis: base})
         if width > 1:
-            other.lane = LaneAxis(axis, width, width if aligned is None else aligned)
+            start = other._fixed.get(axis)
+            if start is not None:
+                other._fixed = self._fixed
+            other.lane = LaneAxis(axis, width, width if aligned is None else aligned, start)
             other.active = width if active is None else active
             other.mask = mask
         return other
@@ -160,8 +181,7 @@ class Scope:
         self._symbols[name] = value
         self._depths[name] = max(self._depths.values(), default=0)
         if self.lane is not None and lanes(value.type) > 1:
-            axis = self.lane
-            self.lane = LaneAxis(axis.name, axis.width, axis.aligned, axis.varying | {name})
+            self.lane = replace(self.lane, varying=self.lane.varying | {name}, _offsets={}, _forms={})
 
     def value(self, number: int) -> Val:
         """Scalar `number`: one scalar where it is the same in all lanes, else a vector."""
@@ -193,13 +213,27 @@ class Scope:
 
     # -- index expressions ------------------------------------------------------------
 
+    def simple(self, x: Dim) -> Dim:
+        """The expression with the axes that stand at a constant replaced."""
+        if not self._fixed or isinstance(x, int):
+            return x
+        if x not in self._simple:
+            values: dict[Symbol, Dim] = {s: self._fixed[s.name] for s in symbols(x) if s.name in self._fixed}
+            self._simple[x] = merge_division(substitute(x, values)) if values else x
+        return self._simple[x]
+
+    def offsets(self, x: Dim) -> tuple[int, ...] | None:
+        """By how much each lane of an expression exceeds lane 0; None where that is not constant."""
+        return (0,) if self.lane is None else self.lane.offsets(self.simple(x))
+
     def step(self, x: Dim) -> int | None:
         """Growth of an expression from lane to lane; None where it is not constant."""
-        return step_of(x, self.lane)
+        return step_of(self.simple(x), self.lane)
 
     def dim(self, x: Dim) -> Val:
         """An expression's value in lane 0, as i64. Terms of outer axes are added first, so that they
         can leave the inner loops."""
+        x = self.simple(x)
         if isinstance(x, int):
             return Val("i64", str(x))
         known = self._dims.get(x)
@@ -261,19 +295,17 @@ class Scope:
         return self._lane_dims(x, "i32" if fits_32(x) else "i64")
 
     def _lane_dims(self, x: Dim, scalar: str) -> Val:
-        b, step = self.builder, self.step(x)
-        if step is not None:
+        x = self.simple(x)
+        b, offsets = self.builder, self.offsets(x)
+        if offsets is not None:
             start = b.splat(self._narrow(self.dim(x), scalar), self.width)
-            if step == 0:
-                return start
-            steps = b.vector_literal(scalar, [str(step * i) for i in range(self.width)])
-            return b.add(start, steps)
+            return b.add(start, b.vector_literal(scalar, list(map(str, offsets)))) if any(offsets) else start
         assert isinstance(x, Expr)
         affine: Dim = 0
         total: Val | None = None
         for monomial, k in x.terms:
             single = Expr(((monomial, k),)) if monomial else k
-            if self.step(single) is not None:
+            if self.offsets(single) is not None:
                 affine = affine + single
                 continue
             term: Val | None = None
@@ -293,7 +325,7 @@ class Scope:
             if lanes(value.type) == 1:
                 return self._lane_dims(atom.expr, scalar)
             return self._narrow(value, scalar)
-        if self.step(_expression(atom)) is not None:
+        if self.offsets(_expression(atom)) is not None:
             return self._lane_dims(_expression(atom), scalar)
         return self._function(atom, *(self._lane_dims(x, scalar) for x in atom.args))
 
@@ -306,30 +338,46 @@ class Scope:
 
     # -- guards -----------------------------------------------------------------------
 
-    def guard(self, guards: Sequence[Guard]) -> tuple[bool, Val | None, Val | None]:
-        """What must hold: (False where nothing can, one i1 for all lanes, an i1 for each lane).
-
-        None stands for "always".
-        """
+    def guard(self, guards: Sequence[Guard]) -> Condition:
+        """Where all guards hold."""
         b = self.builder
-        uniform: Val | None = None
-        varying: Val | None = None
+        found = Condition()
         for expression, lower, upper in guards:
-            if less_equal(lower, expression) and less_equal(expression + 1, upper):
+            distance, size = self.simple(expression - lower), self.simple(upper - lower)
+            if _within(distance, size) is not None:
+                if not _within(distance, size):
+                    return Condition(False)
                 continue
-            if less_equal(upper, expression) or less_equal(expression + 1, lower):
-                return False, None, None
-            distance, size = expression - lower, upper - lower
-            if self.step(distance) == 0 and self.step(size) == 0:
+            if not any(self.offsets(distance) or (1,)) and not any(self.offsets(size) or (1,)):
                 holds = self._inside(self.dim(distance), self.dim(size), less_equal(0, size))
-                uniform = holds if uniform is None else b.and_(uniform, holds)
+                found = replace(
+                    found, uniform=holds if found.uniform is None else b.and_(found.uniform, holds)
+                )
+                continue
+            decided = self._decided(distance, size)
+            if decided is not None:
+                lanes_ = decided if found.lanes is None else tuple(map(min, decided, found.lanes))
+                found = replace(
+                    found, lanes=None if all(lanes_) else lanes_, possible=any(lanes_[: self.active])
+                )
                 continue
             scalar = "i32" if fits_32(distance) and fits_32(size) else "i64"
             holds = self._inside(
                 self._lane_dims(distance, scalar), self._lane_dims(size, scalar), less_equal(0, size)
             )
-            varying = holds if varying is None else b.and_(varying, holds)
-        return True, uniform, varying
+            found = replace(found, varying=holds if found.varying is None else b.and_(found.varying, holds))
+        return found
+
+    def _decided(self, distance: Dim, size: Dim) -> tuple[bool, ...] | None:
+        """Which lanes have 0 <= distance < size, where that is known of every lane."""
+        assert self.lane is not None
+        if self.lane.base is None and self.step(distance) is not None:
+            return None  # contiguous lanes from anywhere: some base is always in doubt
+        distances, sizes = self.lane.forms(distance), self.lane.forms(size)
+        if distances is None or sizes is None:
+            return None
+        decided = [_within(d, s) for d, s in zip(distances, sizes, strict=True)]
+        return None if None in decided else tuple(bool(d) for d in decided)
 
     def _inside(self, distance: Val, size: Val, proper: bool | None) -> Val:
         inside = self.builder.icmp("ult", distance, size)
@@ -340,3 +388,12 @@ class Scope:
 
 def _expression(atom: Apply) -> Expr:
     return Expr(((((atom, 1),), 1),))
+
+
+def _within(distance: Dim, size: Dim) -> bool | None:
+    """0 <= distance < size, where the bounds decide it."""
+    if less_equal(0, distance) and less_equal(distance + 1, size):
+        return True
+    if less_equal(distance + 1, 0) or less_equal(size, distance):
+        return False
+    return None

@@ -55,5 +55,7 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        text = f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
-        return text if not self.elementwise_affine else text + f", bias={self.bias is not None}"
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+            f"bias={self.bias is not None}"
+        )

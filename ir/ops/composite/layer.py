@@ -157,7 +157,10 @@ class Dropout(Composite):
 
 
 class Bernoulli(Composite):
-    """1 where a uniform draw (float64 for float64, else float32) is below the probability p, else 0, in the dtype of p."""
+    """1 where a uniform draw (float64 for float64, else float32) is below the probability p, else 0, in the dtype of p.
+
+    Draws one number per element at `offset`.
+    """
 
     name = "bernoulli"
     operand_names = ("p", "state")
