@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from graphc.ir.types import TensorType
 
-__all__ = ["Buffer", "KernelCall", "Phase", "Program"]
+__all__ = ["Buffer", "BufferKind", "Check", "KernelCall", "Phase", "Program"]
 
 BufferKind = Literal["input", "state", "output", "temporary", "constant"]
 

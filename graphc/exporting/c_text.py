@@ -13,13 +13,31 @@ _C_TYPES = {
     "f16": "uint16_t", "bf16": "uint16_t", "f32": "float", "f64": "double",
 }  # fmt: skip
 
+_KINDS = {
+    "bool": "BITS8", "u8": "BITS8", "i8": "INT8", "i16": "INT16", "i32": "INT32", "i64": "INT64",
+    "f16": "BITS16", "bf16": "BITS16", "f32": "FLOAT32", "f64": "FLOAT64",
+}  # fmt: skip
+
+
+def _comment(text: str) -> str:
+    """`text` on one line that cannot end a comment: names of Modules may hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in text).replace("*/", "* /").replace("/*", "/ *")
+
+
+def _string(text: str) -> str:
+    """A C string literal in ASCII."""
+    body = "".join(
+        chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode("utf-8", "replace")
+    )
+    return f'"{body}"'
+
 
 def _macros(prefix: str, kind: str, buffers: Iterable[BufferInfo]) -> list[str]:
     rows = list(buffers)
     lines = [f"#define {prefix}_{kind}_COUNT {len(rows)}"]
     for i, b in enumerate(rows):
-        lines.append(f"/* {b.name or kind.lower()}: {b.type}{', ' + b.role if b.role else ''} */")
-        lines.append(f'#define {prefix}_{kind}_{i}_NAME "{b.name}"')
+        lines.append(f"/* {_comment(b.name)}: {b.type}{', ' + b.role if b.role else ''} */")
+        lines.append(f'#define {prefix}_{kind}_{i}_NAME {_string(b.name)}')
         lines.append(f"#define {prefix}_{kind}_{i}_CTYPE {_C_TYPES[b.dtype]}")
         lines.append(f'#define {prefix}_{kind}_{i}_DTYPE "{b.dtype}"')
         lines.append(f"#define {prefix}_{kind}_{i}_RANK {len(b.shape)}")
@@ -38,7 +56,7 @@ def header_text(interface: Interface) -> str:
     set_lr = ""
     if interface.has_learning_rate:
         set_lr = f"""
-/* Sets the learning rate of the next steps. */
+/* Sets the learning rate of the next runs, for every parameter group. */
 int {n}_set_lr(void *state, float lr);
 """
     macros = "\n".join(
@@ -112,7 +130,17 @@ def example_text(interface: Interface) -> str:
     )
     inputs = ", ".join(f"input{i}" for i in range(len(interface.inputs))) or "NULL"
     outputs = ", ".join(f"output{i}" for i in range(len(interface.outputs))) or "NULL"
-    prints = "\n".join(_print(upper, i, b) for i, b in enumerate(interface.outputs))
+    prints = "\n".join(
+        f'        print_values("output {i}", output{i}, {upper}_OUTPUT_{i}_NUMEL, {_KINDS[b.dtype]});'
+        for i, b in enumerate(interface.outputs)
+    )
+    states = "\n".join(
+        f'        print_values({_string("state " + b.name)}, (char *)state + {upper}_STATE_{i}_OFFSET, '
+        f"{upper}_STATE_{i}_NUMEL, {_KINDS[b.dtype]});"
+        for i, b in enumerate(interface.states)
+        if b.written
+    )
+    finish = f"\n    if (code == 0) {{\n{states}\n    }}" if states else ""
     frees = "\n".join(
         [f"    free(input{i});" for i in range(len(interface.inputs))]
         + [f"    free(output{i});" for i in range(len(interface.outputs))]
@@ -122,8 +150,9 @@ def example_text(interface: Interface) -> str:
  *   cc -std=c11 -Wall -Wextra -Werror {n}_example.c lib{n}.so -Wl,-rpath,'$ORIGIN' -o {n}_example
  *   ./{n}_example inputs.bin [state.bin]
  *
- * A record is every input in order, row-major, one after another. The final state block is
- * written to state.bin where it is named.
+ * A record is every input in order, row-major, one after another. At the end come the states that
+ * runs change; the whole state block is written to state.bin where it is named. Floats are printed
+ * exactly, as hexadecimal ones.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -141,6 +170,25 @@ static void *block(size_t bytes) {{
     }}
     memset(memory, 0, rounded);
     return memory;
+}}
+
+enum kind {{ BITS8, INT8, INT16, INT32, INT64, BITS16, FLOAT32, FLOAT64 }};
+
+static void print_values(const char *name, const void *values, size_t count, enum kind kind) {{
+    printf("%s:", name);
+    for (size_t k = 0; k < count; k++) {{
+        switch (kind) {{
+        case BITS8: printf(" %" PRIu8, ((const uint8_t *)values)[k]); break;
+        case INT8: printf(" %" PRId8, ((const int8_t *)values)[k]); break;
+        case INT16: printf(" %" PRId16, ((const int16_t *)values)[k]); break;
+        case INT32: printf(" %" PRId32, ((const int32_t *)values)[k]); break;
+        case INT64: printf(" %" PRId64, ((const int64_t *)values)[k]); break;
+        case BITS16: printf(" 0x%04" PRIx16, ((const uint16_t *)values)[k]); break;
+        case FLOAT32: printf(" %a", (double)((const float *)values)[k]); break;
+        case FLOAT64: printf(" %a", ((const double *)values)[k]); break;
+        }}
+    }}
+    printf("\\n");
 }}
 
 int main(int argc, char **argv) {{
@@ -169,7 +217,7 @@ int main(int argc, char **argv) {{
 {'        if (run >= 0) break;' if not interface.inputs else ''}
     }}
     (void)got;
-    fclose(file);
+    fclose(file);{finish}
     if (code != 0) fprintf(stderr, "%s\\n", {n}_error(code));
     if (code == 0 && argc > 2) {{
         FILE *saved = fopen(argv[2], "wb");
@@ -182,19 +230,3 @@ int main(int argc, char **argv) {{
     return code == 0 ? 0 : 1;
 }}
 """
-
-
-def _print(upper: str, i: int, b: BufferInfo) -> str:
-    macro = f"{upper}_OUTPUT_{i}"
-    c_type = _C_TYPES[b.dtype]
-    if b.dtype in ("f32", "f64"):
-        form, value = '"%a"', f"(double)((const {c_type} *)output{i})[k]"
-    else:
-        form, value = '"%" PRId64', f"(int64_t)((const {c_type} *)output{i})[k]"
-    return (
-        f'        printf("%s", "output {i} {b.name}:");\n'
-        f"        for (size_t k = 0; k < {macro}_NUMEL; k++) {{\n"
-        f'            printf(" " {form}, {value});\n'
-        f"        }}\n"
-        f'        printf("\\n");'
-    )

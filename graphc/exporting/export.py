@@ -27,7 +27,7 @@ from graphc.compiler.driver import lower_graph, make_context
 from graphc.compiler.tracing import Traced
 from graphc.exporting.c_text import example_text, header_text
 from graphc.exporting.interface import BufferInfo, Interface
-from graphc.ir.program import Program
+from graphc.ir.program import BufferKind, Program
 
 __all__ = ["ExportedLibrary", "export_library"]
 
@@ -76,17 +76,16 @@ def export_library(
     traced = compiled.traced(*args)
     names = _argument_names(compiled._function, traced)
     context = make_context(target)
-    program = _with_offsets(lower_graph(traced.graph, context).program)
+    program = _with_offsets(lower_graph(traced.graph.copy(), context).program)
     interface = _interface(name, context.target.name, program, traced, names)
     symbols = kernel_calls(program, context.target)
-    rate = next((i for i, s in enumerate(traced.states) if s.fixed.name == "lr"), None)
     objects = export_objects(
         program,
         symbols,
         context.target,
         name,
         states=[s.memory.array for s in traced.states],
-        learning_rate=rate,
+        learning_rates=_learning_rates(traced),
     )
     objects += kernel_objects(program, context.target).values()
     library = link_shared(objects, file, context.target, exports=[f"{name}_*"])
@@ -123,23 +122,43 @@ def _argument_names(function: Callable[..., Any], traced: Traced) -> list[str]:
     return names[:count] if len(names) >= count else [f"arg{i}" for i in range(count)]
 
 
-def _interface(name: str, target: str, program: Program, traced: Traced, names: list[str]) -> Interface:
-    def info(kind: Any, labels: Callable[[int], str], roles: Callable[[int], str]) -> tuple[BufferInfo, ...]:
-        return tuple(
-            BufferInfo(labels(b.index), b.type.dtype.name, b.type.sizes, b.offset if kind == "state" else 0, roles(b.index))
-            for b in program.of_kind(kind)
-        )
+def _learning_rates(traced: Traced) -> list[int]:
+    """The states that are learning rates, one per parameter group."""
+    return [i for i, s in enumerate(traced.states) if s.fixed.role == "scalar" and s.fixed.name == "lr"]
 
-    states = [s.fixed for s in traced.states]
+
+def _state_names(traced: Traced) -> list[str]:
+    """A name of its own for each state."""
+    names: dict[str, None] = {}
+    for i, s in enumerate(traced.states):
+        first = name = s.fixed.name or f"state{i}"
+        number = 1
+        while name in names:
+            name, number = f"{first}.{number}", number + 1
+        names[name] = None
+    return list(names)
+
+
+def _interface(name: str, target: str, program: Program, traced: Traced, names: list[str]) -> Interface:
+    def info(kind: BufferKind, labels: Sequence[str]) -> tuple[BufferInfo, ...]:
+        return tuple(BufferInfo(labels[b.index], b.type.dtype.name, b.type.sizes) for b in program.of_kind(kind))
+
+    inputs = traced.graph.inputs
+    first_state = sum(not v.is_state for v in inputs)
+    written = {j - first_state for j in traced.graph.aliases.values()}
+    states = tuple(
+        replace(row, offset=b.offset, role=traced.states[b.index].fixed.role, written=b.index in written)
+        for row, b in zip(info("state", _state_names(traced)), program.of_kind("state"), strict=True)
+    )
     return Interface(
         name=name,
         target=target,
         abi_version=ABI_VERSION,
         state_bytes=state_bytes(program),
         workspace_bytes=workspace_bytes(program),
-        inputs=info("input", lambda i: names[i], lambda i: ""),
-        outputs=info("output", lambda i: f"output{i}", lambda i: ""),
-        states=info("state", lambda i: states[i].name or f"state{i}", lambda i: states[i].role),
+        inputs=info("input", names),
+        outputs=info("output", [f"output{i}" for i in range(len(traced.graph.outputs))]),
+        states=states,
         errors={i: (c.exception, c.message) for i, c in enumerate(program.checks, 1)},
-        has_learning_rate=any(s.name == "lr" for s in states),
+        has_learning_rate=bool(_learning_rates(traced)),
     )

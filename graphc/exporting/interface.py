@@ -18,13 +18,17 @@ _LARGEST = 64 << 20
 
 @dataclass(frozen=True)
 class BufferInfo:
-    """One buffer: row-major, contiguous, aligned to 64 bytes. `offset` is that of a state in its block."""
+    """One buffer: row-major, contiguous, aligned to 64 bytes.
+
+    `offset` is that of a state in its block; `written` says that a run gives a state a new value.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int = 0
     role: str = ""
+    written: bool = False
 
     @property
     def type(self) -> TensorType:
@@ -90,5 +94,6 @@ def _buffers(rows: Any) -> tuple[BufferInfo, ...]:
         shape = tuple(int(d) for d in row["shape"])
         if row["dtype"] not in DTYPES or any(d < 0 for d in shape):
             raise LoadError(f"buffer {row['name']!r} has dtype {row['dtype']!r} and shape {list(shape)}")
-        found.append(BufferInfo(str(row["name"]), row["dtype"], shape, int(row["offset"]), str(row["role"])))
+        name, role, offset = str(row["name"]), str(row["role"]), int(row["offset"])
+        found.append(BufferInfo(name, row["dtype"], shape, offset, role, bool(row["written"])))
     return tuple(found)

@@ -61,14 +61,14 @@ def export_objects(
     name: str,
     *,
     states: Sequence[Any] | None = None,
-    learning_rate: int | None = None,
+    learning_rates: Sequence[int] = (),
 ) -> list[bytes]:
     """Objects to link with the kernels: the C functions, and the constants and initial states as data.
 
     `states` are the initial values by index, or None for a library without embedded weights.
     """
     text = export_module(
-        program, kernel_symbols, target, name, embedded=states is not None, learning_rate=learning_rate
+        program, kernel_symbols, target, name, embedded=states is not None, learning_rates=learning_rates
     )
     data = {
         _constant(name, i): np.ascontiguousarray(value).tobytes() for i, value in enumerate(program.constants)
@@ -113,9 +113,9 @@ def export_module(
     name: str,
     *,
     embedded: bool = True,
-    learning_rate: int | None = None,
+    learning_rates: Sequence[int] = (),
 ) -> ModuleText:
-    """The C functions' text. `learning_rate` is the index of the state that `<name>_set_lr` writes."""
+    """The C functions' text. `learning_rates` are the states that `<name>_set_lr` writes."""
     module = ModuleText(target)
     plan = _add_tables(module, program_tables(program, kernel_symbols))
     add_item_runner(module)
@@ -131,8 +131,8 @@ def export_module(
     _add_init(module, name, size, embedded)
     _add_run(module, program, name, plan, size)
     _add_error(module, program, name)
-    if learning_rate is not None:
-        _add_set_lr(module, program, name, learning_rate)
+    if learning_rates:
+        _add_set_lr(module, program, name, learning_rates)
     return module
 
 
@@ -246,16 +246,18 @@ def _add_run(module: ModuleText, program: Program, name: str, plan: Val, size: i
     r.ret(r.op("i32", f"trunc {error} to i32"))
 
 
-def _add_set_lr(module: ModuleText, program: Program, name: str, learning_rate: int) -> None:
+def _add_set_lr(module: ModuleText, program: Program, name: str, learning_rates: Sequence[int]) -> None:
     """`int set_lr(void *state, float lr)`."""
-    (buffer,) = (b for b in program.of_kind("state") if b.index == learning_rate)
     r = Routine.start(module, f"{name}_set_lr", "i32", [("ptr", "state"), ("float", "lr")])
     state, rate = r.params
     _require(r, r.not_null(state), _NO_STATE)
-    wide = {"f32": "float", "f64": "double"}.get(buffer.type.dtype.name)
-    if wide is None:
-        raise ValueError(f"{program.name}: the learning rate is a {buffer.type}, expected f32 or f64")
-    r.store(r.cast("fpext", rate, wide), r.at_byte(state, buffer.offset))
+    for buffer in program.of_kind("state"):
+        if buffer.index not in learning_rates:
+            continue
+        wide = {"f32": "float", "f64": "double"}.get(buffer.type.dtype.name)
+        if wide is None:
+            raise ValueError(f"{program.name}: the learning rate is a {buffer.type}, expected f32 or f64")
+        r.store(r.cast("fpext", rate, wide), r.at_byte(state, buffer.offset))
     r.ret(_code(0))
 
 

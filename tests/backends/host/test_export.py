@@ -61,7 +61,7 @@ def kernels() -> list[bytes]:
 
 
 def build(path: Path, kernels: list[bytes], **options: Any) -> ctypes.CDLL:
-    objects = export_objects(PROGRAM, SYMBOLS, host_target(), "step", learning_rate=1, **options)
+    objects = export_objects(PROGRAM, SYMBOLS, host_target(), "step", learning_rates=[1], **options)
     link_shared([*objects, *kernels], path / "libstep.so", host_target(), exports=["step_*"])
     library = ctypes.CDLL(str(path / "libstep.so"))
     library.step_error.restype = ctypes.c_char_p
