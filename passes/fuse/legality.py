@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphc.ir.dims import Dim, Symbol, substitute
+from graphc.ir.dims import Dim, Expr, Symbol, substitute
 from graphc.ir.kernel import extent
 from graphc.passes.fuse.groups import Edge, Group, Space, Substitution, at_symbols
 from graphc.passes.fuse.sources import Index, linear, plain_symbol, unlinear
@@ -82,10 +82,10 @@ class _Solver:
         a, b = self.value(a), self.value(b)
         if a == b:
             return True
-        left, right = plain_symbol(a), plain_symbol(b)
-        if left is None or right is None or extent(left) != extent(right):
+        pair = _two_symbols(a - b)
+        if pair is None or extent(pair[0]) != extent(pair[1]):
             return False
-        self.bind(left, b)
+        self.bind(pair[0], pair[1].expr)
         return True
 
     def _through_views(self, edge: Edge, left: Index, right: Index, at: Index) -> bool:
@@ -142,6 +142,15 @@ class _Solver:
             return True
         values = [self.solution.get(s, s.expr) for s in space]
         return len(set(values)) == len(values) and _points(at_symbols(values)) == _points(space)
+
+
+def _two_symbols(difference: Dim) -> tuple[Symbol, Symbol] | None:
+    """The symbols where the difference of two expressions vanishes just if these are equal."""
+    if isinstance(difference, int) or len(difference.terms) != 2:
+        return None
+    (first, k), (second, j) = difference.terms
+    left, right = plain_symbol(Expr(((first, 1),))), plain_symbol(Expr(((second, 1),)))
+    return (left, right) if k == -j and left is not None and right is not None else None
 
 
 def _points(space: Space) -> int:
