@@ -299,7 +299,7 @@ def maximum(a: Dim, b: Dim) -> Dim:
 
 def _apply(function: str, *args: Dim) -> Dim:
     if all(isinstance(a, int) for a in args):
-        return _FUNCTIONS[function](*args)  # type: ignore[arg-type]
+        return _FUNCTIONS[function](*args)
     return Expr((((((Apply(function, args)), 1),), 1),))
 
 
