@@ -1,9 +1,8 @@
 """Splits a program that is evaluated before its `backward()` into a forward and a backward graph.
 
-The joint graph (forward and cotangents) is cut at residuals: values of the forward part that the
-backward part reads. Kept are the fewest that need no expensive recomputation: what is cheap to
-compute from values that are there anyway is computed again, and a view or conversion of something
-smaller is kept as that.
+The joint graph (forward and cotangents) is cut at residuals: values that do not depend on the
+cotangents and that the backward part reads. What is cheap to compute from values that are there
+anyway is computed again instead, and a view or conversion of something smaller is kept as that.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ from graphc.ir.dims import Dim, less_equal, product
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op, Value, clone_ops
 from graphc.ir.types import TensorType
+from graphc.passes.cse import Cse
 from graphc.passes.dce import eliminate_dead_ops
+from graphc.passes.decompose import Decompose
 from graphc.passes.differentiate import differentiate
 
 __all__ = ["Source", "SplitJoint", "split_joint"]
@@ -46,92 +47,114 @@ def split_joint(
 ) -> SplitJoint:
     """Differentiates `roots` with respect to leaves `wrt`, values of `graph`, and splits the result.
 
-    No gradient flows through `blocked` values. `graph` itself is not changed. An input that the forward graph overwrites (an output aliases
-    it) or that is random-number state is kept as a residual; other inputs cost nothing.
+    No gradient flows through `blocked` values. `graph` itself is not changed; composite ops are
+    decomposed in the result. An input that the forward graph overwrites (an output aliases it) or
+    that is random-number state is kept as a residual; other inputs cost nothing.
     """
     joint = Graph(graph.name)
     mapping = {v: joint.add_input(v.type, v.role or "argument", v.name) for v in graph.inputs}
     clone_ops(graph.ops, joint, mapping)
     joint.outputs = [mapping[v] for v in graph.outputs]
     joint.aliases = dict(graph.aliases)
-    last = None
-    for last in joint.ops:  # noqa: B007
-        pass
-    cotangents = [joint.add_input(r.type, "argument", f"cotangent{i}") for i, r in enumerate(roots)]
+    for i, root in enumerate(roots):
+        joint.add_input(root.type, "argument", f"cotangent{i}")
     gradients = differentiate(
         joint,
         [mapping[r] for r in roots],
-        cotangents,
+        joint.inputs[len(graph.inputs) :],
         [mapping[v] for v in wrt],
         stop=False,
         blocked=[mapping[v] for v in blocked],
     )
-    return _Split(joint, last, len(graph.inputs), cotangents, gradients).run()
+    joint.outputs += [g for g in gradients if g is not None]
+    # What a VJP computes again of its op's decomposition is found and shared.
+    Decompose().apply(joint)
+    Cse().apply(joint)
+    eliminate_dead_ops(joint)
+    found = iter(range(len(gradients)))
+    positions = tuple(None if g is None else next(found) for g in gradients)
+    return _Split(joint, len(graph.inputs), len(graph.outputs)).run(positions)
 
 
 class _Split:
-    def __init__(
-        self,
-        joint: Graph,
-        last: Op | None,
-        inputs: int,
-        cotangents: list[Value],
-        gradients: list[Value | None],
-    ) -> None:
+    """Cuts `joint`, whose first inputs and outputs are the forward graph's, the others cotangents
+    and gradients."""
+
+    def __init__(self, joint: Graph, inputs: int, outputs: int) -> None:
         self.joint = joint
         self.inputs = joint.inputs[:inputs]
-        self.cotangents = cotangents
-        self.gradients = gradients
-        self.forward_ops: list[Op] = []
+        self.cotangents = joint.inputs[inputs:]
+        self.outputs = joint.outputs[:outputs]
+        self.gradients = joint.outputs[outputs:]
         self.backward_ops: list[Op] = []
-        backward = last is None
+        self.other_ops: list[Op] = []
+        dependent = set(self.cotangents)
         for op in joint.ops:
-            (self.backward_ops if backward else self.forward_ops).append(op)
-            backward = backward or op is last
-        self.made_forward = {r for op in self.forward_ops for r in op.results} | set(self.inputs)
+            if any(v in dependent for v in op.operands):
+                dependent.update(op.results)
+                self.backward_ops.append(op)
+            else:
+                self.other_ops.append(op)
+        self.dependent = dependent
+        self.forward_ops = self.producers(self.outputs)
         overwritten = {joint.inputs[i] for i in joint.aliases.values()}
         self.free = {v for v in self.inputs if v.role != "rng" and v not in overwritten}
 
-    def run(self) -> SplitJoint:
+    def producers(self, values: Sequence[Value]) -> set[Op]:
+        """The ops that `values` are computed by."""
+        wanted = set(values)
+        found = set()
+        for op in reversed(self.other_ops):
+            if any(r in wanted for r in op.results):
+                found.add(op)
+                wanted.update(op.operands)
+        return found
+
+    def run(self, positions: tuple[int | None, ...]) -> SplitJoint:
         residuals, recomputed = self.choose()
         forward, outputs = self.build_forward(residuals)
-        backward, sources, gradients = self.build_backward(outputs, recomputed)
-        return SplitJoint(forward, backward, sources, gradients)
+        backward, sources = self.build_backward(outputs, recomputed)
+        return SplitJoint(forward, backward, sources, positions)
+
+    def is_recomputable(self, op: Op) -> bool:
+        """True of an op that costs less to compute again than to keep and load, or that only the
+        backward graph needs."""
+        return op not in self.forward_ops or (isinstance(op, GraphOp) and bool(op.traits & {"cheap", "view"}))
 
     def choose(self) -> tuple[list[Value], list[Op]]:
-        """Forward values to keep, and forward ops to compute again in the backward graph, in order."""
-        needed = {v for op in self.backward_ops for v in op.operands if v in self.made_forward}
-        needed |= {v for v in self.gradients if v is not None and v in self.made_forward}
-        for op in reversed(self.forward_ops):
-            if any(r in needed for r in op.results) and is_recomputable(op) and grows(op):
+        """Values to keep, and ops of the forward part to compute in the backward graph, in order."""
+        read = [v for op in self.backward_ops for v in op.operands] + self.gradients
+        needed = {v for v in read if v not in self.dependent}
+        for op in reversed(self.other_ops):
+            if any(r in needed for r in op.results) and self.is_recomputable(op) and grows(op):
                 needed.update(op.operands)
-        kept = {v for v in needed if v not in self.free and (v.op is None or not is_recomputable(v.op))}
+        kept = {v for v in needed if v not in self.free and (v.op is None or not self.is_recomputable(v.op))}
         there = self.free | kept
-        for op in self.forward_ops:
-            if is_recomputable(op) and all(v in there for v in op.operands):
+        for op in self.other_ops:
+            if self.is_recomputable(op) and all(v in there for v in op.operands):
                 there.update(op.results)
             else:
-                late = [r for r in op.results if r in needed and r not in kept]
+                late = [r for r in op.results if r in needed]
                 kept.update(late)
                 there.update(late)
         recomputed = []
         wanted = set(needed)
-        for op in reversed(self.forward_ops):
+        for op in reversed(self.other_ops):
             if any(r in wanted and r not in kept for r in op.results):
                 recomputed.append(op)
                 wanted.update(op.operands)
-        order = [*self.inputs, *(r for op in self.forward_ops for r in op.results)]
+        order = [*self.inputs, *(r for op in self.other_ops for r in op.results)]
         return [v for v in order if v in kept and v in wanted], recomputed[::-1]
 
     def build_forward(self, residuals: list[Value]) -> tuple[Graph, dict[Value, Source]]:
         """The forward graph, and which values the backward graph can have from it."""
         forward = Graph(self.joint.name)
         mapping = {v: forward.add_input(v.type, v.role or "argument", v.name) for v in self.inputs}
-        clone_ops(self.forward_ops, forward, mapping)
-        forward.outputs = [mapping[v] for v in self.joint.outputs]
+        clone_ops(self.other_ops, forward, mapping)
+        forward.outputs = [mapping[v] for v in self.outputs]
         forward.aliases = dict(self.joint.aliases)
         sources: dict[Value, Source] = {v: ("input", v.index) for v in self.inputs if v in self.free}
-        returned = {v: i for i, v in enumerate(self.joint.outputs) if i not in forward.aliases}
+        returned = {v: i for i, v in enumerate(self.outputs) if i not in forward.aliases}
         for v in residuals:
             at = returned.get(v)
             if at is None:
@@ -143,11 +166,11 @@ class _Split:
 
     def build_backward(
         self, available: dict[Value, Source], recomputed: list[Op]
-    ) -> tuple[Graph, tuple[Source, ...], tuple[int | None, ...]]:
-        """The backward graph, the sources of its first inputs, and where each gradient is."""
+    ) -> tuple[Graph, tuple[Source, ...]]:
+        """The backward graph, and the sources of its first inputs."""
         backward = Graph(f"{self.joint.name}.backward")
         ops = [*recomputed, *self.backward_ops]
-        read = {v for op in ops for v in op.operands} | {v for v in self.gradients if v is not None}
+        read = {v for op in ops for v in op.operands} | set(self.gradients)
         mapping: dict[Value, Value] = {}
         sources: list[Source] = []
         for v, source in available.items():
@@ -158,18 +181,9 @@ class _Split:
         for v in self.cotangents:
             mapping[v] = backward.add_input(v.type, "argument", v.name)
         clone_ops(ops, backward, mapping)
-        gradients: list[int | None] = []
-        for g in self.gradients:
-            gradients.append(None if g is None else len(backward.outputs))
-            if g is not None:
-                backward.outputs.append(mapping[g])
+        backward.outputs = [mapping[g] for g in self.gradients]
         eliminate_dead_ops(backward)
-        return backward, tuple(sources), tuple(gradients)
-
-
-def is_recomputable(op: Op) -> bool:
-    """True of an op that costs less to compute again than to keep and load."""
-    return isinstance(op, GraphOp) and bool(op.traits & {"cheap", "view"})
+        return backward, tuple(sources)
 
 
 def grows(op: Op) -> bool:

@@ -54,10 +54,33 @@ graph @zero(%x: f64[3] argument, %w: f64[3] parameter, %u: f64[3] parameter) -> 
   return %l
 }"""
 
+NORMALISED = """
+graph @normalised(%x: f64[3, 5] argument, %w: f64[5, 5] parameter, %s: f64[5] parameter) -> (f64[]) {
+  %y: f64[3, 5] = dot %x, %w {contract=[[1], [1]], batch=[[], []]}
+  %n: f64[3, 5] = layer_norm %y, %s {rank=1, eps=1e-05}
+  %m: f64[3, 5] = mul %n, %n
+  %l: f64[] = sum %m {axes=[0, 1]}
+  return %l
+}"""
+ACTIVATED = """
+graph @activated(%x: f64[3, 5] argument, %w: f64[5, 5] parameter) -> (f64[]) {
+  %y: f64[3, 5] = dot %x, %w {contract=[[1], [1]], batch=[[], []]}
+  %n: f64[3, 5] = relu %y
+  %l: f64[] = sum %n {axes=[0, 1]}
+  return %l
+}"""
+DROPPED = """
+graph @dropped(%x: f64[3, 5] argument, %r: i64[2] rng) -> (f64[], i64[2]) {
+  %y: f64[3, 5] = dropout %x, %r {p=0.5, offset=0}
+  %l: f64[] = sum %y {axes=[0, 1]}
+  %q: i64[2] = add %r, %r
+  return %l, %q -> %r
+}"""
+
 
 def arrays_for(graph: Graph) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [rng.standard_normal(v.type.sizes).astype(v.type.dtype.numpy) for v in graph.inputs]
+    return [(4 * rng.standard_normal(v.type.sizes)).astype(v.type.dtype.numpy) for v in graph.inputs]
 
 
 def run_split(
@@ -110,8 +133,26 @@ def test_split(text: str, root: int, wrt: list[int], sources: set[tuple[str, int
         np.testing.assert_array_equal(a, b)
 
 
-def test_kept_value_has_the_smaller_shape() -> None:
-    graph = parse(EXPANDED)
-    split = split_joint(graph, [graph.outputs[0]], list(graph.inputs))
-    (kept,) = split.forward.outputs[1:]
-    assert str(kept.type) == "f64[3]"
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        # Not the expanded value, but what it is expanded from.
+        pytest.param(EXPANDED, ["f64[3]"], id="expanded"),
+        # The normalised rows and one scale each: no reduction runs twice.
+        pytest.param(NORMALISED, ["f64[3, 5]", "f64[3]"], id="normalised"),
+        # Where nothing else needs the activation, its mask.
+        pytest.param(ACTIVATED, ["bool[3, 5]"], id="activated"),
+        # The mask, not the random state, which moves on.
+        pytest.param(DROPPED, ["bool[3, 5]"], id="dropped"),
+    ],
+)
+def test_kept(text: str, kept: list[str]) -> None:
+    graph = parse(text)
+    wrt = [v for v in graph.inputs if v.type.dtype.is_floating_point]
+    split = split_joint(graph, [graph.outputs[0]], wrt)
+    assert sorted(str(v.type) for v in split.forward.outputs[len(graph.outputs) :]) == sorted(kept)
+    inputs, seed = arrays_for(graph), np.asarray(0.75)
+    expected = joint_gradients(text, 0, [v.index for v in wrt], inputs, seed)
+    for a, b in zip(run_split(split, inputs, [seed]), expected, strict=True):
+        assert a is not None and b is not None
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
