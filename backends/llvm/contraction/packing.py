@@ -96,7 +96,7 @@ def _runs_lie_apart(operand: Operand) -> bool:
     if len(operand.steps.axes) < 2 or operand.rows.inner is None:
         return False
     row, run = operand.stride(operand.rows.inner), operand.stride(operand.steps.axes[-2])
-    return row is not None and run is not None and row < run
+    return row is not None and run is not None and abs(row) < abs(run)
 
 
 def pack_columns(builder: Builder, block: Block, lead: int) -> None:

@@ -100,8 +100,8 @@ def estimate(plan: Plan) -> float:
         window = plan.window
         points = window.elements * tiling.blocks(problem.k)
         run = window.lane.size / window.phases
-        chunk = 5.0 if window.phases == 1 else 1.5 * tiling.width
-        copy = points * (-(-run // tiling.width) * chunk + 12.0) / run
+        chunk = 3.0 if window.phases == 1 else 1.5 * tiling.width
+        copy = points * (-(-run // tiling.width) * chunk + 6.0) / run
         return problem.batch.total * (problem.k * tiles + pack_a + copy + finish)
     pack_a *= max(1, -(-problem.n // tiling.nc))
     pack_b = problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)
@@ -128,8 +128,10 @@ def _copy_cost(operand: Operand, source: Source, width: int) -> float:
     run = max(1, group.run)
     gathers = operand.stride(group.inner) not in (0, 1)
     guarded = any(i.guards for i in operand.body)
-    chunk = rows * (1.5 * width if gathers else 5.0 if guarded else 3.0)
-    begin = 12.0 if len(group.axes) > 1 else 2.0
+    chunk = rows * (1.5 * width if gathers else 3.0 if guarded else 1.5)
+    if source == "transpose":
+        chunk += 3.0 * width
+    begin = (0.0, 2.0, 2.0)[len(group.axes)] if len(group.axes) < 3 else 12.0
     return (-(-run // width) * chunk + begin) / (run * rows)
 
 

@@ -58,15 +58,15 @@ class Operand:
     source: tuple[Instruction, ...]
 
     def stride(self, axis: Symbol | None) -> int | None:
-        """Largest stride of its loads along an axis; None where one is not constant."""
+        """The stride of largest size of its loads along an axis; None where one is not constant."""
         strides = []
         for load in self.body:
             if load.opcode == "load" and axis is not None:
                 split = split_linear(load.index[0], axis)
                 if split is None:
                     return None
-                strides.append(abs(split[0]))
-        return max(strides, default=0)
+                strides.append(split[0])
+        return max(strides, default=0, key=abs)
 
 
 @dataclass(frozen=True)
