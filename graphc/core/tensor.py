@@ -167,7 +167,7 @@ class TensorBase:
         entry = storage.node.entry
         if entry is not None:
             if entry.recording.trace is not None:
-                raise _value_wanted()
+                raise _value_wanted() if entry.recording is current() else _used_outside()
             evaluate(entry.recording)
         elif current().trace is not None and current().trace.is_input(storage):
             raise _value_wanted()
@@ -417,11 +417,14 @@ def _join(node: Node) -> None:
     """Evaluates another recording's pending value so that this one can use it."""
     assert node.entry is not None
     if node.entry.recording.trace is not None:
-        raise TraceError(
-            "a value computed inside a compiled function was used outside of it; return it instead",
-            **_where(),
-        )
+        raise _used_outside()
     evaluate(node.entry.recording)
+
+
+def _used_outside() -> TraceError:
+    return TraceError(
+        "a value computed inside a compiled function was used outside of it; return it instead", **_where()
+    )
 
 
 def _finish_readers(storage: Storage) -> None:

@@ -39,9 +39,10 @@ def add_item_runner(module: ModuleText) -> None:
         r.store(r.load_ptr(table, row), r.gep(buffers, n, "ptr"), 8)
     parts = r.read(call, CALL, "parts")
     kernel = r.read_ptr(call, CALL, "kernel")
-    failed = r.variable(i64(0))
+    # Kernels put the smallest number of a failed check here with an unsigned atomic minimum.
+    failed = r.variable(i64(-1))
     r.call_address("void", kernel, [buffers, r.read(item, ITEM, "part"), parts, failed.slot])
-    with r.if_(r.nonzero(failed.get())):
+    with r.if_(r.icmp("ne", failed.get(), i64(-1))):
         _record_failure(r, ctx, r.add(failed.get(), r.read(call, CALL, "check_base")))
     r.ret()
 
