@@ -337,7 +337,10 @@ class Reduce(Accumulate):
 
 
 class Contraction(Accumulate):
-    """Sum of products of exactly two operands: matrix products and convolutions."""
+    """Sum of products of exactly two operands: matrix products and convolutions.
+
+    `ulp` counts units of the sum of the products' absolute values, since products may cancel.
+    """
 
     operand_names = ("lhs", "rhs")
     dtypes: ClassVar[tuple[str, ...]] = NUMERIC
@@ -356,6 +359,10 @@ class Contraction(Accumulate):
     @classmethod
     def combine(cls, s: ScalarBuilder[S], attrs: Attrs, a: Sequence[S], b: Sequence[S]) -> Sequence[S]:
         return [s.apply("add", a[0], b[0])]
+
+    @classmethod
+    def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
+        return cls.reference(attrs, *(abs(a.astype(float)) for a in arrays))
 
 
 class Window(Accumulate):

@@ -64,10 +64,6 @@ class Convolution(Contraction):
             raise RuntimeError(f"{cls.name}: non-positive stride, dilation or groups, or negative padding: {dict(attrs)}")
 
     @classmethod
-    def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
-        return cls.reference(attrs, *(np.abs(a.astype(np.float64)) for a in arrays))
-
-    @classmethod
     def cases(cls) -> Iterator[tuple[TensorType, TensorType, TensorType, dict[str, Any]]]:
         """Types of x, w and y, and the geometry."""
         for name in cls.dtypes:
