@@ -40,14 +40,15 @@ def partitions(kernel: Kernel, target: Target) -> int:
     problem, tiling = plan.problem, plan.tiling
     work = problem.batch.total * problem.m * problem.n * problem.k
     side, pieces = split_side(plan.totals, plan.units)
-    if problem.is_vector:
-        return max(1, min(pieces, work // _VECTOR_MULTIPLY_ADDS_A_PART, _MOST_PARTS))
-    if side != "batch" and plan.window is None:
+    least = _VECTOR_MULTIPLY_ADDS_A_PART if problem.is_vector else _MULTIPLY_ADDS_A_PART
+    if side != "batch" and plan.window is None and not problem.is_vector:
         # Every partition packs the whole other operand, which must stay a small part of its work.
         packs = (tiling.b if side == "rows" else tiling.a) != "place"
         length = problem.m if side == "rows" else problem.n
         pieces = min(pieces, max(1, length // _LEAST_ROWS_A_PART)) if packs else pieces
-    return max(1, min(pieces, work // _MULTIPLY_ADDS_A_PART, _MOST_PARTS))
+    count = max(1, min(pieces, work // least, _MOST_PARTS))
+    # A power of two divides evenly among the usual numbers of threads.
+    return 1 << (count.bit_length() - 1)
 
 
 def contraction_schedule(kernel: Kernel, target: Target) -> Schedule | None:

@@ -20,7 +20,7 @@ from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.ir.kernel import Kernel, Loop, Schedule, extent
 from graphc.ir.target import Target
 
-__all__ = ["Plan", "describe", "estimate", "make_plan"]
+__all__ = ["Plan", "all_plans", "describe", "estimate", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Plan:
 @functools.lru_cache(maxsize=64)
 def make_plan(kernel: Kernel, target: Target) -> Plan | None:
     """The plan of a contraction kernel; None where it is not one."""
+    return min(all_plans(kernel, target), key=estimate, default=None)
+
+
+def all_plans(kernel: Kernel, target: Target) -> list[Plan]:
+    """Every plan of a contraction kernel; all give the same bits."""
     plans = []
     for problem in readings(kernel):
         tiling = choose_tiling(problem, target)
@@ -56,7 +61,7 @@ def make_plan(kernel: Kernel, target: Target) -> Plan | None:
         window = find_window(problem, tiling.kc)
         if window is not None:
             plans.append(Plan(problem, window_tiling(problem, target), window))
-    return min(plans, key=estimate, default=None)
+    return plans
 
 
 def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
