@@ -25,7 +25,8 @@ class finfo:
         self.max = float(info.max)
         self.min = float(info.min)
         self.tiny = self.smallest_normal = float(info.smallest_normal)
-        self.resolution = float(info.resolution)
+        # By its decimal text: 0.001, not the nearest 16-bit number.
+        self.resolution = float(str(info.resolution))
 
     def __repr__(self) -> str:
         return (

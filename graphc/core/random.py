@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.core.evaluate import evaluate
 from graphc.core.modes import no_grad
 from graphc.core.recording import current
 from graphc.core.tensor import assign, constant, from_array, record
@@ -41,6 +42,9 @@ class Generator:
         if not -(2**63) <= value < 2**64:
             raise RuntimeError(f"Overflow when unpacking long: seed {value} does not fit 64 bits")
         value = value - 2**64 if value >= 2**63 else value
+        if current().trace is None:
+            # Numbers drawn before come from the old seed.
+            evaluate(current())
         self._state._values()[...] = (value, 0)
         self._seed = int(seed)
         bump_epoch()
@@ -67,8 +71,8 @@ default_generator = Generator()
 
 
 def manual_seed(seed: int) -> Generator:
-    """Seeds the default generator; returns it. Raises TypeError for a seed that is no int."""
-    return default_generator.manual_seed(seed)
+    """Seeds the default generator; returns it. Raises ValueError or TypeError for what `int` does not take."""
+    return default_generator.manual_seed(int(seed))
 
 
 def seed() -> int:

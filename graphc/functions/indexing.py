@@ -154,7 +154,7 @@ def _one(item: Any, size: Any, axis: int) -> tuple[Dim, Dim]:
     try:
         at = item if isinstance(item, int) else item.__index__()
     except AttributeError:
-        raise TypeError(
+        raise (TypeError if isinstance(item, str) else IndexError)(
             "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
             f"(got {type(item).__name__})"
         ) from None

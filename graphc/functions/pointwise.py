@@ -608,7 +608,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """`input` limited to [min, max]; each may be a number, a tensor or None (not both None)."""
     x = as_operand(input, "clamp")
     if min is None and max is None:
-        raise ValueError("clamp: at least one of 'min' or 'max' must not be None")
+        raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
     dtype = result_type(x, *[v for v in (min, max) if v is not None])
     if dtype is bool_:
         raise RuntimeError("\"clamp\" not implemented for 'Bool'")

@@ -25,9 +25,19 @@ class _ValuesIndices(NamedTuple):
 class max_result(_ValuesIndices):
     """Result of `max` along a dimension: values and their indices."""
 
+    def __repr__(self) -> str:
+        return _pair_text("max", self)
+
 
 class min_result(_ValuesIndices):
     """Result of `min` along a dimension: values and their indices."""
+
+    def __repr__(self) -> str:
+        return _pair_text("min", self)
+
+
+def _pair_text(name: str, pair: _ValuesIndices) -> str:
+    return f"graphc.return_types.{name}(\nvalues={pair.values!r},\nindices={pair.indices!r})"
 
 
 def _kept(shape: Shape, axes: tuple[int, ...]) -> Shape:

@@ -331,7 +331,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if not isinstance(tensors, (list, tuple)):
         raise TypeError(f"cat(): argument 'tensors' must be tuple of Tensors, not {type(tensors).__name__}")
     if not tensors:
-        raise RuntimeError("expected a non-empty list of Tensors")
+        raise ValueError("cat(): expected a non-empty list of Tensors")
     items = [as_operand(x, "cat", f"tensors[{i}]") for i, x in enumerate(tensors)]
     dtype = result_type(*items)
     kept = [x for x in items if x.type.shape != (0,)] or items[:1]

@@ -135,16 +135,16 @@ class Module:
         if isinstance(value, Parameter):
             if "_parameters" not in own:
                 raise AttributeError("cannot assign parameters before Module.__init__() call")
-            self._forget(name)
+            self._forget(name, "_parameters")
             self.register_parameter(name, value)
         elif isinstance(value, Module):
             if "_modules" not in own:
                 raise AttributeError("cannot assign module before Module.__init__() call")
-            self._forget(name)
+            self._forget(name, "_modules")
             own["_modules"][name] = value
             bump_epoch()
         elif isinstance(value, Buffer) and name not in own.get("_buffers", {}):
-            self._forget(name)
+            self._forget(name, "_buffers")
             self.register_buffer(name, value, value.persistent)
         else:
             self._set_plain(name, value)
@@ -169,11 +169,13 @@ class Module:
             object.__setattr__(self, name, value)
         bump_epoch()
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: str, but: str) -> None:
+        """Takes `name` out of everywhere but one table, where it keeps its place."""
         own = self.__dict__
         own.pop(name, None)
         for table in _OWN:
-            own[table].pop(name, None)
+            if table != but:
+                own[table].pop(name, None)
         own["_non_persistent_buffers_set"].discard(name)
 
     def __delattr__(self, name: str) -> None:
