@@ -30,7 +30,8 @@ class Relu(Mapped):
         return x[0].max(0)
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
-        return [b.where(b.gt(self.results[0], 0), cotangents[0], 0)]
+        # NaN lets the cotangent through, as in PyTorch.
+        return [b.where(b.le(self.results[0], 0), 0, cotangents[0])]
 
 
 class LeakyRelu(Mapped):

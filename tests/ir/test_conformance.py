@@ -228,11 +228,10 @@ def check_gradient(cls: type[GraphOp], sample: Sample, seed: int) -> int:
     roots = [r for r in op.results if r.type.dtype.is_floating_point]
     cotangents = [graph.add_input(r.type) for r in roots]
     drawn = [rng.standard_normal(r.type.sizes) for r in roots]
-    names = [cls.operand_names[min(i, len(cls.operand_names) - 1)] for i in range(len(arrays))]
     wrt = [
         i
         for i, v in enumerate(op.operands)
-        if v.type.dtype.is_floating_point and names[i] not in cls.no_gradient and v.type.numel
+        if v.type.dtype.is_floating_point and operand_name(cls, i) not in cls.no_gradient and v.type.numel
     ]
     found = gradients(graph, roots, cotangents, [graph.inputs[i] for i in wrt], [*arrays, *drawn])
     for i, gradient in zip(wrt, found, strict=True):
@@ -248,6 +247,11 @@ def check_gradient(cls: type[GraphOp], sample: Sample, seed: int) -> int:
     return len(wrt)
 
 
+def operand_name(cls: type[GraphOp], index: int) -> str:
+    """The name of operand `index`; the last name of a variadic op stands for all further ones."""
+    return cls.operand_names[min(index, len(cls.operand_names) - 1)]
+
+
 def gradients(
     graph: Graph, roots: list[Value], cotangents: list[Value], wrt: list[Value], arrays: Sequence[Any]
 ) -> list[Any]:
@@ -257,6 +261,54 @@ def gradients(
     graph.verify()
     given = iter(interpreter.run(graph, *arrays))
     return [np.zeros(w.type.sizes) if v is None else next(given) for v, w in zip(values, wrt, strict=True)]
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_second_gradient(name: str) -> None:
+    """Differentiating ⟨vjp(c), v⟩ again gives its directional derivative, in float64."""
+    cls = REGISTRY[name]
+    for number, sample in enumerate(cls.samples()):
+        smooth = replace(sample, draw=tuple(SMOOTH.get(d, d) for d in sample.draw))
+        floats = {t.dtype.name for t in (*sample.operands, *cls.infer(sample.operands, full(cls, sample)))}
+        if "f64" in floats and not {"f16", "bf16", "f32"} & floats:
+            check_second_gradient(cls, smooth, number)
+
+
+def check_second_gradient(cls: type[GraphOp], sample: Sample, seed: int) -> None:
+    """Compares the gradient of h = ⟨vjp(c), v⟩ by operands and cotangents with h's difference quotient."""
+    arrays, rng = draw_sample(sample, seed), np.random.default_rng(seed + 1)
+    if not all(np.isfinite(a).all() for a in results_of(cls, sample, arrays)):
+        return
+    graph, op = graph_of(cls, sample)
+    roots = [r for r in op.results if r.type.dtype.is_floating_point]
+    cotangents = [graph.add_input(r.type) for r in roots]
+    wrt = [v for v in op.operands if v.type.dtype.is_floating_point and v.type.numel]
+    given = [*arrays, *(rng.standard_normal(r.type.sizes) for r in roots)]
+    b, total = Builder(graph), None
+    for gradient in differentiate(graph, roots, cotangents, wrt):
+        if gradient is not None:
+            weight = b.constant(rng.standard_normal(gradient.type.sizes))
+            term = b.sum(b.mul(gradient, weight), axes=tuple(range(gradient.type.rank)))
+            total = term if total is None else b.add(total, term)
+    if total is None:
+        return
+    graph.outputs = [total]
+    first = graph.copy()
+    if not np.isfinite(interpreter.run(first, *given)[0]):
+        return
+    one = b.full((), 1.0, total.type.dtype)
+    inputs = [v for v in graph.inputs if v.type.dtype.is_floating_point and v.type.numel]
+    inputs = [v for v in inputs if v not in op.operands or operand_name(cls, v.index) not in cls.no_gradient]
+    found = gradients(graph, [total], [one], inputs, given)
+    for value, gradient in zip(inputs, found, strict=True):
+        i = graph.inputs.index(value)
+        direction = rng.standard_normal(given[i].shape)
+        sides = [
+            float(interpreter.run(first, *(a + s * 1e-6 * direction if k == i else a for k, a in enumerate(given)))[0])
+            for s in (1, -1)
+        ]
+        expected, got = (sides[0] - sides[1]) / 2e-6, float((gradient * direction).sum())
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{cls.name} input {i} of {sample}")
 
 
 @pytest.mark.parametrize(("name", "dtype"), WITH_DTYPES)

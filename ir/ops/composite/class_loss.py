@@ -56,22 +56,31 @@ class ClassLoss(Composite):
         return (TensorType(x.dtype, expected if attrs["reduction"] == "none" else ()),)
 
     def pieces(self, b: Any, x: Any, weight: Any) -> tuple[Any, Any, Any, Any]:
-        """(valid, safe target, weight of each sample, total weight); the last is None unless a mean."""
+        """(valid, safe target, weight of each sample, total weight).
+
+        The weight of each sample is None where there is no class weight, the last None unless a mean.
+        """
         target = b.cast_to(self.operands[1], int64)
         valid = b.ne(target, self.attrs["ignore_index"])
         safe = b.where(valid, target, 0)
-        factor = b.cast_to(valid, x.type.dtype)
-        if weight is not None:
-            # Bounds are checked by the gather of the score; here an index out of range reads index 0.
-            factor = b.mul(factor, b.take(weight, safe, axis=0, check=None))
-        mean = self.attrs["reduction"] == "mean"
-        return valid, safe, factor, b.sum(factor, axes=tuple(range(factor.type.rank))) if mean else None
+        # Bounds are checked by the gather of the score; here an index out of range reads index 0.
+        factor = None if weight is None else b.take(weight, safe, axis=0, check=None)
+        total = None
+        if self.attrs["reduction"] == "mean":
+            counted = b.cast_to(valid, x.type.dtype) if factor is None else b.where(valid, factor, 0)
+            total = b.sum(counted, axes=tuple(range(valid.type.rank)))
+        return valid, safe, factor, total
 
-    def scale(self, b: Any, g: Any, factor: Any, total: Any) -> Any:
+    @staticmethod
+    def weighed(b: Any, valid: Any, losses: Any, factor: Any) -> Any:
+        """Losses times their samples' weights; exactly 0 where the target is ignored."""
+        return b.where(valid, losses if factor is None else b.mul(losses, factor), 0)
+
+    def scale(self, b: Any, g: Any, valid: Any, factor: Any, total: Any) -> Any:
         """The cotangent of each sample's unweighted loss."""
         if total is not None:
             g = b.div(g, total)
-        return b.mul(b.broadcast_to(g, factor.type.shape), factor)
+        return self.weighed(b, valid, b.broadcast_to(g, valid.type.shape), factor)
 
     def reduce(self, b: Any, losses: Any, total: Any) -> Any:
         if self.attrs["reduction"] == "none":
@@ -131,8 +140,8 @@ class NllLoss(ClassLoss):
 
     def decompose(self, b: Any) -> Value | Sequence[Value]:
         x, *weight = widen(b, self.operands[0], *self.operands[2:])
-        _, safe, factor, total = self.pieces(b, x, weight[0] if weight else None)
-        losses = b.mul(b.neg(pick(b, x, safe, class_axis(x.type))), factor)
+        valid, safe, factor, total = self.pieces(b, x, weight[0] if weight else None)
+        losses = self.weighed(b, valid, b.neg(pick(b, x, safe, class_axis(x.type))), factor)
         result = narrow(b, self.reduce(b, losses, total), self.operands[0])
         assert result is not None
         return result
@@ -141,8 +150,8 @@ class NllLoss(ClassLoss):
         assert cotangents[0] is not None
         g, x, *weight = widen(b, cotangents[0], self.operands[0], *self.operands[2:])
         axis, shape = class_axis(x.type), x.type.shape
-        _, safe, factor, total = self.pieces(b, x, weight[0] if weight else None)
-        scale = along(b, b.neg(self.scale(b, g, factor, total)), shape, axis)
+        valid, safe, factor, total = self.pieces(b, x, weight[0] if weight else None)
+        scale = along(b, b.neg(self.scale(b, g, valid, factor, total)), shape, axis)
         gradient = b.where(one_hot(b, safe, shape, axis), scale, 0)
         return [narrow(b, gradient, self.operands[0]), None, *(None for _ in weight)]
 
@@ -177,7 +186,7 @@ class CrossEntropy(ClassLoss):
         valid, safe, factor, total = self.pieces(b, x, weight)
         shifted, _, exponentials = shifted_exponentials(b, x, axis)
         log_total = b.log(exponentials)
-        losses = b.mul(b.sub(log_total, pick(b, shifted, safe, axis)), factor)
+        losses = self.weighed(b, valid, b.sub(log_total, pick(b, shifted, safe, axis)), factor)
         if smoothing:
             spread = b.sub(along(b, log_total, shape, axis), shifted)
             if weight is not None:
@@ -199,10 +208,10 @@ class CrossEntropy(ClassLoss):
         _, exponentials, summed = shifted_exponentials(b, x, axis)
         softmax = b.div(exponentials, b.keep_dims(summed, shape, (axis,)))
         hot = one_hot(b, safe, shape, axis)
-        scale = self.scale(b, g, factor, total)
+        scale = self.scale(b, g, valid, factor, total)
         gradient = b.mul(b.sub(softmax, b.cast_to(hot, x.type.dtype)), along(b, scale, shape, axis))
         if smoothing:
-            unweighted = self.scale(b, g, b.cast_to(valid, x.type.dtype), total)
+            unweighted = self.scale(b, g, valid, None, total)
             part = b.mul(along(b, b.div(unweighted, classes(b, x, axis)), shape, axis), smoothing)
             if weight is None:
                 smooth = b.sub(b.mul(softmax, classes(b, x, axis)), 1)
