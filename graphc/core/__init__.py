@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphc.core.backward import backward, gradients
+from graphc.core.cuts import enter_outermost, mark_cut
 from graphc.core.evaluate import cache_clear, cache_size, evaluate, pending_graph
 from graphc.core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from graphc.core.numbers import NumberSlot, number_slot, scalar
@@ -49,6 +50,7 @@ __all__ = [
     "constant",
     "default_generator",
     "enable_grad",
+    "enter_outermost",
     "evaluate",
     "from_array",
     "gradients",
@@ -90,13 +92,6 @@ def guard(snapshot: Callable[[], Any]) -> None:
     trace = current().trace
     if trace is not None:
         trace.guard(snapshot)
-
-
-def mark_cut() -> None:
-    """A place where recorded mode evaluates (the end of an optimiser step); nothing while tracing."""
-    recording = current()
-    if recording.trace is None:
-        evaluate(recording)
 
 
 def realize(*tensors: Any) -> None:

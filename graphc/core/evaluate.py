@@ -179,6 +179,7 @@ def evaluate(recording: Recording, upto: int | None = None) -> None:
         rest = [] if upto is None else recording.entries[upto:]
         recording.entries = rest
         recording.cut = 0
+        recording.modules.clear()
         if not entries:
             return
         layout = _Layout(recording, entries, rest)

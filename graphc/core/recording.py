@@ -27,13 +27,17 @@ __all__ = ["Recording", "current", "flush_random", "pop", "push", "record_nodes"
 class Recording:
     """Pending operations of one thread, or of one trace (`trace` is then the Trace object)."""
 
-    __slots__ = ("__weakref__", "cut", "entries", "lock", "random", "storages", "trace")
+    __slots__ = ("__weakref__", "cut", "depth", "entries", "lock", "modules", "random", "storages", "trace")
 
     def __init__(self, trace: Any = None) -> None:
         self.entries: list[Entry] = []
         self.storages: list[weakref.ref[Storage]] = []
         """Storages whose current value was made here; some may be dead by now."""
         self.trace = trace
+        self.depth = 0
+        """How many Modules the thread is inside of."""
+        self.modules: set[int] = set()
+        """Identities of the outermost Modules that were entered since the last evaluation."""
         self.cut = 0
         """Where the first `backward` ended; a second one evaluates up to here first."""
         self.random: dict[Any, int] = {}

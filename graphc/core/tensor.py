@@ -33,6 +33,8 @@ from graphc.runtime.state import bump_epoch
 __all__ = ["TensorBase", "assign", "constant", "from_array", "record", "record_view", "register_tensor", "wrap"]
 
 Chain = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
+MOST_ENTRIES = 4000
+"""The last resort against recordings that nothing ever asks a value of: evaluated at this length."""
 _BY_CODE = {d.code: d for d in DTYPES.values()}
 
 
@@ -318,7 +320,18 @@ def record(name: str, *operands: Any, **attrs: Any) -> Any:
     Types are inferred at once, so shape and dtype errors are raised at the user's line.
     """
     results = record_nodes(name, [t._read() for t in operands], attrs)
+    if len(results[0].entry.recording.entries) > MOST_ENTRIES:  # type: ignore[union-attr]
+        return _wrapped_and_evaluated(results)
     return wrap(results[0]) if len(results) == 1 else tuple(map(wrap, results))
+
+
+def _wrapped_and_evaluated(results: tuple[Node, ...]) -> Any:
+    """Results as tensors, after a recording that grew past the limit was evaluated."""
+    tensors = tuple(map(wrap, results))
+    recording = current()
+    if recording.trace is None:
+        evaluate(recording)
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def record_view(name: str, x: Any, **attrs: Any) -> Any:

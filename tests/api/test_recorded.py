@@ -14,6 +14,8 @@ import pytest
 
 import graphc
 from graphc.core import cache_size
+from graphc.core.recording import current
+from graphc.core.tensor import MOST_ENTRIES
 from graphc.runtime.buffers import live_blocks
 
 torch = pytest.importorskip("torch")
@@ -190,3 +192,26 @@ def test_in_place_on_a_leaf_is_an_error() -> None:
     w = graphc.tensor([1.0, 2.0], requires_grad=True)
     with pytest.raises(RuntimeError, match="leaf Variable"):
         w.add_(1)
+
+
+def test_a_loop_that_asks_for_nothing_is_cut_at_its_module() -> None:
+    model = graphc.nn.Sequential(*[graphc.nn.Linear(4, 4) for _ in range(20)], graphc.nn.ReLU())
+    x = graphc.randn(3, 4)
+    total = graphc.zeros(())
+    compiled, longest = [], 0
+    with graphc.no_grad():
+        for _ in range(12):
+            total += (model(x) + model(x)).sum()
+            longest = max(longest, len(current().entries))
+            compiled.append(cache_size())
+    assert longest < 400
+    assert compiled[6:] == [compiled[5]] * 6
+    assert np.isfinite(total.item())
+
+
+def test_a_recording_has_a_limit() -> None:
+    x = graphc.zeros(2)
+    for _ in range(MOST_ENTRIES + 100):
+        x = x + 1
+    assert len(current().entries) <= MOST_ENTRIES
+    assert x.tolist() == [MOST_ENTRIES + 100.0] * 2

@@ -10,7 +10,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from graphc.core import TensorBase, assign, bump_epoch, guard, is_tracing, no_grad, set_role
+from graphc.core import TensorBase, assign, bump_epoch, enter_outermost, guard, is_tracing, no_grad, set_role
+from graphc.core.recording import current
 from graphc.devices import check_device, device
 from graphc.ir.types import DType, bfloat16, float16, float32, float64
 from graphc.nn.modules.hooks import RemovableHandle, add_hook
@@ -22,11 +23,15 @@ T = TypeVar("T", bound="Module")
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict` did not find, and found without a place for it."""
-
+class _Keys(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+
+class IncompatibleKeys(_Keys):
+    """What `load_state_dict` did not find, and found without a place for it."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
         if not self.missing_keys and not self.unexpected_keys:
@@ -57,22 +62,36 @@ class Module:
         set_(self, "_buffers", {})
         set_(self, "_non_persistent_buffers_set", set())
         set_(self, "_modules", {})
-        for name in ("_forward_pre_hooks", "_forward_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks"):
+        for name in (
+            "_forward_pre_hooks",
+            "_forward_hooks",
+            "_state_dict_hooks",
+            "_load_state_dict_pre_hooks",
+        ):
             set_(self, name, OrderedDict())
 
     # -- calling ------------------------------------------------------------------------------
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What calling the Module computes; defined by subclasses."""
-        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
+        raise NotImplementedError(
+            f'Module [{type(self).__name__}] is missing the required "forward" function'
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         own = self.__dict__
-        if is_tracing():
+        recording = current()
+        if recording.trace is not None:
             self._trace_guard()
-        if own["_forward_pre_hooks"] or own["_forward_hooks"]:
-            return self._call_with_hooks(args, kwargs)
-        return self.forward(*args, **kwargs)
+        elif recording.depth == 0:
+            enter_outermost(recording, self)
+        recording.depth += 1
+        try:
+            if own["_forward_pre_hooks"] or own["_forward_hooks"]:
+                return self._call_with_hooks(args, kwargs)
+            return self.forward(*args, **kwargs)
+        finally:
+            recording.depth -= 1
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook, with_kwargs in list(self._forward_pre_hooks.values()):
@@ -159,8 +178,12 @@ class Module:
             known = own.get(table)
             if known is not None and name in known:
                 if value is not None and not (table == "_buffers" and isinstance(value, TensorBase)):
-                    what = {"_parameters": "parameter", "_modules": "child module", "_buffers": "buffer"}[table]
-                    raise TypeError(f"cannot assign '{_typename(value)}' as {what} '{name}' ({kind} expected)")
+                    what = {"_parameters": "parameter", "_modules": "child module", "_buffers": "buffer"}[
+                        table
+                    ]
+                    raise TypeError(
+                        f"cannot assign '{_typename(value)}' as {what} '{name}' ({kind} expected)"
+                    )
                 if table == "_buffers" and value is not None:
                     _mark_buffer(name, value)
                 known[name] = value
@@ -237,7 +260,9 @@ class Module:
                 )
             _mark_buffer(name, tensor)
         self._buffers[name] = tensor
-        (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
+        (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(
+            name
+        )
         bump_epoch()
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -317,7 +342,11 @@ class Module:
         self, table: str, prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
-        walk = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
+        walk = (
+            self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
+            if recurse
+            else [(prefix, self)]
+        )
         for path, module in walk:
             for name, value in getattr(module, table).items():
                 if value is None or id(value) in seen:
@@ -410,7 +439,9 @@ class Module:
         if dtype is None:
             return self
         if not dtype.is_floating_point:
-            raise TypeError(f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}")
+            raise TypeError(
+                f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}"
+            )
         return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
 
     def float(self: T) -> T:
@@ -503,7 +534,9 @@ class Module:
         unexpected = [k for k in state_dict if k not in targets]
         problems = []
         if strict and unexpected:
-            problems.append("Unexpected key(s) in state_dict: {}. ".format(", ".join(f'"{k}"' for k in unexpected)))
+            problems.append(
+                "Unexpected key(s) in state_dict: {}. ".format(", ".join(f'"{k}"' for k in unexpected))
+            )
         if strict and missing:
             problems.append("Missing key(s) in state_dict: {}. ".format(", ".join(f'"{k}"' for k in missing)))
         for key, (module, name, value) in targets.items():
@@ -513,7 +546,9 @@ class Module:
                     problems.append(problem)
         if problems:
             raise RuntimeError(
-                "Error(s) in loading state_dict for {}:\n\t{}".format(type(self).__name__, "\n\t".join(problems))
+                "Error(s) in loading state_dict for {}:\n\t{}".format(
+                    type(self).__name__, "\n\t".join(problems)
+                )
             )
         return IncompatibleKeys(missing, unexpected)
 
@@ -600,7 +635,9 @@ def _load_one(module: Module, name: str, value: Any, key: str, source: Any, assi
         )
     if assign_:
         if name in module._parameters:
-            module._parameters[name] = source if isinstance(source, Parameter) else Parameter(source, value.requires_grad)
+            module._parameters[name] = (
+                source if isinstance(source, Parameter) else Parameter(source, value.requires_grad)
+            )
         else:
             module._buffers[name] = source
         bump_epoch()
