@@ -9,9 +9,8 @@ depends on the shape and the target only.
 from __future__ import annotations
 
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
-from graphc.backends.llvm.contraction.plan import Plan, describe, make_plan
+from graphc.backends.llvm.contraction.plan import Plan, describe, make_plan, most_parts
 from graphc.backends.llvm.contraction.problem import readings
-from graphc.backends.llvm.contraction.share import split_side
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.contraction.windowed import emit_windowed, window_scratch
 from graphc.backends.llvm.text import ModuleText
@@ -25,7 +24,6 @@ _PARAMETERS = (("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "e
 
 _MULTIPLY_ADDS_A_PART = 1 << 20
 _VECTOR_MULTIPLY_ADDS_A_PART = 1 << 17
-_LEAST_ROWS_A_PART = 96
 _MOST_PARTS = 16
 
 
@@ -37,16 +35,10 @@ def is_contraction(kernel: Kernel) -> bool:
 def partitions(kernel: Kernel, target: Target) -> int:
     """Into how many partitions the kernel is worth dividing; from its shape and target alone."""
     plan = _plan(kernel, target)
-    problem, tiling = plan.problem, plan.tiling
+    problem = plan.problem
     work = problem.batch.total * problem.m * problem.n * problem.k
-    side, pieces = split_side(plan.totals, plan.units)
     least = _VECTOR_MULTIPLY_ADDS_A_PART if problem.is_vector else _MULTIPLY_ADDS_A_PART
-    if side != "batch" and plan.window is None and not problem.is_vector:
-        # Every partition packs the whole other operand, which must stay a small part of its work.
-        packs = (tiling.b if side == "rows" else tiling.a) != "place"
-        length = problem.m if side == "rows" else problem.n
-        pieces = min(pieces, max(1, length // _LEAST_ROWS_A_PART)) if packs else pieces
-    count = max(1, min(pieces, work // least, _MOST_PARTS))
+    count = max(1, min(most_parts(plan), work // least, _MOST_PARTS))
     # A power of two divides evenly among the usual numbers of threads.
     return 1 << (count.bit_length() - 1)
 

@@ -20,7 +20,7 @@ from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.ir.kernel import Kernel, Loop, Schedule, extent
 from graphc.ir.target import Target
 
-__all__ = ["Plan", "all_plans", "describe", "estimate", "make_plan"]
+__all__ = ["Plan", "all_plans", "describe", "estimate", "make_plan", "most_parts"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,27 @@ def all_plans(kernel: Kernel, target: Target) -> list[Plan]:
     return plans
 
 
+def most_parts(plan: Plan) -> int:
+    """Partitions beyond which packing again in each of them costs too much of its work."""
+    problem, tiling = plan.problem, plan.tiling
+    side, pieces = split_side(plan.totals, plan.units)
+    if side == "batch" or problem.is_vector:
+        return pieces
+    again = 0.0
+    if plan.window is not None:
+        again += _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
+    elif side == "rows":
+        again += problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width)
+    if side == "columns":
+        again += problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
+    work = problem.k * _tiles_cycles(plan)
+    return min(pieces, int(_PACKED_AGAIN * work / again)) if again else pieces
+
+
+_PACKED_AGAIN = 0.2
+"""How much longer a partition may take by packing what the others pack too."""
+
+
 def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
     """The plan as a schedule: what is parallel, tiled, unrolled and a vector."""
     problem, tiling = plan.problem, plan.tiling
@@ -91,26 +112,33 @@ _PIECE = 1.5
 def estimate(plan: Plan) -> float:
     """Estimated cycles of a plan on one core."""
     problem, tiling = plan.problem, plan.tiling
-    rows = _tile_counts(problem.m, tiling.rows)
-    columns = _tile_counts(plan.totals["columns"], tiling.columns)
-    table = 1 if plan.window is not None else 0
-    tiles = sum(
-        rc * cc * _tile_cycles(r, -(-c // tiling.width), table) for r, rc in rows for c, cc in columns
-    )
+    tiles = _tiles_cycles(plan)
     finish = problem.m * problem.n / problem.piece(tiling.width) * _PIECE * len(problem.epilogue)
     if _scatters(problem, tiling.width):
         finish *= problem.piece(tiling.width)
     pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     if plan.window is not None:
-        window = plan.window
-        points = window.elements * tiling.blocks(problem.k)
-        run = window.lane.size / window.phases
-        chunk = 3.0 if window.phases == 1 else 1.5 * tiling.width
-        copy = points * (-(-run // tiling.width) * chunk + 6.0) / run
+        copy = _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
         return problem.batch.total * (problem.k * tiles + pack_a + copy + finish)
     pack_a *= max(1, -(-problem.n // tiling.nc))
     pack_b = problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)
     return problem.batch.total * (problem.k * tiles + pack_a + pack_b + finish)
+
+
+def _tiles_cycles(plan: Plan) -> float:
+    """Cycles that all register tiles of a batch entry take for one step of k."""
+    tiling = plan.tiling
+    rows = _tile_counts(plan.problem.m, tiling.rows)
+    columns = _tile_counts(plan.totals["columns"], tiling.columns)
+    table = 1 if plan.window is not None else 0
+    return sum(rc * cc * _tile_cycles(r, -(-c // tiling.width), table) for r, rc in rows for c, cc in columns)
+
+
+def _window_cycles(window: Window, tiling: Tiling) -> float:
+    """Cycles of copying the window for one block of k."""
+    run = window.lane.size / window.phases
+    chunk = 3.0 if window.phases == 1 else 1.5 * tiling.width
+    return window.elements * (-(-run // tiling.width) * chunk + 6.0) / run
 
 
 def _tile_counts(length: int, tile: int) -> list[tuple[int, int]]:
