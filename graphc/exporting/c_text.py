@@ -91,6 +91,9 @@ extern "C" {{
 
 int {n}_abi_version(void);
 
+/* Digest of the interface file that belongs to this library. */
+const char *{n}_fingerprint(void);
+
 /* Bytes of the state block; 0 where there is none. */
 size_t {n}_state_size(void);
 

@@ -86,6 +86,7 @@ def export_library(
         name,
         states=[s.memory.array for s in traced.states],
         learning_rates=_learning_rates(traced),
+        fingerprint=interface.fingerprint,
     )
     objects += kernel_objects(program, context.target).values()
     library = link_shared(objects, file, context.target, exports=[f"{name}_*"])

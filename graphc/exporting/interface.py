@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,15 +57,20 @@ class Interface:
         """The text that `read_interface` reads."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything here; the library holds it, so that neither is used without the other."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
 
 def read_interface(path: Path) -> Interface:
     """The interface in a JSON file. Raises LoadError where it is missing, damaged or foreign."""
     try:
         if path.stat().st_size > _LARGEST:
-            raise LoadError(f"{path}: too large for a library's interface")
+            raise LoadError("too large for a library's interface")
         return _parse(json.loads(path.read_text(encoding="utf-8")))
-    except LoadError:
-        raise
+    except LoadError as error:
+        raise LoadError(f"{path}: {error}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LoadError(
             f"{path}: not a graphc library interface ({error}); it is written beside the library by export_library"

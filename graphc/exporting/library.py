@@ -61,6 +61,7 @@ class Library:
             found = {}
             for suffix, result, arguments in (
                 ("abi_version", ctypes.c_int, []),
+                ("fingerprint", ctypes.c_char_p, []),
                 ("state_size", ctypes.c_size_t, []),
                 ("workspace_size", ctypes.c_size_t, [pointer]),
                 ("init", ctypes.c_int, [pointer, pointer]),
@@ -77,8 +78,7 @@ class Library:
             raise LoadError(f"{path}: cannot be loaded as the library {interface.name!r}: {error}") from None
         if (
             found["abi_version"]() != interface.abi_version
-            or found["state_size"]() != interface.state_bytes
-            or found["workspace_size"](None) != interface.workspace_bytes
+            or found["fingerprint"]() != interface.fingerprint.encode()
         ):
             raise LoadError(f"{path}: does not fit its interface file; export both again")
         return found

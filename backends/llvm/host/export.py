@@ -1,7 +1,7 @@
 """The C functions of an exported library, over the same tables and serial driver as in process.
 
-For a program `digits`: `digits_abi_version`, `_state_size`, `_workspace_size`, `_init`,
-`_run`, `_error`, and `_set_lr` where it trains. The functions are re-entrant, use no memory
+For a program `digits`: `digits_abi_version`, `_fingerprint`, `_state_size`, `_workspace_size`,
+`_init`, `_run`, `_error`, and `_set_lr` where it trains. The functions are re-entrant, use no memory
 but the caller's, and run on the calling thread. The state block holds each state at its
 `Buffer.offset`; the workspace holds the arena, then the buffer table.
 """
@@ -62,13 +62,20 @@ def export_objects(
     *,
     states: Sequence[Any] | None = None,
     learning_rates: Sequence[int] = (),
+    fingerprint: str = "",
 ) -> list[bytes]:
     """Objects to link with the kernels: the C functions, and the constants and initial states as data.
 
     `states` are the initial values by index, or None for a library without embedded weights.
     """
     text = export_module(
-        program, kernel_symbols, target, name, embedded=states is not None, learning_rates=learning_rates
+        program,
+        kernel_symbols,
+        target,
+        name,
+        embedded=states is not None,
+        learning_rates=learning_rates,
+        fingerprint=fingerprint,
     )
     data = {
         _constant(name, i): np.ascontiguousarray(value).tobytes() for i, value in enumerate(program.constants)
@@ -114,8 +121,13 @@ def export_module(
     *,
     embedded: bool = True,
     learning_rates: Sequence[int] = (),
+    fingerprint: str = "",
 ) -> ModuleText:
-    """The C functions' text. `learning_rates` are the states that `<name>_set_lr` writes."""
+    """The C functions' text.
+
+    `learning_rates` are the states that `<name>_set_lr` writes, `fingerprint` what `<name>_fingerprint`
+    returns.
+    """
     module = ModuleText(target)
     plan = _add_tables(module, program_tables(program, kernel_symbols))
     add_item_runner(module)
@@ -128,6 +140,8 @@ def export_module(
     ):
         r = Routine.start(module, f"{name}_{suffix}", type_, parameters)
         r.ret(Val(type_, str(value)))
+    r = Routine.start(module, f"{name}_fingerprint", "ptr", [])
+    r.ret(_string(module, "fingerprint", fingerprint))
     _add_init(module, name, size, embedded)
     _add_run(module, program, name, plan, size)
     _add_error(module, program, name)
