@@ -27,6 +27,10 @@ __all__ = ["emit_kernel", "scratch_bytes", "sequential_schedule"]
 _STACK_BYTES = 32 * 1024
 """Local buffers up to this many bytes together stand on the stack, larger ones in scratch memory."""
 
+_UNROLLED_POINTS = 25
+_UNROLLED_INSTRUCTIONS = 256
+"""A stage of so few points and instructions becomes straight-line code."""
+
 
 def sequential_schedule(kernel: Kernel) -> Schedule:
     """Outer axes parallel in one partition, no vectors, everything else in order."""
@@ -62,10 +66,9 @@ class _Plan:
 def _plan(kernel: Kernel) -> _Plan:
     schedule = kernel.schedule if kernel.schedule is not None else sequential_schedule(kernel)
     outer = steps_of(schedule.loops, kernel.axes)
-    if any(stage.axes for stage in kernel.stages):
-        # Copies of a vector around inner loops would run those again for each: one long vector instead.
-        outer = tuple(replace(s, size=s.size * _power_of_two(s.unroll), unroll=1) for s in outer)
     stages = tuple(_stage_steps(loops, s) for loops, s in zip(schedule.stages, kernel.stages, strict=True))
+    if any(_repeats(steps) for steps in stages):
+        outer = tuple(_joined(s, kernel) if s.role == "vector" else s for s in outer)
     return _Plan(kernel, outer, stages, place(kernel, bound_after(outer), [bound_after(s) for s in stages]))
 
 
@@ -79,7 +82,24 @@ def _stage_steps(loops: Sequence[Loop], stage: Stage) -> tuple[Step, ...]:
     if stage.kind == "reduce" and steps and steps[-1].role == "vector":
         # The order of a vector reduction is fixed, so tiles of its axis would change nothing.
         return tuple(s for s in steps if s.axis != steps[-1].axis or s.last)
+    points = prod(s.extent for s in steps)
+    small = points <= _UNROLLED_POINTS and points * len(stage.body) <= _UNROLLED_INSTRUCTIONS
+    if small and all(s.role == "sequential" for s in steps):
+        # Straight-line code knows every index as a constant, which decides guards and strides.
+        return tuple(replace(s, role="unroll", size=max(1, s.extent)) for s in steps)
     return steps
+
+
+def _repeats(steps: Sequence[Step]) -> bool:
+    """True where a stage has loops that are left as loops."""
+    return any(s.role != "unroll" or s.size < s.extent for s in steps)
+
+
+def _joined(step: Step, kernel: Kernel) -> Step:
+    """An outer vector loop around inner loops: copies of the vector would run those again for each, so
+    they become one long vector, or one alone where masks of several registers would be slow."""
+    masks = any(i.guards or i.dtype.kind == "bool" for i in kernel.instructions())
+    return replace(step, size=step.size * (1 if masks else _power_of_two(step.unroll)), unroll=1)
 
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:

@@ -48,6 +48,11 @@ class _Place:
             )
         self.type = vector(self.memory, scope.width)
 
+    def fix(self) -> None:
+        """Computes the offsets here, so that they are known in every block that follows."""
+        self.scope.dim(self.offset * self.copies)
+        self.scope = self.scope.child()
+
     @property
     def same(self) -> bool:
         """True where all lanes are one element."""
@@ -143,21 +148,49 @@ def _load_lanes(place: _Place, condition: Condition) -> Val:
     b, scope = place.builder, place.scope
     real = _real(scope, condition)
     mask = _and(b, condition.varying, None if place.copies > 1 else scope.mask)
-    if place.lanes is not None and mask is None:
+    if place.lanes is not None:
         low, high = min(place.lanes[i] for i in real), max(place.lanes[i] for i in real)
         if high - low < _SPAN_VECTORS * scope.width and (
             condition.uniform is None or place.numel > high - low
         ):
-            return _load_span(place, real, low, high, condition.uniform)
-    if place.contiguous and mask is not None and condition.uniform is None:
-        return _load_masked(place, place.address(), _and(b, mask, _lanes_mask(place, real)) or mask)
-    mask = _and(b, mask, condition.uniform)
-    if mask is not None:
-        mask = b.splat(mask, scope.width)
+            if mask is None:
+                return _load_span(place, real, low, high, condition.uniform)
+            if place.contiguous and _native_mask(b, place.memory):
+                mask = _and(b, mask, _lanes_mask(place, real)) or mask
+                return _load_masked(place, low, mask, condition.uniform)
+            return _load_branching(place, real, low, high, mask, condition.uniform)
+    return _load_scattered(place, real, _and(b, mask, condition.uniform))
+
+
+def _load_scattered(place: _Place, real: Sequence[int], mask: Val | None) -> Val:
+    """Lane by lane; lanes whose mask is clear read element 0."""
+    b = place.builder
     result = b.const(place.type, 0)
-    for i, address in place.lane_addresses(real, mask).items():
+    wide = None if mask is None else b.splat(mask, place.scope.width)
+    for i, address in place.lane_addresses(real, wide).items():
         result = b.insert(result, b.load(place.memory, address, place.align), i)
     return result
+
+
+def _load_branching(
+    place: _Place, real: Sequence[int], low: int, high: int, mask: Val, uniform: Val | None
+) -> Val:
+    """A run-time mask where the target has no masked load: vectors where no real lane is masked."""
+    b = place.builder
+    idle = _lanes_mask(place, real)
+    needed = mask if idle is None else b.or_(mask, b.xor(idle, b.const(idle.type, True)))
+    every = b.intrinsic("vector.reduce.and", "i1", [needed], overload=needed.type)
+    place.fix()
+    whole, piecewise, done = b.label("whole"), b.label("lanes"), b.label("loaded")
+    b.branch_if(every, whole, piecewise)
+    b.block(whole)
+    vectors = _load_span(place, real, low, high, uniform)
+    b.branch(done)
+    b.block(piecewise)
+    single = _load_scattered(place, real, _and(b, mask, uniform))
+    b.branch(done)
+    b.block(done)
+    return b.op(place.type, f"phi {place.type} [ {vectors.text}, %{whole} ], [ {single.text}, %{piecewise} ]")
 
 
 def _lanes_mask(place: _Place, real: Sequence[int]) -> Val | None:
@@ -233,26 +266,13 @@ def _widened(b: Builder, part: Val, width: int) -> Val:
     return b.shuffle(part, zero, [min(i, size) for i in range(width)])
 
 
-def _load_masked(place: _Place, address: Val, mask: Val) -> Val:
-    """Neighbouring elements where a run-time mask is set."""
+def _load_masked(place: _Place, low: int, mask: Val, uniform: Val | None) -> Val:
+    """Neighbouring elements where a run-time mask is set, of lanes from `low` on."""
     b = place.builder
-    if _native_mask(b, place.memory):
-        return b.masked_load(place.type, address, mask, b.const(place.type, 0), place.align)
-    every = b.intrinsic("vector.reduce.and", "i1", [mask], overload=mask.type)
-    whole, piecewise, done = b.label("whole"), b.label("lanes"), b.label("loaded")
-    b.branch_if(every, whole, piecewise)
-    b.block(whole)
-    plain = b.load(place.type, address, place.align)
-    b.branch(done)
-    b.block(piecewise)
-    gathered = b.const(place.type, 0)
-    for i in range(place.scope.width):
-        at = b.select(b.extract(mask, i), b.gep(address, i, place.memory), place.base)
-        gathered = b.insert(gathered, b.load(place.memory, at, place.align), i)
-    b.branch(done)
-    b.block(done)
-    text = f"phi {place.type} [ {plain.text}, %{whole} ], [ {gathered.text}, %{piecewise} ]"
-    return b.op(place.type, text)
+    address = place.address()
+    if uniform is not None:
+        address = b.select(uniform, address, b.gep(place.base, -low, place.memory))
+    return b.masked_load(place.type, address, mask, b.const(place.type, 0), place.align)
 
 
 # -- stores ---------------------------------------------------------------------------

@@ -341,43 +341,50 @@ class Scope:
     def guard(self, guards: Sequence[Guard]) -> Condition:
         """Where all guards hold."""
         b = self.builder
-        found = Condition()
+        uniform: Val | None = None
+        doubtful: list[tuple[Dim, Dim, tuple[bool | None, ...]]] = []
+        alive = [True] * self.width
         for expression, lower, upper in guards:
             distance, size = self.simple(expression - lower), self.simple(upper - lower)
-            if _within(distance, size) is not None:
-                if not _within(distance, size):
+            known = _within(distance, size)
+            if known is not None:
+                if not known:
                     return Condition(False)
-                continue
-            if not any(self.offsets(distance) or (1,)) and not any(self.offsets(size) or (1,)):
+            elif self._agree(distance) and self._agree(size):
                 holds = self._inside(self.dim(distance), self.dim(size), less_equal(0, size))
-                found = replace(
-                    found, uniform=holds if found.uniform is None else b.and_(found.uniform, holds)
-                )
-                continue
-            decided = self._decided(distance, size)
-            if decided is not None:
-                lanes_ = decided if found.lanes is None else tuple(map(min, decided, found.lanes))
-                found = replace(
-                    found, lanes=None if all(lanes_) else lanes_, possible=any(lanes_[: self.active])
-                )
-                continue
-            scalar = "i32" if fits_32(distance) and fits_32(size) else "i64"
-            holds = self._inside(
-                self._lane_dims(distance, scalar), self._lane_dims(size, scalar), less_equal(0, size)
-            )
-            found = replace(found, varying=holds if found.varying is None else b.and_(found.varying, holds))
-        return found
+                uniform = holds if uniform is None else b.and_(uniform, holds)
+            else:
+                decided = self._decided(distance, size)
+                alive = [a and d is not False for a, d in zip(alive, decided, strict=True)]
+                doubtful.append((distance, size, decided))
+        varying: Val | None = None
+        for distance, size, decided in doubtful:
+            if any(a and d is None for a, d in zip(alive, decided, strict=True)):
+                holds = self._lanes_inside(distance, size)
+                varying = holds if varying is None else b.and_(varying, holds)
+        return Condition(any(alive[: self.active]), uniform, None if all(alive) else tuple(alive), varying)
 
-    def _decided(self, distance: Dim, size: Dim) -> tuple[bool, ...] | None:
-        """Which lanes have 0 <= distance < size, where that is known of every lane."""
+    def _agree(self, x: Dim) -> bool:
+        """True where all lanes of an expression are the same."""
+        offsets = self.offsets(x)
+        return offsets is not None and not any(offsets)
+
+    def _decided(self, distance: Dim, size: Dim) -> tuple[bool | None, ...]:
+        """For each lane whether 0 <= distance < size, None where that is not known."""
         assert self.lane is not None
+        unknown = (None,) * self.width
         if self.lane.base is None and self.step(distance) is not None:
-            return None  # contiguous lanes from anywhere: some base is always in doubt
+            return unknown  # evenly spread lanes from anywhere: some base is always in doubt
         distances, sizes = self.lane.forms(distance), self.lane.forms(size)
         if distances is None or sizes is None:
-            return None
-        decided = [_within(d, s) for d, s in zip(distances, sizes, strict=True)]
-        return None if None in decided else tuple(bool(d) for d in decided)
+            return unknown
+        return tuple(_within(d, s) for d, s in zip(distances, sizes, strict=True))
+
+    def _lanes_inside(self, distance: Dim, size: Dim) -> Val:
+        scalar = "i32" if fits_32(distance) and fits_32(size) else "i64"
+        return self._inside(
+            self._lane_dims(distance, scalar), self._lane_dims(size, scalar), less_equal(0, size)
+        )
 
     def _inside(self, distance: Val, size: Val, proper: bool | None) -> Val:
         inside = self.builder.icmp("ult", distance, size)
