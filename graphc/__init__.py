@@ -124,9 +124,9 @@ from graphc.functions.pointwise import (
     less,
     less_equal,
     log,
-    log10,
     log1p,
     log2,
+    log10,
     logical_and,
     logical_not,
     logical_or,
@@ -164,6 +164,13 @@ from graphc.functions.pointwise import (
     true_divide,
     trunc,
     where,
+)
+from graphc.functions.promotion import (
+    can_cast,
+    get_default_dtype,
+    promote_types,
+    result_type,
+    set_default_dtype,
 )
 from graphc.functions.random import (
     bernoulli,
@@ -243,13 +250,6 @@ from graphc.functions.shape import (
     unflatten,
     unsqueeze,
     vstack,
-)
-from graphc.functions.promotion import (
-    can_cast,
-    get_default_dtype,
-    promote_types,
-    result_type,
-    set_default_dtype,
 )
 from graphc.ir.errors import (
     CompileError,
@@ -412,10 +412,10 @@ __all__ = [
     "initial_seed",
     "inner",
     "int",
+    "int8",
     "int16",
     "int32",
     "int64",
-    "int8",
     "ir",
     "is_grad_enabled",
     "is_tensor",
@@ -431,9 +431,9 @@ __all__ = [
     "load",
     "load_library",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "log_softmax",
     "logical_and",
     "logical_not",

@@ -30,7 +30,11 @@ class _Options:
     sci_mode: bool | None = None
 
 
-_PROFILES = {"default": _Options(), "short": _Options(precision=2, edgeitems=2), "full": _Options(threshold=math.inf)}
+_PROFILES = {
+    "default": _Options(),
+    "short": _Options(precision=2, edgeitems=2),
+    "full": _Options(threshold=math.inf),
+}
 _options = [_Options()]
 
 
@@ -98,7 +102,11 @@ def _edges(values: Array, n: int) -> Array:
     for axis in range(values.ndim):
         if values.shape[axis] > 2 * n:
             values = np.concatenate(
-                [values.take(range(n), axis), values.take(range(values.shape[axis] - n, values.shape[axis]), axis)], axis
+                [
+                    values.take(range(n), axis),
+                    values.take(range(values.shape[axis] - n, values.shape[axis]), axis),
+                ],
+                axis,
             )
     return values
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 
@@ -17,8 +19,10 @@ class finfo:
     def __init__(self, type: DType | None = None) -> None:
         d = type or get_default_dtype()
         if not d.is_floating_point:
-            raise TypeError(f"graphc.finfo() requires a floating point input type. Use graphc.iinfo to handle '{d}'")
-        info = ml_dtypes.finfo(d.numpy) if d.name == "bf16" else np.finfo(d.numpy)
+            raise TypeError(
+                f"graphc.finfo() requires a floating point input type. Use graphc.iinfo to handle '{d}'"
+            )
+        info: Any = ml_dtypes.finfo(d.numpy) if d.name == "bf16" else np.finfo(d.numpy)  # type: ignore[no-untyped-call]
         self.bits = d.bits
         self.dtype = d.torch_name
         self.eps = float(info.eps)
@@ -40,7 +44,9 @@ class iinfo:
 
     def __init__(self, type: DType) -> None:
         if not type.is_integral:
-            raise TypeError(f"graphc.iinfo() requires an integer input type. Use graphc.finfo to handle '{type}'")
+            raise TypeError(
+                f"graphc.iinfo() requires an integer input type. Use graphc.finfo to handle '{type}'"
+            )
         info = np.iinfo(type.numpy)
         self.bits = type.bits
         self.dtype = type.torch_name

@@ -97,7 +97,9 @@ class _Writer:
 
     def _key(self, key: Any, depth: int) -> Any:
         if not isinstance(key, (str, int, float, tuple, type(None))):
-            raise TypeError(f"graphc.save: a dict key must be a string, number, tuple or None, got {type(key).__name__}")
+            raise TypeError(
+                f"graphc.save: a dict key must be a string, number, tuple or None, got {type(key).__name__}"
+            )
         return self.encode(key, depth)
 
 
@@ -192,8 +194,14 @@ class _Reader:
                 )
             if info.filename in entries:
                 raise self.refused(f"entry {info.filename!r} occurs twice")
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
-                raise self.refused(f"entry {info.filename!r} is compressed or encrypted, which graphc never writes")
+            if (
+                info.compress_type != zipfile.ZIP_STORED
+                or info.file_size != info.compress_size
+                or info.flag_bits & 1
+            ):
+                raise self.refused(
+                    f"entry {info.filename!r} is compressed or encrypted, which graphc never writes"
+                )
             entries[info.filename] = info
             total += info.file_size
         if total > size:
@@ -210,7 +218,9 @@ class _Reader:
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise self.refused("its index is not graphc's")
         if content.get("version") != _VERSION:
-            raise self.refused(f"it has format version {content.get('version')!r}, this graphc reads {_VERSION}")
+            raise self.refused(
+                f"it has format version {content.get('version')!r}, this graphc reads {_VERSION}"
+            )
         if not isinstance(content.get("tensors"), list) or "root" not in content:
             raise self.refused("its index is incomplete")
         return content

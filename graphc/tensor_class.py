@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc import tensor_methods as methods
-from graphc.core import TensorBase, backward, from_array, no_grad, register_tensor, set_role
+from graphc.core import TensorBase, backward, no_grad, register_tensor, set_role
 from graphc.devices import cpu, device
 from graphc.formatting import tensor_text
 from graphc.functions import (
@@ -26,7 +26,9 @@ from graphc.functions import (
     shape,
     strides,
 )
-from graphc.functions.promotion import is_number
+from graphc.functions.axes import one_axis
+from graphc.functions.promotion import get_default_dtype, is_number
+from graphc.functions.recording import from_array
 from graphc.ir.dims import product
 from graphc.ir.types import DType
 
@@ -102,7 +104,7 @@ class Tensor(
     def __new__(cls, *data: Any, dtype: DType | None = None) -> Any:
         """`Tensor(data)` or `Tensor(*sizes)`, of the default dtype."""
         if len(data) == 1 and not isinstance(data[0], int):
-            return creation.tensor(data[0], dtype=dtype or creation.get_default_dtype())
+            return creation.tensor(data[0], dtype=dtype or get_default_dtype())
         return creation.empty(*data, dtype=dtype) if data else creation.empty(0, dtype=dtype)
 
     # -- facts ----------------------------------------------------------------------------
@@ -120,7 +122,7 @@ class Tensor(
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size."""
-        return self.shape if dim is None else self.type.shape[shape.one_axis(dim, len(self.type.shape))]
+        return self.shape if dim is None else self.type.shape[one_axis(dim, len(self.type.shape))]
 
     def numel(self) -> int:
         """Number of elements."""
@@ -215,7 +217,12 @@ class Tensor(
                 return
             # Another shape or dtype: this handle moves to the other storage.
             fresh = value.detach().clone()
-            self._stored, self._type, self._chain, self._cache = fresh._stored, fresh._type, fresh._chain, None
+            self._stored, self._type, self._chain, self._cache = (
+                fresh._stored,
+                fresh._type,
+                fresh._chain,
+                None,
+            )
             self._record = self._owner = None
 
     # -- autograd -------------------------------------------------------------------------
@@ -247,7 +254,7 @@ class Tensor(
 
     # -- Python protocols --------------------------------------------------------------------
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self) -> str:
         return tensor_text(self)
 
     def __str__(self) -> str:
@@ -275,7 +282,9 @@ class Tensor(
         count = self.numel()
         if count != 1:
             raise RuntimeError(
-                "Boolean value of Tensor with " + ("no values" if count == 0 else "more than one value") + " is ambiguous"
+                "Boolean value of Tensor with "
+                + ("no values" if count == 0 else "more than one value")
+                + " is ambiguous"
             )
         return bool(self.item())
 

@@ -6,7 +6,17 @@ these classes: names such as `float` and `any` hide the builtins of their scope.
 
 from __future__ import annotations
 
-from graphc.functions import conversion, creation, indexing, inplace, linear_algebra, pointwise, random, reduction, shape
+from graphc.functions import (
+    conversion,
+    creation,
+    indexing,
+    inplace,
+    linear_algebra,
+    pointwise,
+    random,
+    reduction,
+    shape,
+)
 from graphc.ir import types
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,12 +33,12 @@ def several_axes(dim: Axis, rank: int) -> tuple[int, ...]:
     if dim is None:
         return tuple(range(rank))
     if isinstance(dim, int) or not isinstance(dim, Sequence):
-        axis = one_axis(dim, rank)  # type: ignore[arg-type]
+        axis = one_axis(dim, rank)
         return (axis,) if rank else ()
     if not dim:
         return tuple(range(rank))
     axes = sorted(one_axis(d, rank) for d in dim)
-    for a, b in zip(axes, axes[1:], strict=False):
+    for a, b in itertools.pairwise(axes):
         if a == b:
             raise RuntimeError(f"dim {a} appears multiple times in the list of dims")
     return tuple(axes) if rank else ()

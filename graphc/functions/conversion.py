@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import TensorBase, record
+from graphc.core import TensorBase
 from graphc.devices import check_device, device
 from graphc.functions.pointwise import where
 from graphc.functions.promotion import converted
+from graphc.functions.recording import record
 from graphc.functions.strides import is_contiguous
 from graphc.ir.types import DType
 

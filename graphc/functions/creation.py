@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import TensorBase, from_array, is_tracing, record, scalar
+from graphc.core import TensorBase, is_tracing
 from graphc.devices import check_device
 from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
@@ -20,6 +20,7 @@ from graphc.functions.promotion import (
     number_dtype,
     plain_number,
 )
+from graphc.functions.recording import from_array, record, scalar
 from graphc.ir.types import DType, Shape, bool_, dtype_of, float64, int64
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ def array_of(data: Any, dtype: DType | None) -> Array:
         array = np.array(data._values())
     elif isinstance(data, (np.ndarray, np.generic)):
         array = np.array(data)
-    elif isinstance(data, (list, tuple)) and data and all(isinstance(d, (np.ndarray, np.generic)) for d in data):
+    elif (
+        isinstance(data, (list, tuple))
+        and data
+        and all(isinstance(d, (np.ndarray, np.generic)) for d in data)
+    ):
         array = np.stack([np.asarray(d) for d in data])
     else:
         try:
@@ -74,7 +79,7 @@ def array_of(data: Any, dtype: DType | None) -> Array:
             raise RuntimeError("Overflow when unpacking long") from error
         if array.dtype == object:
             raise RuntimeError(f"Overflow when unpacking long, or data of mixed kinds: {data!r}")
-        if dtype is None and array.dtype.kind == "f" or array.size == 0 and array.dtype.kind == "f":
+        if (dtype is None and array.dtype.kind == "f") or (array.size == 0 and array.dtype.kind == "f"):
             array = array.astype(get_default_dtype().numpy)
         elif array.dtype.kind == "u":
             raise RuntimeError("Overflow when unpacking long")
@@ -142,7 +147,9 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     return from_array(np.from_dlpack(ext_tensor), share=True)
 
 
-def scalar_tensor(s: Number, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def scalar_tensor(
+    s: Number, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A rank-0 tensor of a number, of the default dtype unless given."""
     return tensor(s, dtype=dtype or get_default_dtype(), device=device, requires_grad=requires_grad)
 
@@ -230,9 +237,7 @@ def full(
     return _finished(filled(shape, number, dtype or number_dtype(number)), requires_grad)
 
 
-def _like(
-    input: Tensor, value: Number, dtype: DType | None, device: Any, requires_grad: bool
-) -> Tensor:
+def _like(input: Tensor, value: Number, dtype: DType | None, device: Any, requires_grad: bool) -> Tensor:
     check_device(device)
     return _finished(filled(input.type.shape, value, dtype or input.type.dtype), requires_grad)
 
@@ -357,7 +362,13 @@ def _progression(count: int, start: Any, step: Any, dtype: DType, integral: bool
 
 
 def linspace(
-    start: Any, end: Any, steps: int, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`steps` evenly spaced numbers from `start` to `end`, both included."""
     check_device(device)
@@ -372,7 +383,7 @@ def linspace(
     # The upper half counts back from the end, so that the last element is exact.
     back = pointwise.sub(end, pointwise.mul(_progression(steps, steps - 1, -1, float64, True), step))
     first = pointwise.lt(record("iota", shape=(steps,), axis=0, dtype=int64), steps // 2)
-    return _finished(converted(pointwise.where(first, low, back), dtype), requires_grad)
+    return _finished(converted(pointwise.chosen(first, low, back), dtype), requires_grad)
 
 
 def logspace(
@@ -387,4 +398,6 @@ def logspace(
 ) -> Tensor:
     """`base` to the powers linspace(start, end, steps)."""
     powers = linspace(start, end, steps, dtype=float64, device=device)
-    return _finished(converted(pointwise.pow(float(base), powers), dtype or get_default_dtype()), requires_grad)
+    return _finished(
+        converted(pointwise.pow(float(base), powers), dtype or get_default_dtype()), requires_grad
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from graphc.core import TensorBase, assign, from_array, record, record_view, scalar
+from graphc.core import TensorBase, assign
 from graphc.functions import pointwise
 from graphc.functions.axes import one_axis
 from graphc.functions.promotion import (
@@ -24,6 +24,7 @@ from graphc.functions.promotion import (
     plain_number,
     shapes_broadcast,
 )
+from graphc.functions.recording import from_array, record, record_view, scalar
 from graphc.functions.shape import as_view, select
 from graphc.ir.dims import Dim, minimum, product
 from graphc.ir.types import Shape, bool_, int64, uint8
@@ -120,13 +121,13 @@ def _parse(x: Tensor, key: Any) -> _Parsed:
         size: Any = shape[axis] if axis < len(shape) else 1
         if isinstance(item, slice):
             low, high, step = _bounds(item, size)
-            result.append(-(-(high - low) // step) if step != 1 else high - low)  # type: ignore[operator]
+            result.append(-(-(high - low) // step) if step != 1 else high - low)
         elif isinstance(item, TensorBase):
             mask = item.type.dtype is bool_
             count = len(item.type.shape) if mask else 1
             advanced.append(_Advanced(len(result), item, mask))
             if mask:
-                _check_mask(item, shape, axis)
+                _check_mask(item, shape, axis)  # type: ignore[arg-type]
             for d in shape[axis : axis + count]:
                 starts.append(0)
                 stops.append(d)
@@ -230,7 +231,9 @@ def _merge(view: Tensor, positions: list[tuple[int, Tensor]]) -> _Merged:
     sizes = [shape[a] for a in axes]
     if len(positions) == 1:
         return _Merged(value, start, _wrapped(positions[0][1], sizes[0]), order, permuted)
-    merged = record("reshape", value, shape=(*permuted[:start], product(sizes), *permuted[start + len(axes) :]))
+    merged = record(
+        "reshape", value, shape=(*permuted[:start], product(sizes), *permuted[start + len(axes) :])
+    )
     linear: Any = None
     step: Dim = 1
     for (_, index), size in reversed(list(zip(positions, sizes, strict=True))):
@@ -247,7 +250,7 @@ def _merge(view: Tensor, positions: list[tuple[int, Tensor]]) -> _Merged:
 def _wrapped(index: Tensor, size: Dim) -> Tensor:
     """Negative positions counted from the end."""
     below = pointwise.lt(index, 0)
-    return pointwise.where(below, pointwise.add(index, size), index)
+    return pointwise.chosen(below, pointwise.add(index, size), index)
 
 
 def _taken(view: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
@@ -275,7 +278,12 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
         raise TypeError(f"can't assign a {type(value).__name__} to a {x.type.dtype}")
     if not advanced:
         assign(view, _fitted(source, view.type.shape))
-    elif len(advanced) == 1 and advanced[0].mask and not source.type.shape and isinstance(advanced[0].index, TensorBase):
+    elif (
+        len(advanced) == 1
+        and advanced[0].mask
+        and not source.type.shape
+        and isinstance(advanced[0].index, TensorBase)
+    ):
         _set_masked(view, advanced[0], source)
     else:
         _set_positions(view, _positions(view, advanced), source)
@@ -314,10 +322,17 @@ def _set_positions(view: Tensor, positions: list[tuple[int, Tensor]], source: Te
         put = expanded(source, shape)
     else:
         put = None
-    new = _put(merged.value, merged.index, merged.axis, put, None if put is not None else _fitted(source, target))
+    new = _put(
+        merged.value, merged.index, merged.axis, put, None if put is not None else _fitted(source, target)
+    )
     new = record("reshape", new, shape=merged.permuted)
     inverse = tuple(merged.order.index(i) for i in range(len(merged.order)))
-    assign(view, new if inverse == merged.order == tuple(range(len(inverse))) else record("permute", new, axes=inverse))
+    assign(
+        view,
+        new
+        if inverse == merged.order == tuple(range(len(inverse)))
+        else record("permute", new, axes=inverse),
+    )
 
 
 def _put(base: Tensor, index: Tensor, axis: int, splat: Tensor | None, source: Tensor | None) -> Tensor:
@@ -356,7 +371,9 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """Elements at positions `index` (a vector) along `dim`."""
     x, i = as_operand(input, "index_select"), _index_operand(index, "index_select")
     if len(i.type.shape) > 1:
-        raise IndexError("index_select(): Index is supposed to be a vector, but got dim: " + str(len(i.type.shape)))
+        raise IndexError(
+            "index_select(): Index is supposed to be a vector, but got dim: " + str(len(i.type.shape))
+        )
     axis = one_axis(dim, len(x.type.shape))
     return record("take", x, as_view(i, (product(i.type.shape),)), axis=axis)
 
@@ -371,7 +388,9 @@ def _cut(x: Tensor, shape: Shape, axis: int, function: str) -> Tensor:
     """`x` without what lies beyond `shape` in dimensions other than `axis`."""
     have = x.type.shape
     if len(have) != len(shape):
-        raise RuntimeError(f"Index tensor must have the same number of dimensions as input tensor ({function})")
+        raise RuntimeError(
+            f"Index tensor must have the same number of dimensions as input tensor ({function})"
+        )
     stops = tuple(d if i == axis else shape[i] for i, d in enumerate(have))
     if stops == have:
         return x
@@ -406,9 +425,12 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         return take(input, record("reshape", indices, shape=(product(indices.type.shape),)))
     axis = one_axis(dim, len(input.type.shape))
     x_shape, i_shape = list(input.type.shape), list(indices.type.shape)
-    common = list(shapes_broadcast(
-        tuple(d for k, d in enumerate(x_shape) if k != axis), tuple(d for k, d in enumerate(i_shape) if k != axis)
-    ))
+    common = list(
+        shapes_broadcast(
+            tuple(d for k, d in enumerate(x_shape) if k != axis),
+            tuple(d for k, d in enumerate(i_shape) if k != axis),
+        )
+    )
     x = expanded(input, (*common[:axis], x_shape[axis], *common[axis:]))
     return gather(x, axis, expanded(indices, (*common[:axis], i_shape[axis], *common[axis:])))
 
@@ -426,13 +448,16 @@ def _trimmed(src: Tensor, shape: Shape) -> Tensor:
     if src.type.shape == shape:
         return src
     if len(src.type.shape) != len(shape) or any(
-        isinstance(d, int) and isinstance(e, int) and e > d for d, e in zip(src.type.shape, shape, strict=True)
+        isinstance(d, int) and isinstance(e, int) and e > d
+        for d, e in zip(src.type.shape, shape, strict=True)
     ):
         raise RuntimeError(f"Expected index {list(shape)} to be no larger than src {list(src.type.shape)}")
     return record("slice", src, starts=(0,) * len(shape), stops=shape, strides=(1,) * len(shape))
 
 
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Number | None = None) -> Tensor:
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Number | None = None
+) -> Tensor:
     """`input` with src (a tensor or number) written at [index[i][j]][j] for dim 0, and so on."""
     i = _index_operand(index, "scatter")
     axis = one_axis(dim, len(input.type.shape))
@@ -541,5 +566,3 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     # Reading a table by class number makes a number that is too large an error.
     checked = record("take", record("iota", shape=(num_classes,), axis=0, dtype=int64), tensor, axis=0)
     return converted(record("eq", expanded(as_view(checked, (*tensor.type.shape, 1)), shape), classes), int64)
-
-

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphc.core import Generator, TensorBase, assign, no_grad, scalar
+from graphc.core import Generator, TensorBase, assign, no_grad
 from graphc.functions import indexing, pointwise, random
 from graphc.functions.promotion import (
     as_operand,
@@ -16,6 +16,7 @@ from graphc.functions.promotion import (
     get_default_dtype,
     plain_number,
 )
+from graphc.functions.recording import scalar
 
 if TYPE_CHECKING:
     from graphc.tensor_class import Tensor
@@ -98,7 +99,9 @@ def normal_(self: Tensor, mean: float = 0, std: float = 1, *, generator: Generat
     return _drawn(self, pointwise.add(pointwise.mul(drawn, float(std)), float(mean)))
 
 
-def uniform_(self: Tensor, a: float = 0, b: float = 1, *, generator: Generator | None = None, **ends: float) -> Tensor:
+def uniform_(
+    self: Tensor, a: float = 0, b: float = 1, *, generator: Generator | None = None, **ends: float
+) -> Tensor:
     """Uniform numbers in [a, b) (PyTorch's `from` and `to`). Returns the tensor."""
     low, high = float(ends.get("from", a)), float(ends.get("to", b))
     if low > high:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.core import record
 from graphc.functions import pointwise
 from graphc.functions.axes import one_axis
 from graphc.functions.promotion import Number, as_operand, expanded, shapes_broadcast
+from graphc.functions.recording import record
 from graphc.functions.shape import as_view
 from graphc.ir.types import Shape
 
@@ -153,7 +152,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     else:
         left = tuple(one_axis(d, p) for d in dims[0])
         right = tuple(one_axis(d, q) for d in dims[1])
-    if len(left) != len(right) or any(x.type.shape[i] != y.type.shape[j] for i, j in zip(left, right, strict=False)):
+    if len(left) != len(right) or any(
+        x.type.shape[i] != y.type.shape[j] for i, j in zip(left, right, strict=False)
+    ):
         raise RuntimeError(
             f"contracted dimensions need to match, but first has size {[x.type.shape[i] for i in left]} in dims "
             f"{list(left)} and second has size {[y.type.shape[j] for j in right]} in dims {list(right)}"
@@ -179,7 +180,9 @@ def einsum(equation: str, *tensors: Any) -> Tensor:
     left, arrow, output = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if "." in equation or any(len(set(term)) != len(term) for term in terms):
-        raise NotImplementedError(f"einsum(): ellipsis and repeated letters are not supported, got {equation!r}")
+        raise NotImplementedError(
+            f"einsum(): ellipsis and repeated letters are not supported, got {equation!r}"
+        )
     if len(terms) != len(tensors):
         raise RuntimeError(f"einsum(): {len(terms)} operands in the equation, but {len(tensors)} tensors")
     for term, x in zip(terms, tensors, strict=True):

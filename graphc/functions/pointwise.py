@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from graphc.core import TensorBase, record, scalar
+from graphc.core import TensorBase
 from graphc.functions.promotion import (
     Number,
     as_operand,
@@ -21,6 +21,7 @@ from graphc.functions.promotion import (
     result_type,
     shapes_broadcast,
 )
+from graphc.functions.recording import record, scalar
 from graphc.ir.types import DType, bool_, float32, int64
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def abs(input: Tensor) -> Tensor:
     """Absolute value."""
     x = as_operand(input, "abs")
     if x.type.dtype is bool_:
-        raise RuntimeError('"abs_cpu" not implemented for \'Bool\'')
+        raise RuntimeError("\"abs_cpu\" not implemented for 'Bool'")
     return record("abs", x)
 
 
@@ -226,7 +227,9 @@ def relu(input: Tensor) -> Tensor:
 def _scaled(other: Any, alpha: Number, function: str) -> Any:
     if isinstance(other, TensorBase):
         if isinstance(alpha, float) and not other.type.dtype.is_floating_point:
-            raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+            raise RuntimeError(
+                "For integral input tensors, argument alpha must not be a floating point number."
+            )
         return mul(other, alpha)
     return other * alpha
 
@@ -545,9 +548,9 @@ def nan_to_num(
     if not dtype.is_floating_point:
         return record_copy(x)
     largest = largest_finite(dtype)
-    y = where(isnan(x), nan or 0.0, x)
-    y = where(eq(x, math.inf), largest if posinf is None else posinf, y)
-    return where(eq(x, -math.inf), -largest if neginf is None else neginf, y)
+    y = chosen(isnan(x), nan or 0.0, x)
+    y = chosen(eq(x, math.inf), largest if posinf is None else posinf, y)
+    return chosen(eq(x, -math.inf), -largest if neginf is None else neginf, y)
 
 
 _LARGEST = {
@@ -574,8 +577,15 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
         return c.nonzero(as_tuple=True)
     if c.type.dtype is not bool_:
         if c.type.dtype.name != "u8":
-            raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {c.type.dtype}")
+            raise RuntimeError(
+                f"where expected condition to be a boolean tensor, but got a tensor with dtype {c.type.dtype}"
+            )
         c = as_bool(c)
+    return chosen(c, input, other)
+
+
+def chosen(c: Tensor, input: Any, other: Any) -> Tensor:
+    """`input` where the bool tensor `c` is true, `other` elsewhere."""
     x, y = operands(input, other, "where")
     shape = x.type.shape
     if shape != c.type.shape:
@@ -587,7 +597,9 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`input` with `value` (a number or rank-0 tensor) where `mask` is true."""
     if mask.type.dtype is not bool_:
-        raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.type.dtype}")
+        raise RuntimeError(
+            f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.type.dtype}"
+        )
     dtype = input.type.dtype
     if isinstance(value, TensorBase):
         if value.type.shape:
@@ -613,9 +625,9 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     if dtype is bool_:
         raise RuntimeError("\"clamp\" not implemented for 'Bool'")
     # A bound that is not given is the dtype's own limit, so that the gradient is clamp's everywhere.
-    low, high = limits(dtype)
-    x, low = broadcast_pair(x, low if min is None else min, "clamp", dtype)
-    x, high = broadcast_pair(x, high if max is None else max, "clamp", dtype)
+    least, greatest = limits(dtype)
+    x, low = broadcast_pair(x, least if min is None else min, "clamp", dtype)
+    x, high = broadcast_pair(x, greatest if max is None else max, "clamp", dtype)
     return record("clamp", x, expanded(low, x.type.shape), high)
 
 

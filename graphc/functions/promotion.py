@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import TensorBase, from_array, record, scalar
+from graphc.core import TensorBase
+from graphc.functions.recording import from_array, record, scalar
 from graphc.ir.builder import broadcast_shapes
 from graphc.ir.types import (
     DType,
@@ -128,8 +129,6 @@ def number_dtype(x: Any) -> DType:
     return int64 if isinstance(x, (int, np.integer)) else _default[0]
 
 
-
-
 def _key(x: Any) -> tuple[DType, int]:
     if isinstance(x, TensorBase):
         t = x.type
@@ -229,4 +228,4 @@ def float_operand(x: Any, function: str) -> Tensor:
     """`x` as a floating tensor: integers and bools become the default dtype."""
     if not isinstance(x, TensorBase):
         x = as_operand(x, function)
-    return x if x.type.dtype.kind == "float" else record("cast", x, dtype=_default[0])  # type: ignore[no-any-return]
+    return x if x.type.dtype.kind == "float" else record("cast", x, dtype=_default[0])

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import Generator, TensorBase, from_array, is_tracing, next_random, record
+from graphc.core import Generator, TensorBase, is_tracing, next_random
 from graphc.devices import check_device
 from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
-from graphc.functions.promotion import converted, get_default_dtype
+from graphc.functions.promotion import converted, get_default_dtype, shapes_broadcast
+from graphc.functions.recording import from_array, record
 from graphc.ir.dims import product
 from graphc.ir.types import DType, Shape, float64, int64
 
@@ -153,7 +154,14 @@ def randint_like(
 ) -> Tensor:
     """Integers in [low, high) of the shape and dtype of another tensor."""
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, input.type.shape, dtype=dtype or input.type.dtype, device=device, requires_grad=requires_grad)
+    return randint(
+        low,
+        high,
+        input.type.shape,
+        dtype=dtype or input.type.dtype,
+        device=device,
+        requires_grad=requires_grad,
+    )
 
 
 def normal(
@@ -171,7 +179,7 @@ def normal(
         tensors = [x for x in (mean, std) if isinstance(x, TensorBase)]
         if not tensors:
             raise TypeError("normal(): missing argument 'size'")
-        shape, d = pointwise.shapes_broadcast(*[x.type.shape for x in tensors]), tensors[0].type.dtype
+        shape, d = shapes_broadcast(*[x.type.shape for x in tensors]), tensors[0].type.dtype
     else:
         shape, d = checked_size(shape_argument((size,), "normal")), _floating(dtype, "normal")
     if not isinstance(std, TensorBase) and std < 0:
@@ -220,7 +228,9 @@ def multinomial(
     if replacement:
         drawn = uniform_values((rows.shape[0], num_samples), float64, generator)._values()
         sums = np.cumsum(rows, 1)
-        picks = np.stack([np.searchsorted(s, u * s[-1], side="right") for s, u in zip(sums, drawn, strict=True)])
+        picks = np.stack(
+            [np.searchsorted(s, u * s[-1], side="right") for s, u in zip(sums, drawn, strict=True)]
+        )
     else:
         drawn = uniform_values(tuple(rows.shape), float64, generator)._values()
         # The largest of log(u)/w are a sample without replacement (Efraimidis and Spirakis 2006).
@@ -234,5 +244,3 @@ def exponential_values(shape: Shape, dtype: DType, rate: float, generator: Gener
     """Exponential numbers of a rate: -log(1 - u) / rate."""
     drawn = uniform_values(shape, dtype, generator)
     return pointwise.div(pointwise.neg(record("log1p", pointwise.neg(drawn))), rate)
-
-

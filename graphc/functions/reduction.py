@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graphc.core import TensorBase, record, scalar
+from graphc.core import TensorBase
 from graphc.functions import pointwise
 from graphc.functions.axes import Axis, one_axis, several_axes
-from graphc.functions.promotion import as_operand, converted
+from graphc.functions.promotion import as_operand, converted, float_operand
+from graphc.functions.recording import record, scalar
 from graphc.functions.shape import as_view
-from graphc.ir.dims import Dim, product
+from graphc.ir.dims import Dim
 from graphc.ir.types import DType, Shape, bool_, int64, uint8
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def sum(input: Tensor, dim: Axis = None, keepdim: bool = False, *, dtype: DType 
     return _reduce("sum", x, dim, keepdim)
 
 
-def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+def prod(
+    input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
     """Product over `dim` (all by default). Integers and bools give int64 unless `dtype` is given."""
     x = as_operand(input, "prod")
     if dtype is not None:
@@ -123,8 +126,8 @@ def var(
 def root_of_sum(x: Tensor) -> Tensor:
     """Square root whose gradient is 0 at 0 (that of a norm or standard deviation)."""
     zero = pointwise.eq(x, 0)
-    safe = pointwise.where(zero, 1, x)
-    return pointwise.where(zero, 0, record("sqrt", safe))
+    safe = pointwise.chosen(zero, 1, x)
+    return pointwise.chosen(zero, 0, record("sqrt", safe))
 
 
 def std(
@@ -225,7 +228,7 @@ def _selected(name: str, input: Tensor, dim: Any, keepdim: bool, other: Any) -> 
     shape = x.type.shape
     if not shape:
         one_axis(dim, 0)
-        return kind(pointwise.record_copy(x), pointwise.expanded(scalar(0, int64), ()))
+        return kind(pointwise.record_copy(x), scalar(0, int64))
     axis = one_axis(dim, len(shape))
     _nonempty(name, shape, (axis,))
     values = converted(x, uint8) if x.type.dtype is bool_ else x
@@ -326,7 +329,8 @@ def norm(
         x = converted(x, dtype)
     if not x.type.dtype.is_floating_point:
         raise RuntimeError(
-            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got " + str(x.type.dtype)
+            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
+            + str(x.type.dtype)
         )
     p = 2.0 if p in ("fro", None) else float(p)
     if p == 2.0:
@@ -345,11 +349,11 @@ def norm(
 
 def logsumexp(input: Tensor, dim: Axis, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over `dim`, without overflow."""
-    x = pointwise.float_operand(input, "logsumexp")
+    x = float_operand(input, "logsumexp")
     shape = x.type.shape
     axes = several_axes(dim, len(shape))
     top = record("detach", as_view(record("max", x, axes=axes), _kept(shape, axes)))
-    top = pointwise.where(pointwise.isfinite(top), top, 0)
+    top = pointwise.chosen(pointwise.isfinite(top), top, 0)
     total = record("sum", record("exp", pointwise.sub(x, top)), axes=axes)
     result = pointwise.add(record("log", as_view(total, _kept(shape, axes))), top)
     return result if keepdim else as_view(result, tuple(d for i, d in enumerate(shape) if i not in axes))
@@ -370,7 +374,9 @@ def _normalised(name: str, input: Tensor, dim: int, dtype: DType | None) -> Tens
     if dtype is not None:
         x = converted(x, dtype)
     if not x.type.dtype.is_floating_point:
-        raise NotImplementedError(f"\"{name}_lastdim_kernel_impl\" not implemented for '{x.type.dtype.torch_name}'")
+        raise NotImplementedError(
+            f"\"{name}_lastdim_kernel_impl\" not implemented for '{x.type.dtype.torch_name}'"
+        )
     axis = one_axis(dim, len(x.type.shape))
     if not x.type.shape:
         return as_view(record(name, as_view(x, (1,)), axis=0), ())
@@ -394,5 +400,3 @@ def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     if not x.type.shape:
         return pointwise.record_copy(x)
     return _triangular_sum(x, one_axis(dim, len(x.type.shape)))
-
-

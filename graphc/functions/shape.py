@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.core import Size, record, record_view, scalar
+from graphc.core import Size
 from graphc.functions.axes import one_axis, resolve_shape, shape_argument
 from graphc.functions.promotion import as_operand, converted, expanded, result_type, shapes_broadcast
+from graphc.functions.recording import record, record_view, scalar
 from graphc.functions.strides import is_contiguous, row_major, strides_of, view_strides
 from graphc.ir.dims import Dim, product
 from graphc.ir.types import Shape, bool_, int64
@@ -144,7 +145,9 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
         raise RuntimeError("movedim: Invalid source or destination dims: they must have one length")
     rest = iter([i for i in range(rank) if i not in sources])
     place = dict(zip(targets, sources, strict=True))
-    return record_view("permute", input, axes=tuple(place[i] if i in place else next(rest) for i in range(rank)))
+    return record_view(
+        "permute", input, axes=tuple(place[i] if i in place else next(rest) for i in range(rank))
+    )
 
 
 def expand(input: Tensor, *size: Any) -> Tensor:
@@ -212,7 +215,9 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     if start < 0:
         start += size
     if not 0 <= start <= size:
-        raise IndexError(f"start out of range (expected to be in range of [-{size}, {size}], but got {start})")
+        raise IndexError(
+            f"start out of range (expected to be in range of [-{size}, {size}], but got {start})"
+        )
     if length < 0 or start + length > size:
         raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({size}).")
     return sliced(input, axis, start, start + length)
@@ -230,9 +235,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
             f"select(): index {index} out of range for tensor of size {list(shape)} at dimension {axis}"
         )
     at = index + size if index < 0 else index
-    return record_view(
-        "reshape", sliced(input, axis, at, at + 1), shape=(*shape[:axis], *shape[axis + 1 :])
-    )
+    return record_view("reshape", sliced(input, axis, at, at + 1), shape=(*shape[:axis], *shape[axis + 1 :]))
 
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
@@ -281,10 +284,12 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     x = movedim(input, (a, b), (rank - 2, rank - 1))
     *lead, rows, columns = x.type.shape
     x = x[..., max(0, -offset) :, max(0, offset) :]
-    length: Any = min(max(0, rows + min(0, offset)), max(0, columns - max(0, offset)))  # type: ignore[operator,type-var]
+    length: Any = min(max(0, rows + min(0, offset)), max(0, columns - max(0, offset)))  # type: ignore[type-var]
     x = x[..., :length, :length]
     mask = record("eq", *(record("iota", shape=(length, length), axis=k, dtype=int64) for k in (0, 1)))
-    kept = record("where", expanded(mask, (*lead, length, length)), x, expanded(scalar(0, x.type.dtype), x.type.shape))
+    kept = record(
+        "where", expanded(mask, (*lead, length, length)), x, expanded(scalar(0, x.type.dtype), x.type.shape)
+    )
     return kept.sum(-1, dtype=x.type.dtype)
 
 
@@ -399,7 +404,9 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     if dims is None:
         return reshaped(roll(reshape(input, -1), shifts, 0), input.type.shape)
     pairs = zip(
-        (shifts,) if isinstance(shifts, int) else shifts, (dims,) if isinstance(dims, int) else dims, strict=True
+        (shifts,) if isinstance(shifts, int) else shifts,
+        (dims,) if isinstance(dims, int) else dims,
+        strict=True,
     )
     x = input
     for shift, dim in pairs:
@@ -416,7 +423,9 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     shape = input.type.shape
     lead = len(counts) - len(shape)
     if lead < 0:
-        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
+        raise RuntimeError(
+            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
+        )
     sizes = (1,) * lead + shape
     spread: tuple[Dim, ...] = ()
     unit: tuple[Dim, ...] = ()

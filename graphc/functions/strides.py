@@ -68,9 +68,7 @@ def is_contiguous(x: Tensor) -> bool:
     shape = x.type.shape
     if 0 in shape:
         return True
-    return all(
-        d == 1 or s == r for d, s, r in zip(shape, strides_of(x), row_major(shape), strict=True)
-    )
+    return all(d == 1 or s == r for d, s, r in zip(shape, strides_of(x), row_major(shape), strict=True))
 
 
 def view_strides(shape: tuple[Dim, ...], strides: Strides, new: tuple[Dim, ...]) -> Strides | None:

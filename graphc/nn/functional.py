@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.core import TensorBase, assign, next_random, no_grad, record, scalar
+from graphc.core import TensorBase, assign, next_random, no_grad
 from graphc.functions import linear_algebra, pointwise, reduction, shape
 from graphc.functions.indexing import one_hot
 from graphc.functions.inplace import write
 from graphc.functions.pointwise import sigmoid, tanh
 from graphc.functions.promotion import as_operand, converted, expanded
+from graphc.functions.recording import record, scalar
 from graphc.ir.dims import product
 from graphc.ir.types import int64 as _int64
 from graphc.nn.losses import (
@@ -131,14 +132,14 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha · (exp(x) - 1)."""
     x = _floats(input, "elu")
     below = pointwise.mul(record("expm1", pointwise.clamp(x, max=0)), alpha)
-    return _activation(input, pointwise.where(pointwise.gt(x, 0), x, below), inplace)
+    return _activation(input, pointwise.chosen(pointwise.gt(x, 0), x, below), inplace)
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where positive, else alpha · (exp(x / alpha) - 1)."""
     x = _floats(input, "celu")
     below = pointwise.mul(record("expm1", pointwise.div(pointwise.clamp(x, max=0), alpha)), alpha)
-    return _activation(input, pointwise.where(pointwise.gt(x, 0), x, below), inplace)
+    return _activation(input, pointwise.chosen(pointwise.gt(x, 0), x, below), inplace)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -159,7 +160,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     x = as_operand(input, "hardtanh")
     inside = pointwise.logical_and(pointwise.gt(x, min_val), pointwise.lt(x, max_val))
     limited = pointwise.clamp(record("detach", x), min_val, max_val)
-    return _activation(input, pointwise.where(inside, x, limited), inplace)
+    return _activation(input, pointwise.chosen(inside, x, limited), inplace)
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -177,9 +178,9 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     x = _floats(input, "softplus")
     scaled = pointwise.mul(x, beta) if beta != 1 else x
     linear_part = pointwise.gt(scaled, threshold)
-    safe = pointwise.where(linear_part, 0, scaled)
+    safe = pointwise.chosen(linear_part, 0, scaled)
     curve = record("log1p", record("exp", safe))
-    return pointwise.where(linear_part, x, pointwise.div(curve, beta) if beta != 1 else curve)
+    return pointwise.chosen(linear_part, x, pointwise.div(curve, beta) if beta != 1 else curve)
 
 
 def softsign(input: Tensor) -> Tensor:
@@ -190,7 +191,9 @@ def softsign(input: Tensor) -> Tensor:
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x)), without overflow."""
     x = _floats(input, "log_sigmoid")
-    return pointwise.sub(pointwise.clamp(x, max=0), record("log1p", record("exp", record("neg", record("abs", x)))))
+    return pointwise.sub(
+        pointwise.clamp(x, max=0), record("log1p", record("exp", record("neg", record("abs", x))))
+    )
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -200,7 +203,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where above `threshold`, else `value`."""
-    return _activation(input, pointwise.where(pointwise.gt(input, threshold), input, value), inplace)
+    return _activation(input, pointwise.chosen(pointwise.gt(input, threshold), input, value), inplace)
 
 
 def _implicit_dim(name: str, input: Tensor) -> int:
@@ -267,10 +270,12 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
         return pair[0], pair[0]
     if len(pair) != 2:
         raise RuntimeError(f"{name} must be an int or a pair of ints, got {value}")
-    return pair  # type: ignore[return-value]
+    return pair[0], pair[1]
 
 
-def _same_padding(kernel: Sequence[Any], dilation: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+def _same_padding(
+    kernel: Sequence[Any], dilation: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """(low, high) padding of each axis that keeps its size at stride 1."""
     totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     return (totals[0] // 2, totals[0] - totals[0] // 2), (totals[1] // 2, totals[1] - totals[1] // 2)
@@ -340,9 +345,17 @@ def conv1d(
 ) -> Tensor:
     """Cross-correlation of [N, C, L] (or [C, L]) with weight [K, C/groups, R], as a conv2d of height 1."""
     first = [v if isinstance(v, int) else v[0] for v in (stride, dilation)]
-    pads: Any = padding if isinstance(padding, str) else (0, padding if isinstance(padding, int) else padding[0])
+    pads: Any = (
+        padding if isinstance(padding, str) else (0, padding if isinstance(padding, int) else padding[0])
+    )
     y = conv2d(
-        shape.unsqueeze(input, -2), shape.unsqueeze(weight, -2), bias, (1, first[0]), pads, (1, first[1]), groups
+        shape.unsqueeze(input, -2),
+        shape.unsqueeze(weight, -2),
+        bias,
+        (1, first[0]),
+        pads,
+        (1, first[1]),
+        groups,
     )
     return shape.squeeze(y, -2)
 
@@ -444,7 +457,11 @@ def avg_pool1d(
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """Means of output_size windows that cover the input, whose sizes must be multiples of it."""
-    pair = (output_size, output_size) if isinstance(output_size, int) or output_size is None else tuple(output_size)
+    pair = (
+        (output_size, output_size)
+        if isinstance(output_size, int) or output_size is None
+        else tuple(output_size)
+    )
     sizes: Any = input.type.shape[-2:]
     wanted = tuple(s if o is None else o for s, o in zip(sizes, pair, strict=True))
     if any(s % o for s, o in zip(sizes, wanted, strict=True)):
@@ -462,7 +479,9 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if not training or p == 0:
         return x
     state, offset = next_random(product(x.type.shape))  # type: ignore[arg-type]
-    return _activation(input, record("dropout", _floats(x, "dropout"), state, p=float(p), offset=offset), inplace)
+    return _activation(
+        input, record("dropout", _floats(x, "dropout"), state, p=float(p), offset=offset), inplace
+    )
 
 
 def _channel_dropout(input: Tensor, p: float, training: bool, inplace: bool, rank: int, name: str) -> Tensor:
@@ -534,14 +553,22 @@ def batch_norm(
     if training:
         count = product([d for i, d in enumerate(sizes) if i != 1])
         if count == 1:
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {input.shape}"
+            )
     elif running_mean is None or running_var is None:
         raise RuntimeError("Expected running_mean and running_var to be defined when training=False")
-    for label, t in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
+    for label, t in (
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+        ("weight", weight),
+        ("bias", bias),
+    ):
         if t is not None and t.type.shape != sizes[1:2]:
             raise RuntimeError(f"{label} should contain {sizes[1]} elements not {product(t.type.shape)}")
     late = bias if weight is None else None
     affine = [t for t in (weight, bias) if t is not None] if weight is not None else []
+    y: Tensor
     if training:
         y, mean, var = record("batch_norm", x, *affine, eps=float(eps))
         if running_mean is not None and running_var is not None:
@@ -557,11 +584,15 @@ def _move_statistics(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: Any, momentum: Any
 ) -> None:
     with no_grad():
-        unbiased = pointwise.mul(record("detach", var), count / (count - 1) if isinstance(count, int) else 1.0)
+        unbiased = pointwise.mul(
+            record("detach", var), count / (count - 1) if isinstance(count, int) else 1.0
+        )
         for running, batch in ((running_mean, record("detach", mean)), (running_var, unbiased)):
             batch = converted(batch, running.type.dtype)
             moved = pointwise.add(
-                pointwise.mul(running, pointwise.rsub(momentum, 1) if isinstance(momentum, TensorBase) else 1 - momentum),
+                pointwise.mul(
+                    running, pointwise.rsub(momentum, 1) if isinstance(momentum, TensorBase) else 1 - momentum
+                ),
                 pointwise.mul(batch, momentum),
             )
             assign(running, converted(moved, running.type.dtype))
@@ -578,14 +609,19 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(amounts) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
     if len(amounts) // 2 > rank:
-        raise RuntimeError(f"Padding length should be less than or equal to two times the input dimension but got {len(amounts)}")
+        raise RuntimeError(
+            f"Padding length should be less than or equal to two times the input dimension but got {len(amounts)}"
+        )
     axes = [(rank - 1 - i, amounts[2 * i], amounts[2 * i + 1]) for i in range(len(amounts) // 2)]
     if mode == "constant":
         low, high = [0] * rank, [0] * rank
         for axis, before, after in axes:
             low[axis], high[axis] = before, after
-            if isinstance(x.type.shape[axis], int) and x.type.shape[axis] + before + after < 0:
-                raise RuntimeError(f"The input size {x.type.shape[axis]}, plus negative padding {before} and {after}, is negative")
+            size = x.type.shape[axis]
+            if isinstance(size, int) and size + before + after < 0:
+                raise RuntimeError(
+                    f"The input size {x.type.shape[axis]}, plus negative padding {before} and {after}, is negative"
+                )
         number = 0 if value is None else value
         filler: Any = float(number) if x.type.dtype.is_floating_point else int(number)
         return record("pad", x, low=tuple(low), high=tuple(high), value=filler)
@@ -645,15 +681,16 @@ def scaled_dot_product_attention(
     scores = linear_algebra.matmul(pointwise.mul(query, factor), shape.transpose(key, -2, -1))
     if is_causal:
         if attn_mask is not None:
-            raise RuntimeError("scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
+            raise RuntimeError(
+                "scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True"
+            )
         grid = scores.type.shape[-2:]
         i, j = (record("iota", shape=grid, axis=k, dtype=_int64) for k in (0, 1))
         attn_mask = record("ge", i, j)
     if attn_mask is not None:
         if attn_mask.type.dtype.name == "bool":
-            scores = pointwise.where(attn_mask, scores, -math.inf)
+            scores = pointwise.chosen(attn_mask, scores, -math.inf)
         else:
             scores = pointwise.add(scores, attn_mask)
     weights = dropout(reduction.softmax(scores, -1), dropout_p)
     return linear_algebra.matmul(weights, value)
-

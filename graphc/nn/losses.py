@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from graphc.core import record
 from graphc.functions import pointwise
 from graphc.functions import reduction as reductions
 from graphc.functions.promotion import as_operand, converted, expanded, result_type, shapes_broadcast
+from graphc.functions.recording import record
 from graphc.ir.types import int64, uint8
 from graphc.tensor_class import Tensor
 
@@ -28,7 +28,9 @@ __all__ = [
 def _reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
     """The reduction, with PyTorch's two old flags. Raises ValueError for an unknown one."""
     if size_average is not None or reduce is not None:
-        warnings.warn("size_average and reduce args will be deprecated, please use reduction instead.", stacklevel=3)
+        warnings.warn(
+            "size_average and reduce args will be deprecated, please use reduction instead.", stacklevel=3
+        )
         if reduce is False:
             return "none"
         return "mean" if size_average is not False else "sum"
@@ -107,7 +109,7 @@ def smooth_l1_loss(
         return record("l1_loss", x, y, reduction=reduction)
     d = record("abs", record("sub", x, y))
     curve = pointwise.div(pointwise.mul(record("square", d), 0.5), beta)
-    return _reduced(pointwise.where(pointwise.lt(d, beta), curve, pointwise.sub(d, 0.5 * beta)), reduction)
+    return _reduced(pointwise.chosen(pointwise.lt(d, beta), curve, pointwise.sub(d, 0.5 * beta)), reduction)
 
 
 def huber_loss(
@@ -120,7 +122,7 @@ def huber_loss(
     d = record("abs", record("sub", x, y))
     curve = pointwise.mul(record("square", d), 0.5)
     line = pointwise.mul(pointwise.sub(d, 0.5 * delta), delta)
-    losses = pointwise.where(pointwise.le(d, delta), curve, line)
+    losses = pointwise.chosen(pointwise.le(d, delta), curve, line)
     if weight is not None:
         losses = pointwise.mul(losses, weight)
     return _reduced(losses, _reduction(reduction, None, None))
@@ -286,7 +288,9 @@ def kl_div(
         losses = pointwise.mul(pointwise.exp(target), pointwise.sub(target, input))
     else:
         zero = pointwise.eq(target, 0)
-        entropy = pointwise.where(zero, 0, pointwise.mul(target, pointwise.log(pointwise.where(zero, 1, target))))
+        entropy = pointwise.chosen(
+            zero, 0, pointwise.mul(target, pointwise.log(pointwise.chosen(zero, 1, target)))
+        )
         losses = pointwise.sub(entropy, pointwise.mul(target, input))
     if reduction == "batchmean":
         rows: Any = input.type.shape[0] if input.type.shape else 1

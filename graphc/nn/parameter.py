@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from graphc.core import TensorBase, from_array, register_parameter, set_role
+from graphc.core import TensorBase, register_parameter, set_role
 from graphc.formatting import tensor_text
 from graphc.functions.creation import empty
+from graphc.functions.recording import from_array
 from graphc.tensor_class import Tensor
 
 __all__ = ["Buffer", "Parameter"]
@@ -32,7 +33,7 @@ class Parameter(Tensor):
         result.__class__ = cls
         return result.requires_grad_(True) if requires_grad else result
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self) -> str:
         return "Parameter containing:\n" + tensor_text(self)
 
     __hash__ = Tensor.__hash__
@@ -49,6 +50,8 @@ class Parameter(Tensor):
 
 class Buffer(Tensor):
     """A tensor that a Module registers as a buffer when it is assigned as an attribute."""
+
+    persistent: bool
 
     __slots__ = ()
     __module__ = "graphc.nn"

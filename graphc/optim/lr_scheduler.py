@@ -39,7 +39,9 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", group["lr"])
             elif "initial_lr" not in group:
-                raise KeyError("param 'initial_lr' is not specified in param_groups when resuming an optimizer")
+                raise KeyError(
+                    "param 'initial_lr' is not specified in param_groups when resuming an optimizer"
+                )
         self.base_lrs: list[Any] = [g["initial_lr"] for g in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._last_lr: list[Any] = []
@@ -81,7 +83,9 @@ class LRScheduler:
 class StepLR(LRScheduler):
     """Rates times gamma every `step_size` epochs."""
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -146,7 +150,9 @@ class ConstantLR(LRScheduler):
         """The rates of this epoch."""
         if self.last_epoch == 0:
             return [r * self.factor for r in self._rates()]
-        return [r / self.factor for r in self._rates()] if self.last_epoch == self.total_iters else self._rates()
+        return (
+            [r / self.factor for r in self._rates()] if self.last_epoch == self.total_iters else self._rates()
+        )
 
 
 class LinearLR(LRScheduler):
@@ -161,7 +167,9 @@ class LinearLR(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         if not 0 < start_factor <= 1.0:
-            raise ValueError("Starting multiplicative factor expected to be greater than 0 and less or equal to 1.")
+            raise ValueError(
+                "Starting multiplicative factor expected to be greater than 0 and less or equal to 1."
+            )
         if not 0 <= end_factor <= 1.0:
             raise ValueError("Ending multiplicative factor expected to be between 0 and 1.")
         self.start_factor = start_factor
@@ -210,7 +218,10 @@ class LambdaLR(LRScheduler):
     """Initial rates times functions of the epoch."""
 
     def __init__(
-        self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | list[Callable[[int], float]], last_epoch: int = -1
+        self,
+        optimizer: Optimizer,
+        lr_lambda: Callable[[int], float] | list[Callable[[int], float]],
+        last_epoch: int = -1,
     ) -> None:
         count = len(optimizer.param_groups)
         self.lr_lambdas = lr_lambda if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * count
@@ -282,11 +293,15 @@ class OneCycleLR(LRScheduler):
         """The rates of this step."""
         t = self.last_epoch
         if t > self.total_steps:
-            raise ValueError(f"Tried to step {t} times. The specified number of total steps is {self.total_steps}")
+            raise ValueError(
+                f"Tried to step {t} times. The specified number of total steps is {self.total_steps}"
+            )
         if t <= self.peak:
             rate = self._between(self.initial, self.max_lr, t / self.peak)
         else:
-            rate = self._between(self.max_lr, self.final, (t - self.peak) / (self.total_steps - 1 - self.peak))
+            rate = self._between(
+                self.max_lr, self.final, (t - self.peak) / (self.total_steps - 1 - self.peak)
+            )
         return [rate] * len(self.optimizer.param_groups)
 
 
@@ -295,7 +310,9 @@ class SequentialLR:
 
     def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int]) -> None:
         if len(milestones) != len(schedulers) - 1:
-            raise ValueError("Sequential Schedulers expects number of schedulers provided to be one more than milestones")
+            raise ValueError(
+                "Sequential Schedulers expects number of schedulers provided to be one more than milestones"
+            )
         self.optimizer = optimizer
         self._schedulers = schedulers
         self._milestones = milestones

@@ -73,7 +73,9 @@ class Optimizer:
         params = [p[1] if isinstance(p, tuple) else p for p in items]
         for p in params:
             if not isinstance(p, TensorBase):
-                raise TypeError("optimizer can only optimize Tensors, but one of the params is " + type(p).__name__)
+                raise TypeError(
+                    "optimizer can only optimize Tensors, but one of the params is " + type(p).__name__
+                )
             if not p.is_leaf:
                 raise ValueError("can't optimize a non-leaf Tensor")
         taken = {id(p) for g in self.param_groups for p in g["params"]}
@@ -152,13 +154,17 @@ class Optimizer:
         if len(saved) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups")
         if any(len(g["params"]) != len(s["params"]) for g, s in zip(self.param_groups, saved, strict=True)):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
+            )
         owners: dict[Any, Any] = {}
         for group, loaded in zip(self.param_groups, saved, strict=True):
             owners.update(zip(loaded["params"], group["params"], strict=True))
             for key, value in loaded.items():
                 if key != "params":
-                    group[key] = tuple(value) if isinstance(value, list) and key == "betas" else copy.copy(value)
+                    group[key] = (
+                        tuple(value) if isinstance(value, list) and key == "betas" else copy.copy(value)
+                    )
         self.state.clear()
         for number, entries in state_dict["state"].items():
             param = owners.get(number)

@@ -16,7 +16,19 @@ import torch
 
 import graphc
 
-__all__ = ["Data", "ModuleRow", "OptimiserRow", "Row", "bools", "check_function", "check_module", "check_optimiser", "ints", "positive", "unit"]
+__all__ = [
+    "Data",
+    "ModuleRow",
+    "OptimiserRow",
+    "Row",
+    "bools",
+    "check_function",
+    "check_module",
+    "check_optimiser",
+    "ints",
+    "positive",
+    "unit",
+]
 
 
 @dataclass(frozen=True)
@@ -130,15 +142,23 @@ def flat(x: Any) -> Iterator[Any]:
 def close(ours: Any, theirs: Any, what: str) -> None:
     """Asserts that a graphc result is PyTorch's: kind, dtype, shape, values."""
     if not isinstance(theirs, torch.Tensor):
-        assert ours == theirs and type(ours).__name__ == type(theirs).__name__, f"{what}: {ours!r} != {theirs!r}"
+        assert ours == theirs and type(ours).__name__ == type(theirs).__name__, (
+            f"{what}: {ours!r} != {theirs!r}"
+        )
         return
     assert isinstance(ours, graphc.Tensor), f"{what}: {type(ours)}"
-    assert ours.dtype.torch_name == str(theirs.dtype).removeprefix("torch."), f"{what}: {ours.dtype} != {theirs.dtype}"
+    assert ours.dtype.torch_name == str(theirs.dtype).removeprefix("torch."), (
+        f"{what}: {ours.dtype} != {theirs.dtype}"
+    )
     values = ours.detach().float() if ours.dtype is graphc.bfloat16 else ours.detach()
     expected = theirs.detach().float() if theirs.dtype is torch.bfloat16 else theirs.detach()
     tolerance = {"rtol": 1.6e-2, "atol": 1e-5} if theirs.dtype is torch.bfloat16 else {}
     torch.testing.assert_close(
-        torch.from_numpy(np.array(values.numpy())), expected.contiguous(), equal_nan=True, msg=lambda m: f"{what}: {m}", **tolerance
+        torch.from_numpy(np.array(values.numpy())),
+        expected.contiguous(),
+        equal_nan=True,
+        msg=lambda m: f"{what}: {m}",
+        **tolerance,
     )
 
 
@@ -180,7 +200,9 @@ def check_function(r: Row) -> None:
 def copy_state(module: Any, source: Any) -> None:
     """PyTorch's state into a graphc Module; the keys must be the same."""
     state = {k: graphc.from_numpy(v.detach().numpy().copy()) for k, v in source.state_dict().items()}
-    assert list(module.state_dict()) == list(state), f"state-dict keys {list(module.state_dict())} != {list(state)}"
+    assert list(module.state_dict()) == list(state), (
+        f"state-dict keys {list(module.state_dict())} != {list(state)}"
+    )
     module.load_state_dict(state)
 
 
@@ -228,7 +250,11 @@ def _ten_steps(r: ModuleRow, ours: Any, theirs: Any, data: list[tuple[Any, bool]
             optimiser.step()
             losses[which].append(loss.detach())
     all_close(losses[0], losses[1], f"{r.name} loss of a step")
-    all_close(list(ours.state_dict().values()), list(theirs.state_dict().values()), f"{r.name} state after ten steps")
+    all_close(
+        list(ours.state_dict().values()),
+        list(theirs.state_dict().values()),
+        f"{r.name} state after ten steps",
+    )
 
 
 def check_optimiser(r: OptimiserRow) -> None:
@@ -262,7 +288,12 @@ def check_optimiser(r: OptimiserRow) -> None:
                     scheduler.optimizer = optimiser
         seen += list(net.state_dict().values())
         theirs_state = optimiser.state_dict()["state"]
-        seen.append({i: {k: v for k, v in s.items() if v is not None and k != "first"} for i, s in sorted(theirs_state.items())})
+        seen.append(
+            {
+                i: {k: v for k, v in s.items() if v is not None and k != "first"}
+                for i, s in sorted(theirs_state.items())
+            }
+        )
         outcomes.append(seen)
     for i, (a, b) in enumerate(zip(outcomes[1], outcomes[0], strict=True)):
         all_close(a, b, f"{r.name} value {i}")

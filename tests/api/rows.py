@@ -14,12 +14,29 @@ __all__ = ["FUNCTIONS", "LOSSES", "MODULES", "OPTIMISERS"]
 
 HALF, BYTE, SHORT, DOUBLE = np.float16, np.uint8, np.int16, np.float64
 
-_UNARY_FLOAT = "exp expm1 tanh sigmoid erf sin cos square neg abs relu tan sinh cosh exp2 reciprocal".split()
-_UNARY_POSITIVE = "log log1p log2 log10 sqrt rsqrt".split()
-_UNARY_FLAT = "sign floor ceil trunc round frac isnan isinf isfinite logical_not".split()
-_BINARY = "add sub mul div minimum maximum remainder fmod".split()
-_COMPARE = "eq ne lt le gt ge logical_and logical_or logical_xor".split()
-_REDUCE = "sum mean amax amin var std logsumexp norm".split()
+_UNARY_FLOAT = [
+    "exp",
+    "expm1",
+    "tanh",
+    "sigmoid",
+    "erf",
+    "sin",
+    "cos",
+    "square",
+    "neg",
+    "abs",
+    "relu",
+    "tan",
+    "sinh",
+    "cosh",
+    "exp2",
+    "reciprocal",
+]
+_UNARY_POSITIVE = ["log", "log1p", "log2", "log10", "sqrt", "rsqrt"]
+_UNARY_FLAT = ["sign", "floor", "ceil", "trunc", "round", "frac", "isnan", "isinf", "isfinite", "logical_not"]
+_BINARY = ["add", "sub", "mul", "div", "minimum", "maximum", "remainder", "fmod"]
+_COMPARE = ["eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor"]
+_REDUCE = ["sum", "mean", "amax", "amin", "var", "std", "logsumexp", "norm"]
 
 
 def _named(name: str) -> Any:
@@ -36,6 +53,7 @@ def _in_place(t: Any, x: Any, name: str, *args: Any) -> Any:
     return y
 
 
+# fmt: off
 FUNCTIONS = [
     *[row(n, _named(n), (3, 5)) for n in _UNARY_FLOAT],
     *[row(n, _named(n), positive(3, 5)) for n in _UNARY_POSITIVE],
@@ -145,6 +163,7 @@ FUNCTIONS = [
     row("F.elu softplus logsigmoid", lambda t, x: (t.nn.functional.elu(x), t.nn.functional.softplus(x), t.nn.functional.logsigmoid(x), t.nn.functional.hardtanh(x), t.nn.functional.mish(x), t.nn.functional.hardswish(x), t.nn.functional.softsign(x), t.nn.functional.selu(x)), (3, 5)),
     row("clip_grad_norm_", lambda t, x: _clipped(t, x), (3, 5)),
 ]
+# fmt: on
 
 
 def _written(t: Any, x: Any, y: Any) -> Any:
@@ -199,6 +218,7 @@ def _clipped(t: Any, x: Any) -> Any:
     return total, p.grad
 
 
+# fmt: off
 MODULES = [
     ModuleRow("Linear", lambda t: t.nn.Linear(5, 4), ((3, 5),)),
     ModuleRow("Linear without bias", lambda t: t.nn.Linear(5, 4, bias=False), ((2, 3, 5),)),
@@ -240,6 +260,7 @@ MODULES = [
     ModuleRow("MLP with norms", lambda t: t.nn.Sequential(t.nn.Linear(6, 8), t.nn.BatchNorm1d(8), t.nn.GELU(), t.nn.LayerNorm(8), t.nn.Linear(8, 3)), ((7, 6),)),
     ModuleRow("CNN", lambda t: t.nn.Sequential(t.nn.Conv2d(1, 4, 3, padding=1), t.nn.ReLU(), t.nn.MaxPool2d(2), t.nn.Flatten(), t.nn.Linear(64, 3)), ((4, 1, 8, 8),)),
 ]
+# fmt: on
 
 
 def _stack_of(t: Any) -> Any:
@@ -260,6 +281,7 @@ def _stack_of(t: Any) -> Any:
 
 CLASS_WEIGHTS = replace(ints(10, low=1, high=5, dtype=np.float32), grad=False)
 
+# fmt: off
 LOSSES = [
     row("CrossEntropyLoss", lambda t, x, y: (t.nn.CrossEntropyLoss()(x, y), t.nn.CrossEntropyLoss(reduction="sum")(x, y), t.nn.CrossEntropyLoss(reduction="none")(x, y)), (6, 10), ints(6)),
     row("CrossEntropyLoss options", lambda t, x, y, w: (t.nn.CrossEntropyLoss(weight=w)(x, y), t.nn.CrossEntropyLoss(ignore_index=3)(x, y), t.nn.CrossEntropyLoss(label_smoothing=0.1)(x, y), t.nn.CrossEntropyLoss(w, label_smoothing=0.2, reduction="none")(x, y)), (6, 10), ints(6), CLASS_WEIGHTS),
@@ -294,3 +316,4 @@ OPTIMISERS = [
     OptimiserRow("LinearLR", lambda t, net: t.optim.SGD(net.parameters(), lr=0.1), lambda t, o: t.optim.lr_scheduler.LinearLR(o, 0.5, 1.0, 5)),
     OptimiserRow("MultiStepLR", lambda t, net: t.optim.SGD(net.parameters(), lr=0.1), lambda t, o: t.optim.lr_scheduler.MultiStepLR(o, [2, 5])),
 ]
+# fmt: on

@@ -49,7 +49,9 @@ def test_batches_in_order() -> None:
     data = TensorDataset(torch.arange(7.0), torch.arange(7))
     assert rows_of(DataLoader(data, batch_size=3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert rows_of(DataLoader(data, batch_size=3, drop_last=True)) == [[0, 1, 2], [3, 4, 5]]
-    assert len(DataLoader(data, batch_size=3)) == 3 and len(DataLoader(data, batch_size=3, drop_last=True)) == 2
+    assert (
+        len(DataLoader(data, batch_size=3)) == 3 and len(DataLoader(data, batch_size=3, drop_last=True)) == 2
+    )
     assert DataLoader(data, batch_size=2).dataset is data
 
 
@@ -82,7 +84,11 @@ def test_loading_compiles_nothing() -> None:
 
 def test_collation() -> None:
     batch = next(iter(DataLoader(Squares(5), batch_size=3)))
-    assert batch["x"].tolist() == [[0], [1], [2]] and batch["y"].tolist() == [0, 1, 4] and batch["name"] == ["0", "1", "2"]
+    assert (
+        batch["x"].tolist() == [[0], [1], [2]]
+        and batch["y"].tolist() == [0, 1, 4]
+        and batch["name"] == ["0", "1", "2"]
+    )
     assert batch["y"].dtype is torch.int64
     point = namedtuple("point", "a b")
     found = default_collate([point(1.5, np.ones(2)), point(2.5, np.zeros(2))])
@@ -113,6 +119,11 @@ def test_splits_and_joins() -> None:
     parts = random_split(range(10), [0.7, 0.3], generator=torch.Generator().manual_seed(0))
     assert [len(p) for p in parts] == [7, 3] and sorted([*parts[0], *parts[1]]) == list(range(10))
     joined = Squares(2) + Squares(3)
-    assert isinstance(joined, ConcatDataset) and len(joined) == 5 and joined[-1]["y"] == 4 and joined[2]["y"] == 0
+    assert (
+        isinstance(joined, ConcatDataset)
+        and len(joined) == 5
+        and joined[-1]["y"] == 4
+        and joined[2]["y"] == 0
+    )
     data = TensorDataset(torch.arange(6.0))
     assert rows_of(DataLoader(Subset(data, [5, 1]), batch_size=2)) == [[5, 1]]

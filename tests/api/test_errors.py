@@ -13,6 +13,7 @@ import graphc
 
 torch = pytest.importorskip("torch")
 
+# fmt: off
 ERRORS: list[tuple[str, Callable[[Any], Any]]] = [
     ("add shapes", lambda t: t.ones(2, 3) + t.ones(4)),
     ("add string", lambda t: t.ones(2) + "a"),
@@ -166,6 +167,7 @@ ERRORS: list[tuple[str, Callable[[Any], Any]]] = [
     ("meshgrid", lambda t: t.meshgrid(t.ones(2), t.ones(2), indexing="zz")),
     ("round trip of infinity", lambda t: t.arange(0, math.inf)),
 ]
+# fmt: on
 
 
 def _twice(t: Any) -> None:

@@ -26,7 +26,12 @@ class Net(nn.Module):
 
 def test_names() -> None:
     net = Net()
-    assert [n for n, _ in net.named_parameters()] == ["scale", "first.weight", "first.bias", "rest.last.weight"]
+    assert [n for n, _ in net.named_parameters()] == [
+        "scale",
+        "first.weight",
+        "first.bias",
+        "rest.last.weight",
+    ]
     assert [n for n, _ in net.named_buffers()] == ["mean", "hidden"]
     assert [n for n, _ in net.named_modules()] == ["", "first", "rest", "rest.act", "rest.last"]
     assert [n for n, _ in net.named_children()] == ["first", "rest"]
@@ -72,7 +77,12 @@ def test_to_dtype_keeps_parameters() -> None:
     net = Net()
     before = net.first.weight
     assert net.double() is net
-    assert net.first.weight is before and before.dtype is torch.float64 and before.requires_grad and before.is_leaf
+    assert (
+        net.first.weight is before
+        and before.dtype is torch.float64
+        and before.requires_grad
+        and before.is_leaf
+    )
     assert net.mean.dtype is torch.float64
     assert net(torch.ones(2, 3, dtype=torch.float64)).dtype is torch.float64
     net.float()
@@ -134,9 +144,13 @@ def test_state_dict_text_matches() -> None:
         lambda n: n.Sequential(n.Conv2d(1, 2, 3), n.BatchNorm2d(2), n.ReLU(), n.Flatten(), n.Linear(8, 2)),
         lambda n: n.ModuleList([n.Linear(1, 1), n.Linear(1, 1), n.ReLU(), n.ModuleList()]),
         lambda n: n.ModuleDict({"a": n.Linear(1, 1), "b": n.Sequential()}),
-        lambda n: n.Sequential(n.ReLU(inplace=True), n.LeakyReLU(0.1, True), n.Dropout(0.2), n.Softmax(1), n.Embedding(3, 4, 1)),
+        lambda n: n.Sequential(
+            n.ReLU(inplace=True), n.LeakyReLU(0.1, True), n.Dropout(0.2), n.Softmax(1), n.Embedding(3, 4, 1)
+        ),
         lambda n: n.Sequential(n.CrossEntropyLoss(), n.MSELoss(), n.BCEWithLogitsLoss(), n.NLLLoss()),
-        lambda n: n.Sequential(n.AvgPool2d(2), n.MaxPool2d(2, ceil_mode=True), n.Identity(), n.Unflatten(1, (2, 3)), n.Hardtanh()),
+        lambda n: n.Sequential(
+            n.AvgPool2d(2), n.MaxPool2d(2, ceil_mode=True), n.Identity(), n.Unflatten(1, (2, 3)), n.Hardtanh()
+        ),
     ]
     for make in build:
         ours, other = make(nn), make(theirs)

@@ -15,6 +15,7 @@ from graphc import nn
 N = 40_000
 
 # (draw, mean, standard deviation, least, greatest)
+# fmt: off
 DRAWS: list[tuple[str, Callable[[], Any], float, float, float, float]] = [
     ("rand", lambda: torch.rand(N), 0.5, math.sqrt(1 / 12), 0, 1),
     ("randn", lambda: torch.randn(N), 0, 1, -7, 7),
@@ -37,10 +38,15 @@ DRAWS: list[tuple[str, Callable[[], Any], float, float, float, float]] = [
     ("Conv2d weight", lambda: nn.Conv2d(20, 200, 3).weight.detach(), 0, 1 / math.sqrt(540), -1 / math.sqrt(180), 1 / math.sqrt(180)),
     ("Embedding weight", lambda: nn.Embedding(200, 200).weight.detach(), 0, 1, -7, 7),
 ]
+# fmt: on
 
 
-@pytest.mark.parametrize("draw, mean, std, least, greatest", [d[1:] for d in DRAWS], ids=[d[0] for d in DRAWS])
-def test_distribution(draw: Callable[[], Any], mean: float, std: float, least: float, greatest: float) -> None:
+@pytest.mark.parametrize(
+    "draw, mean, std, least, greatest", [d[1:] for d in DRAWS], ids=[d[0] for d in DRAWS]
+)
+def test_distribution(
+    draw: Callable[[], Any], mean: float, std: float, least: float, greatest: float
+) -> None:
     torch.manual_seed(1)
     values = np.asarray(draw(), np.float64).reshape(-1)
     tolerance = 1e-6
@@ -84,7 +90,9 @@ def test_generators_are_independent_of_the_default() -> None:
 def test_randperm() -> None:
     torch.manual_seed(2)
     a = torch.randperm(100)
-    assert sorted(a.tolist()) == list(range(100)) and a.tolist() != list(range(100)) and a.dtype is torch.int64
+    assert (
+        sorted(a.tolist()) == list(range(100)) and a.tolist() != list(range(100)) and a.dtype is torch.int64
+    )
     assert torch.randperm(0).tolist() == []
 
 

@@ -41,7 +41,10 @@ def test_plain_values(nest: Any) -> None:
     assert found == nest and type(found) is type(nest)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool],
+)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 0), (2, 3, 4)])
 def test_tensors(dtype: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
     x = torch.tensor(np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2 + 0.0).to(dtype)
@@ -185,6 +188,7 @@ def set_root(root: Any) -> bytes:
     return rebuilt(lambda index: index.update(root=root))
 
 
+# fmt: off
 BAD: dict[str, Callable[[], bytes]] = {
     "empty": lambda: b"",
     "text": lambda: b"hello world" * 10,
@@ -221,6 +225,7 @@ BAD: dict[str, Callable[[], bytes]] = {
     "key not hashable": lambda: set_root({"dict": [[{"list": []}, 1]]}),
     "nested too deep": lambda: set_root(nested(300)),
 }
+# fmt: on
 
 
 def nested(depth: int) -> Any:

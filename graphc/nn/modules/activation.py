@@ -263,7 +263,9 @@ class Threshold(Module):
 class PReLU(Module):
     """x where positive, else weight · x with a learned weight (one, or one a channel)."""
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None
+    ) -> None:
         super().__init__()
         self.num_parameters = num_parameters
         self.init = init
@@ -279,7 +281,7 @@ class PReLU(Module):
         weight: Any = self.weight
         if self.num_parameters != 1:
             weight = weight.view(-1, *(1,) * (input.ndim - 2))
-        return pointwise.where(pointwise.gt(input, 0), input, pointwise.mul(input, weight))  # type: ignore[no-any-return]
+        return pointwise.chosen(pointwise.gt(input, 0), input, pointwise.mul(input, weight))
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""

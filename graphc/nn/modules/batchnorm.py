@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from graphc.core import from_array
 from graphc.devices import check_device
 from graphc.functions import creation
+from graphc.functions.recording import from_array
 from graphc.ir.types import DType
 from graphc.nn import functional as F
 from graphc.nn import init

@@ -18,7 +18,7 @@ def _position(index: Any, length: int) -> int:
     index = operator.index(index)
     if not -length <= index < length:
         raise IndexError(f"index {index} is out of range")
-    return index % length
+    return int(index % length)
 
 
 class Sequential(Module):
@@ -61,7 +61,9 @@ class Sequential(Module):
 
     def __add__(self, other: Any) -> Sequential:
         if not isinstance(other, Sequential):
-            raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
+            raise ValueError(
+                f"add operator supports only objects of Sequential class, but {type(other)} is given."
+            )
         return Sequential(*self, *other)
 
     def append(self, module: Module) -> Sequential:
@@ -151,7 +153,9 @@ class ModuleList(Module):
     def extend(self, modules: Iterable[Module]) -> ModuleList:
         """Adds Modules at the end."""
         if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleList.extend should be called with an iterable, but got {type(modules).__name__}")
+            raise TypeError(
+                f"ModuleList.extend should be called with an iterable, but got {type(modules).__name__}"
+            )
         for module in modules:
             self.append(module)
         return self
@@ -269,7 +273,11 @@ class ParameterList(Module):
         lines = []
         for i, p in enumerate(self):
             size = "x".join(map(str, p.shape)) if isinstance(p, TensorBase) else ""
-            kind = f"Parameter containing: [{p.dtype} of size {size}]" if isinstance(p, TensorBase) else f"Object of type: {type(p).__name__}"
+            kind = (
+                f"Parameter containing: [{p.dtype} of size {size}]"
+                if isinstance(p, TensorBase)
+                else f"Object of type: {type(p).__name__}"
+            )
             lines.append(f"  ({i}): {kind}")
         return "\n".join(lines)
 

@@ -35,7 +35,9 @@ class RemovableHandle:
         self.remove()
 
 
-def add_hook(hooks: OrderedDict[int, Any], hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+def add_hook(
+    hooks: OrderedDict[int, Any], hook: Callable[..., Any], prepend: bool = False
+) -> RemovableHandle:
     """Adds a hook behind (or before) the others."""
     handle = RemovableHandle(hooks)
     hooks[handle.id] = hook

@@ -29,9 +29,11 @@ class _Loss(Module):
         self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean"
     ) -> None:
         super().__init__()
-        self.reduction = losses._reduction(reduction, size_average, reduce) if (
-            size_average is not None or reduce is not None
-        ) else reduction
+        self.reduction = (
+            losses._reduction(reduction, size_average, reduce)
+            if (size_average is not None or reduce is not None)
+            else reduction
+        )
 
 
 class _WeightedLoss(_Loss):

@@ -43,7 +43,13 @@ class MaxPool2d(_MaxPool):
     def forward(self, input: Tensor) -> Any:
         """The pooled tensor (and the indices, with `return_indices`)."""
         return F.max_pool2d(
-            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            self.return_indices,
         )
 
 
@@ -53,7 +59,13 @@ class MaxPool1d(_MaxPool):
     def forward(self, input: Tensor) -> Any:
         """The pooled tensor (and the indices, with `return_indices`)."""
         return F.max_pool1d(
-            input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+            input,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.ceil_mode,
+            self.return_indices,
         )
 
 

@@ -43,20 +43,28 @@ class DataLoader:
         in_order: bool = True,
     ) -> None:
         if num_workers < 0:
-            raise ValueError("num_workers option should be non-negative; use num_workers=0 to disable multiprocessing.")
+            raise ValueError(
+                "num_workers option should be non-negative; use num_workers=0 to disable multiprocessing."
+            )
         if timeout < 0:
             raise ValueError("timeout option should be non-negative")
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         stream = isinstance(dataset, IterableDataset)
         if stream and (shuffle or sampler is not None or batch_sampler is not None):
-            raise ValueError("DataLoader with IterableDataset: expected unspecified shuffle, sampler and batch_sampler")
+            raise ValueError(
+                "DataLoader with IterableDataset: expected unspecified shuffle, sampler and batch_sampler"
+            )
         if batch_sampler is not None:
             if batch_size != 1 or shuffle or sampler is not None or drop_last:
-                raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last")
+                raise ValueError(
+                    "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
+                )
             batch_size, drop_last = None, False
         elif batch_size is None and drop_last:
-            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+            raise ValueError(
+                "batch_size=None option disables auto-batching and is mutually exclusive with drop_last"
+            )
         if sampler is None and not stream:
             sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         if batch_size is not None and batch_sampler is None and not stream:
@@ -74,7 +82,9 @@ class DataLoader:
         self.timeout = timeout
         self._batches = batch_size is not None or batch_sampler is not None
         self._default = collate_fn is None and self._batches
-        self.collate_fn: Callable[[Any], Any] = collate_fn or (default_collate if self._batches else _converted)
+        self.collate_fn: Callable[[Any], Any] = collate_fn or (
+            default_collate if self._batches else _converted
+        )
 
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.dataset, IterableDataset):
@@ -131,7 +141,9 @@ def _converted(sample: Any) -> Any:
     if isinstance(sample, dict):
         return {k: _converted(v) for k, v in sample.items()}
     if isinstance(sample, (list, tuple)):
-        return type(sample)(_converted(v) for v in sample) if not hasattr(sample, "_fields") else type(sample)(
-            *map(_converted, sample)
+        return (
+            type(sample)(_converted(v) for v in sample)
+            if not hasattr(sample, "_fields")
+            else type(sample)(*map(_converted, sample))
         )
     return sample
