@@ -33,7 +33,7 @@ from graphc.runtime.state import bump_epoch
 __all__ = ["TensorBase", "assign", "constant", "from_array", "record", "record_view", "register_tensor", "wrap"]
 
 Chain = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
-MOST_ENTRIES = 4000
+MOST_ENTRIES = 2000
 """The last resort against recordings that nothing ever asks a value of: evaluated at this length."""
 _BY_CODE = {d.code: d for d in DTYPES.values()}
 

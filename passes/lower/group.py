@@ -113,6 +113,12 @@ class _Lowering:
         self.graph.stage = len(plan.stages)
         stored = {n for s in plan.stages for n in s.stores}
         last = Body("map")
+        if self.group.outer is None:
+            # Operands before their readers: a long chain is then read from memo, not by deep recursion.
+            for node, member in sorted(self.group.members.items(), key=lambda m: m[0].number):
+                if not member.floating:
+                    for r in node.op.results:
+                        self.value(r, self.at[node])
         for r in self.outputs:
             assert r.op is not None
             node = self.nodes[r.op]
@@ -269,7 +275,7 @@ class _ScatterLowering(_Lowering):
 
     def _shared(self, op: Scatter, where: Index) -> tuple[list[Symbol], Index, Index]:
         """Outer axes: those that source and base share one to one; then base and source indices."""
-        result, (_, indices, source) = op.results[0], op.operands
+        result, indices = op.results[0], op.operands[1]
         probe = KernelGraph()
         target = op.target(probe, op.attrs, op.operand_types, where, lambda i: probe.const(indices.type.dtype, 0))
         outer: list[Symbol] = []
