@@ -103,7 +103,9 @@ class Fold(Reduce):
         return b.keep_dims(value, self.operands[0].type.shape, self.attrs["axes"])
 
     def simplify(self, b: Any) -> Value | None:
-        return self.operands[0] if not self.attrs["axes"] else None
+        # A sum starts from 0.0, which added to -0.0 gives 0.0: it is not its operand's bits.
+        changed = self.opcode == "add" and self.operands[0].type.dtype.is_floating_point
+        return self.operands[0] if not self.attrs["axes"] and not changed else None
 
 
 class Sum(Fold):

@@ -96,6 +96,13 @@ class Division(Elementwise):
                 yield Sample((TensorType(DTYPES[name], shape),) * 2, draw=("normal", "nonzero"))
 
 
+def _divisible(x: Any, y: Any) -> tuple[Any, Any]:
+    """The operands, once no integer divisor is 0 (in the reference)."""
+    if y.dtype.kind in "iu" and (y == 0).any():
+        raise RuntimeError("ZeroDivisionError")
+    return x, y
+
+
 def _floor_adjust(x: Term, y: Term, remainder: Term) -> Term:
     """True where a truncated quotient is one above the floored one."""
     return remainder.ne(0) & (remainder.lt(0) ^ y.lt(0))
@@ -130,9 +137,7 @@ class FloorDiv(Division):
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
-        if arrays[0].dtype.kind in "iu":
-            return np.floor_divide(*arrays)
-        return on_wide(np.floor_divide, *arrays)
+        return on_wide(np.floor_divide, *_divisible(*arrays))
 
 
 class TruncDiv(Division):
@@ -148,7 +153,7 @@ class TruncDiv(Division):
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
-        x, y = arrays
+        x, y = _divisible(*arrays)
         quotient = np.floor_divide(x, y)
         return (quotient + ((quotient < 0) & (quotient * y != x))).astype(x.dtype)
 
@@ -180,7 +185,7 @@ class Remainder(Division):
             rest = np.fmod(x, y)
             return np.where((rest != 0) & ((rest < 0) != (y < 0)), rest + y, rest)
 
-        return on_wide(exact, *arrays)
+        return on_wide(exact, *_divisible(*arrays))
 
 
 class Rem(Division):
@@ -202,7 +207,7 @@ class Rem(Division):
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
-        return on_wide(np.fmod, *arrays)
+        return on_wide(np.fmod, *_divisible(*arrays))
 
 
 class Pow(Mapped):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import graphc.ir
+from graphc import run_graph
 from graphc.backends.reference import interpreter
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Symbol, substitute
@@ -311,11 +312,57 @@ def check_second_gradient(cls: type[GraphOp], sample: Sample, seed: int) -> None
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{cls.name} input {i} of {sample}")
 
 
+SPLATS = (0.0, -0.0, 1.0, -1.0, 2.0)
+
+
+@pytest.mark.parametrize("name", [name for name in RUN if REGISTRY[name].simplify is not GraphOp.simplify])
+def test_simplify(name: str) -> None:
+    """What an op simplifies to has its bits, also where an operand is a constant."""
+    cls = REGISTRY[name]
+    for number, sample in enumerate(cls.samples()):
+        # Infinities and NaN among the numbers; indices stay as they are.
+        hows = [sample.draw[i] if i < len(sample.draw) else "normal" for i in range(len(sample.operands))]
+        special = replace(sample, draw=tuple("special" if h in SMOOTH or h == "normal" else h for h in hows))
+        arrays = draw_sample(special, number)
+        check_simplified(cls, sample, arrays, -1, None)
+        for i in range(len(arrays)):
+            for value in SPLATS:
+                dtype = arrays[i].dtype
+                if dtype.kind != "u" or value >= 0:
+                    check_simplified(cls, sample, arrays, i, np.asarray(value).astype(dtype))
+
+
+def check_simplified(cls: type[GraphOp], sample: Sample, arrays: Sequence[Any], splat: int, value: Any) -> None:
+    """Runs the op and what it simplifies to, with operand `splat` a constant `value` throughout."""
+    graph = Graph()
+    b = Builder(graph)
+    values = [graph.add_input(t) for t in sample.operands]
+    if splat >= 0:
+        values[splat] = b.broadcast_to(b.constant(value), sample.operands[splat].shape)
+    op = b.create(cls, values, **sample.attrs)
+    found = op.simplify(Builder(graph, before=op))
+    if found is None:
+        return
+    simple = list(found) if isinstance(found, list | tuple) else [found]
+    graph.outputs = [*op.results, *simple]
+    graph.verify()
+    results = interpreter.run(graph, *arrays)
+    for before, after in zip(results[: len(simple)], results[len(simple) :], strict=True):
+        assert (before.dtype, before.shape) == (after.dtype, after.shape)
+        same = before.tobytes() == after.tobytes()
+        both_nan = not same and before.dtype.kind not in "iub" and _same_but_nan(before, after)
+        assert same or both_nan, f"{cls.name} {sample} with operand {splat} = {value}: {before} became {after}"
+
+
+def _same_but_nan(a: Any, b: Any) -> bool:
+    """Equal bits wherever not both are NaN (the bits of a NaN are not specified)."""
+    nan = np.isnan(a) & np.isnan(b)
+    return np.where(nan, a.dtype.type(0), a).tobytes() == np.where(nan, a.dtype.type(0), b).tobytes()
+
+
 @pytest.mark.parametrize(("name", "dtype"), WITH_DTYPES)
 def test_llvm(name: str, dtype: str) -> None:
     """Compiled code gives the reference's results within the op's bound, for every sample of the dtype."""
-    from graphc import run_graph
-
     cls = REGISTRY[name]
     graph = Graph(f"{name}_{dtype}")
     samples = of_dtype(name, dtype)
