@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -28,6 +28,34 @@ class Dim:
     max: int | None = None
 
 
+@overload
+def compile(
+    fn: Callable[..., Any],
+    *,
+    dynamic: Any = ...,
+    target: str = ...,
+    threads: int | None = ...,
+    passes: str | None = ...,
+    memory_budget: int | None = ...,
+    tune: bool = ...,
+    keep_grads: bool = ...,
+) -> Compiled: ...
+
+
+@overload
+def compile(
+    fn: None = None,
+    *,
+    dynamic: Any = ...,
+    target: str = ...,
+    threads: int | None = ...,
+    passes: str | None = ...,
+    memory_budget: int | None = ...,
+    tune: bool = ...,
+    keep_grads: bool = ...,
+) -> Callable[[Callable[..., Any]], Compiled]: ...
+
+
 def compile(
     fn: Callable[..., Any] | None = None,
     *,
@@ -38,7 +66,7 @@ def compile(
     memory_budget: int | None = None,
     tune: bool = False,
     keep_grads: bool = False,
-) -> Any:
+) -> Compiled | Callable[[Callable[..., Any]], Compiled]:
     """Compiles a function, a Module or a bound method; also a decorator, bare or with options.
 
     The function may hold `zero_grad`, a forward pass, `loss.backward()` and `optimizer.step()`: a call

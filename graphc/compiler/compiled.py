@@ -273,7 +273,15 @@ def _record(address: int, type_: Any, *, requires_grad: bool = False) -> bytes:
 @functools.cache
 def _layout() -> entry.TensorLayout:
     cls = TensorBase._tensor_class
-    defaults = {"_cache": None, "_chain": (), "_detached": False, "_grad": None, "_leaf": False, "_stored": None, "_type": None}
+    defaults = {
+        "_cache": None,
+        "_chain": (),
+        "_detached": False,
+        "_grad": None,
+        "_leaf": False,
+        "_stored": None,
+        "_type": None,
+    }
     return entry.TensorLayout(cls, also=TensorBase._parameter_class, defaults=defaults)
 
 
@@ -342,7 +350,9 @@ def _tensor_argument(layout: entry.TensorLayout, record: bytes, value: Any, posi
         return entry.Array(value.dtype.numpy, value.type.sizes, position)
     aligned = memory.address % 64 == 0
     # The signature holds the alignment flag of the address, so take it from the real one.
-    return entry.TensorArgument(layout, record[:8] + value._record[8:] if aligned else value._record, position)
+    return entry.TensorArgument(
+        layout, record[:8] + value._record[8:] if aligned else value._record, position
+    )
 
 
 def _result_tree(tree: Any) -> tuple[str, Any]:

@@ -133,7 +133,12 @@ def _recording(trace: Trace) -> Iterator[Recording]:
 
 
 def trace_function(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, name: str, keep_grads: bool
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    name: str,
+    keep_grads: bool,
 ) -> Traced:
     """The graph of `function` on arguments whose tensor leaves are realised Tensors.
 
@@ -208,7 +213,11 @@ class _Finish:
             if grad is None:
                 if before is not None:
                     found.append((tensor, "none", None))
-            elif isinstance(grad, TensorBase) and grad._storage.node.entry is not None and grad._storage.memory is None:
+            elif (
+                isinstance(grad, TensorBase)
+                and grad._storage.node.entry is not None
+                and grad._storage.memory is None
+            ):
                 if self.keep_grads:
                     found.append((tensor, "kept", grad._storage.node))
                 else:

@@ -27,7 +27,8 @@ def _comment(text: str) -> str:
 def _string(text: str) -> str:
     """A C string literal in ASCII."""
     body = "".join(
-        chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode("utf-8", "replace")
+        chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}"
+        for b in text.encode("utf-8", "replace")
     )
     return f'"{body}"'
 
@@ -37,7 +38,7 @@ def _macros(prefix: str, kind: str, buffers: Iterable[BufferInfo]) -> list[str]:
     lines = [f"#define {prefix}_{kind}_COUNT {len(rows)}"]
     for i, b in enumerate(rows):
         lines.append(f"/* {_comment(b.name)}: {b.type}{', ' + b.role if b.role else ''} */")
-        lines.append(f'#define {prefix}_{kind}_{i}_NAME {_string(b.name)}')
+        lines.append(f"#define {prefix}_{kind}_{i}_NAME {_string(b.name)}")
         lines.append(f"#define {prefix}_{kind}_{i}_CTYPE {_C_TYPES[b.dtype]}")
         lines.append(f'#define {prefix}_{kind}_{i}_DTYPE "{b.dtype}"')
         lines.append(f"#define {prefix}_{kind}_{i}_RANK {len(b.shape)}")
@@ -138,7 +139,7 @@ def example_text(interface: Interface) -> str:
         for i, b in enumerate(interface.outputs)
     )
     states = "\n".join(
-        f'        print_values({_string("state " + b.name)}, (char *)state + {upper}_STATE_{i}_OFFSET, '
+        f"        print_values({_string('state ' + b.name)}, (char *)state + {upper}_STATE_{i}_OFFSET, "
         f"{upper}_STATE_{i}_NUMEL, {_KINDS[b.dtype]});"
         for i, b in enumerate(interface.states)
         if b.written
@@ -217,7 +218,7 @@ int main(int argc, char **argv) {{
         if (code != 0) break;
         printf("run %d\\n", run);
 {prints}
-{'        if (run >= 0) break;' if not interface.inputs else ''}
+{"        if (run >= 0) break;" if not interface.inputs else ""}
     }}
     (void)got;
     fclose(file);{finish}

@@ -71,7 +71,9 @@ def export_library(
     name = name or re.sub(r"^lib|\..*$", "", file.name)
     if not re.fullmatch(r"[a-z_]\w*", name, re.IGNORECASE | re.ASCII):
         raise ValueError(f"a library's name must be a C identifier, got {name!r}; pass name=")
-    compiled = fn_or_module if isinstance(fn_or_module, Compiled) else Compiled.make(fn_or_module, CompileOptions())
+    compiled = (
+        fn_or_module if isinstance(fn_or_module, Compiled) else Compiled.make(fn_or_module, CompileOptions())
+    )
     args = tuple(example_args) if isinstance(example_args, (tuple, list)) else (example_args,)
     traced = compiled.traced(*args)
     names = _argument_names(compiled._function, traced)
@@ -142,7 +144,9 @@ def _state_names(traced: Traced) -> list[str]:
 
 def _interface(name: str, target: str, program: Program, traced: Traced, names: list[str]) -> Interface:
     def info(kind: BufferKind, labels: Sequence[str]) -> tuple[BufferInfo, ...]:
-        return tuple(BufferInfo(labels[b.index], b.type.dtype.name, b.type.sizes) for b in program.of_kind(kind))
+        return tuple(
+            BufferInfo(labels[b.index], b.type.dtype.name, b.type.sizes) for b in program.of_kind(kind)
+        )
 
     inputs = traced.graph.inputs
     first_state = sum(not v.is_state for v in inputs)

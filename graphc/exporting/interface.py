@@ -79,7 +79,9 @@ def read_interface(path: Path) -> Interface:
 
 def _parse(data: dict[str, Any]) -> Interface:
     if data["format"] != FORMAT:
-        raise LoadError(f"interface format {data['format']}: this version reads format {FORMAT}; export again")
+        raise LoadError(
+            f"interface format {data['format']}: this version reads format {FORMAT}; export again"
+        )
     return Interface(
         name=str(data["name"]),
         target=str(data["target"]),

@@ -108,7 +108,9 @@ class Library:
         sources = (ctypes.c_void_p * max(1, len(inputs)))(*[a.ctypes.data for a in inputs])
         targets = (ctypes.c_void_p * max(1, len(blocks)))(*[b.ctypes.data for b in blocks])
         self._check(
-            self._functions["run"](self._state.ctypes.data, sources, targets, None, self._workspace.ctypes.data)
+            self._functions["run"](
+                self._state.ctypes.data, sources, targets, None, self._workspace.ctypes.data
+            )
         )
         results = [_shaped(b, info) for b, info in zip(blocks, self.outputs, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)

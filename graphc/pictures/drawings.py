@@ -51,7 +51,10 @@ def draw(x: Any) -> Dot:
         case Fused():
             return _graph(
                 x.graph,
-                [(None, [op for op in x.constants]), *((f"kernel {i}: {g.kind}", list(g.ops)) for i, g in enumerate(x.groups))],
+                [
+                    (None, list(x.constants)),
+                    *((f"kernel {i}: {g.kind}", list(g.ops)) for i, g in enumerate(x.groups)),
+                ],
             )
         case Program():
             return _program(x)
@@ -59,9 +62,7 @@ def draw(x: Any) -> Dot:
             return _kernels(x)
         case str():
             return _text(x)
-    raise TypeError(
-        f"visualize takes a Graph or any stage of Compiled.stages(), got {type(x).__name__}"
-    )
+    raise TypeError(f"visualize takes a Graph or any stage of Compiled.stages(), got {type(x).__name__}")
 
 
 def _graph(graph: Graph, clusters: Iterable[tuple[str | None, list[Op]]]) -> Dot:
@@ -91,7 +92,12 @@ def _graph(graph: Graph, clusters: Iterable[tuple[str | None, list[Op]]]) -> Dot
     for i, v in enumerate(graph.outputs):
         state = graph.aliases.get(i)
         label = f"output {i}" if state is None else f"new {names[graph.inputs[state]]}"
-        dot.node(f"out {i}", f"{label}\n{v.type}", shape="ellipse", fillcolor="#8ce99a" if state is None else "#ffc9c9")
+        dot.node(
+            f"out {i}",
+            f"{label}\n{v.type}",
+            shape="ellipse",
+            fillcolor="#8ce99a" if state is None else "#ffc9c9",
+        )
         dot.edge(source[v], f"out {i}")
     return dot
 
@@ -115,7 +121,13 @@ def _short(text: str) -> str:
 
 def _program(program: Program) -> Dot:
     dot = Dot(program.name)
-    colors = {"input": "#a5d8ff", "state": "#ffc9c9", "output": "#8ce99a", "temporary": "#f1f3f5", "constant": "#e9ecef"}
+    colors = {
+        "input": "#a5d8ff",
+        "state": "#ffc9c9",
+        "output": "#8ce99a",
+        "temporary": "#f1f3f5",
+        "constant": "#e9ecef",
+    }
     used = {row for phase in program.phases for call in phase.calls for row in call.buffers}
     for row, buffer in enumerate(program.buffers):
         if row in used:

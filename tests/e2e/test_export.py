@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,18 @@ def inference(kind: type[nn.Module]) -> Any:
 def exported_training(path: Path, model: str = "mlp", optimizer: str = "adam") -> tuple[Training, Any]:
     run = training(model, optimizer)
     return run, graphc.export_library(run.step, tensors(BATCHES[0]), path / "libdigits.so")
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An exported MLP step with Adam, to be copied."""
+    return exported_training(tmp_path_factory.mktemp("pristine"))[1]
+
+
+@pytest.fixture
+def exported(pristine: Any, tmp_path: Path) -> Any:
+    """The files of an exported MLP step with Adam, for one test."""
+    return type(pristine)(*(Path(shutil.copy(p, tmp_path)) for p in astuple(pristine)))
 
 
 def build_c(files: Any, out: Path) -> Path:
@@ -98,15 +111,25 @@ def test_c_program_predicts_like_python(kind: type[nn.Module], tmp_path: Path) -
 
 
 @needs_cc
-def test_header_in_cpp(tmp_path: Path) -> None:
+def test_header_in_cpp(exported: Any, tmp_path: Path) -> None:
     compiler = shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler on PATH")
-    _, files = exported_training(tmp_path)
     source = tmp_path / "main.cpp"
-    source.write_text('#include "digits.h"\nint main() { return digits_abi_version() == DIGITS_ABI_VERSION ? 0 : 1; }\n')
+    source.write_text(
+        '#include "digits.h"\nint main() { return digits_abi_version() == DIGITS_ABI_VERSION ? 0 : 1; }\n'
+    )
     program = tmp_path / "main"
-    command = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-pedantic", str(source), str(files.library)]
+    command = [
+        compiler,
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pedantic",
+        str(source),
+        str(exported.library),
+    ]
     subprocess.run([*command, f"-Wl,-rpath,{tmp_path}", "-o", str(program)], check=True)
     assert subprocess.run([str(program)], check=False).returncode == 0
 
@@ -120,9 +143,10 @@ def test_names_of_modules_are_escaped_in_c(tmp_path: Path) -> None:
 
 
 @needs_cc
-def test_generated_c_holds_no_arithmetic_of_the_model(tmp_path: Path) -> None:
-    _, files = exported_training(tmp_path)
-    body = re.sub(r"/\*.*?\*/", "", files.example.read_text() + files.header.read_text(), flags=re.DOTALL)
+def test_generated_c_holds_no_arithmetic_of_the_model(exported: Any) -> None:
+    body = re.sub(
+        r"/\*.*?\*/", "", exported.example.read_text() + exported.header.read_text(), flags=re.DOTALL
+    )
     assert not re.search(r"\b(expf?|sqrtf?|tanhf?|fmaf?|logf?|math\.h)\b", body)
     assert "digits_run" in body
 
@@ -136,12 +160,25 @@ def test_needed_libraries_and_symbols(tmp_path: Path) -> None:
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool} on PATH")
     _, files = exported_training(tmp_path, "cnn")
-    dynamic = subprocess.run(["readelf", "-d", str(files.library)], check=True, capture_output=True, text=True)
+    dynamic = subprocess.run(
+        ["readelf", "-d", str(files.library)], check=True, capture_output=True, text=True
+    )
     assert set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic.stdout)) <= {"libc.so.6"}
     assert "TEXTREL" not in dynamic.stdout
-    names = subprocess.run(["nm", "-D", str(files.library)], check=True, capture_output=True, text=True).stdout
+    names = subprocess.run(
+        ["nm", "-D", str(files.library)], check=True, capture_output=True, text=True
+    ).stdout
     defined = set(re.findall(r"^[0-9a-f]+ \w (\S+)$", names, re.MULTILINE))
-    functions = ("abi_version", "fingerprint", "state_size", "workspace_size", "init", "run", "set_lr", "error")
+    functions = (
+        "abi_version",
+        "fingerprint",
+        "state_size",
+        "workspace_size",
+        "init",
+        "run",
+        "set_lr",
+        "error",
+    )
     assert defined == {f"digits_{f}" for f in functions}
     undefined = {n.split("@")[0] for n in re.findall(r"^\s+U (\S+)$", names, re.MULTILINE)}
     assert undefined <= {"memset", "memcpy", "memmove"}
@@ -151,7 +188,12 @@ def test_needed_libraries_and_symbols(tmp_path: Path) -> None:
 def test_written_files_and_names(tmp_path: Path) -> None:
     run, files = exported_training(tmp_path / "made" / "here")
     folder = tmp_path / "made" / "here"
-    assert sorted(p.name for p in folder.iterdir()) == ["digits.h", "digits.json", "digits_example.c", "libdigits.so"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "digits.h",
+        "digits.json",
+        "digits_example.c",
+        "libdigits.so",
+    ]
     states = {row["name"]: row for row in json.loads(files.interface.read_text())["states"]}
     assert states["hidden.weight"]["role"] == "parameter" and states["hidden.weight"]["written"]
     assert states["hidden.weight.exp_avg"]["shape"] == [128, 64]
@@ -248,15 +290,14 @@ def test_arrays_are_taken_in_any_layout(tmp_path: Path) -> None:
 
 
 @needs_cc
-def test_two_threads_with_their_own_states(tmp_path: Path) -> None:
-    _, files = exported_training(tmp_path)
-    alone = graphc.load_library(files.library)
+def test_two_threads_with_their_own_states(exported: Any) -> None:
+    alone = graphc.load_library(exported.library)
     expected = [alone(*b).tobytes() for b in BATCHES]
     found: dict[int, list[bytes]] = {}
     start = threading.Barrier(2)
 
     def work(number: int) -> None:
-        library = graphc.load_library(files.library)
+        library = graphc.load_library(exported.library)
         start.wait()
         found[number] = [library(*b).tobytes() for b in BATCHES]
 
@@ -272,9 +313,8 @@ def test_two_threads_with_their_own_states(tmp_path: Path) -> None:
 
 
 @needs_cc
-def test_wrong_arguments(tmp_path: Path) -> None:
-    _, files = exported_training(tmp_path)
-    library = graphc.load_library(files.library)
+def test_wrong_arguments(exported: Any) -> None:
+    library = graphc.load_library(exported.library)
     (x, y), before = BATCHES[0], library.state_dict()
     for arguments, kind, text in (
         ((x,), TypeError, "takes 2 inputs, got 1"),
@@ -307,7 +347,9 @@ DAMAGES: dict[str, Any] = {
     "another size": lambda f: f.interface.write_text(
         re.sub(r'"state_bytes": \d+', '"state_bytes": 64', f.interface.read_text())
     ),
-    "another format": lambda f: f.interface.write_text(f.interface.read_text().replace('"format": 1', '"format": 9')),
+    "another format": lambda f: f.interface.write_text(
+        f.interface.read_text().replace('"format": 1', '"format": 9')
+    ),
     "a state outside of the block": lambda f: f.interface.write_text(
         re.sub(r'"offset": \d+', '"offset": 99999999', f.interface.read_text())
     ),
@@ -319,16 +361,15 @@ DAMAGES: dict[str, Any] = {
 
 @needs_cc
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_files(damage: str, tmp_path: Path) -> None:
-    _, files = exported_training(tmp_path)
-    DAMAGES[damage](files)
+def test_damaged_files(damage: str, exported: Any, tmp_path: Path) -> None:
+    DAMAGES[damage](exported)
     with pytest.raises(graphc.LoadError, match=re.escape(str(tmp_path))):
-        graphc.load_library(files.library)
+        graphc.load_library(exported.library)
 
 
 def test_missing_linker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(graphc.MissingToolError, match="needs a linker.*install a C toolchain"):
+    with pytest.raises(graphc.MissingToolError, match=r"needs a linker.*install a C toolchain"):
         graphc.export_library(inference(MLP), (BATCHES[0][0],), tmp_path / "libdigits.so")
     assert not (tmp_path / "libdigits.so").exists()
 
@@ -360,7 +401,11 @@ class CApi:
         return memory[-memory.ctypes.data % 64 :][:nbytes]
 
     def init(self, state: int | None = None) -> int:
-        return int(self.library.digits_init(ctypes.c_void_p(self.state.ctypes.data if state is None else state), None))
+        return int(
+            self.library.digits_init(
+                ctypes.c_void_p(self.state.ctypes.data if state is None else state), None
+            )
+        )
 
     def run(self, **moved: int) -> int:
         """Runs with some pointers moved by bytes, or null where moved by None."""
@@ -382,9 +427,8 @@ class CApi:
 
 
 @needs_cc
-def test_bad_pointers_of_the_c_interface(tmp_path: Path) -> None:
-    _, files = exported_training(tmp_path)
-    api = CApi(files)
+def test_bad_pointers_of_the_c_interface(exported: Any) -> None:
+    api = CApi(exported)
     assert api.init() == 0
     before = api.state.tobytes()
     pointers = ("state", "workspace", "input0", "input1", "output0")

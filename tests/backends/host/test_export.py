@@ -186,7 +186,7 @@ def test_only_the_interface_is_visible_and_only_libc_is_needed(tmp_path: Path, k
         ["nm", "-D", "--defined-only", str(tmp_path / "libstep.so")], capture_output=True, text=True, check=True
     )
     found = {line.split()[2] for line in names.stdout.splitlines()}
-    suffixes = ("abi_version", "state_size", "workspace_size", "init", "run", "set_lr", "error")
+    suffixes = ("abi_version", "fingerprint", "state_size", "workspace_size", "init", "run", "set_lr", "error")
     assert found == {f"step_{s}" for s in suffixes}
     needed = subprocess.run(
         ["readelf", "-d", str(tmp_path / "libstep.so")], capture_output=True, text=True, check=True
