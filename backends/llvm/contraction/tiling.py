@@ -103,9 +103,11 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     kc = block_steps(problem.k)
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
-    nc = columns * min(column_tiles, max(1, target.l2_bytes // 4 // (kc * size) // columns))
-    mb = round_up(max(1, min(problem.m, max(mc, 1024))), mc)
     a = _source_of_a(problem.a, column_tiles, size)
+    # A block of B that stays in L2, unless A would be packed again for each.
+    block_bytes = target.l2_bytes // 4 if a == "place" else target.l2_bytes
+    nc = columns * min(column_tiles, max(1, block_bytes // (kc * size) // columns))
+    mb = round_up(max(1, min(problem.m, max(mc, 1024))), mc)
     b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, target)
     return Tiling(
         full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
