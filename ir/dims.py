@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 
 __all__ = [
@@ -44,7 +45,14 @@ class Symbol:
     def __str__(self) -> str:
         return self.name
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.lo, self.hi))
+
+    @cached_property
     def expr(self) -> Expr:
         """The symbol as an expression."""
         return Expr(((((self, 1),), 1),))
@@ -140,8 +148,10 @@ def _key(monomial: Monomial) -> tuple[int, str]:
 
 
 def _make(terms: Mapping[Monomial, int]) -> Dim:
-    if any(len(m) == 1 and isinstance(m[0][0], Apply) and m[0][0].function == "%" for m in terms):
-        terms = _joined(terms)
+    for m in terms:
+        if len(m) == 1 and isinstance(m[0][0], Apply) and m[0][0].function == "%":
+            terms = _joined(terms)
+            break
     kept = [(m, k) for m, k in terms.items() if k]
     if not kept:
         return 0
@@ -172,6 +182,12 @@ def _joined(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
 
 
 def _sum(a: Dim, b: Dim, sign: int) -> Dim:
+    if isinstance(a, int) and isinstance(b, int):
+        return a + sign * b
+    if b == 0:
+        return a
+    if a == 0 and sign == 1:
+        return b
     terms = dict(_terms(a))
     for monomial, k in _terms(b):
         terms[monomial] = terms.get(monomial, 0) + sign * k
@@ -181,6 +197,11 @@ def _sum(a: Dim, b: Dim, sign: int) -> Dim:
 def _multiply(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a * b
+    if isinstance(a, int):
+        a, b = b, a
+    if isinstance(b, int):
+        # Scaling keeps the canonical order.
+        return 0 if b == 0 else a if b == 1 else Expr(tuple((m, k * b) for m, k in _terms(a)))
     terms: dict[Monomial, int] = {}
     for m, k in _terms(a):
         for n, j in _terms(b):
@@ -413,6 +434,11 @@ def substitute(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
     """`x` with symbols replaced, simplified again."""
     if isinstance(x, int):
         return x
+    if len(x.terms) == 1:
+        # The commonest expression is a bare symbol.
+        ((monomial, k),) = x.terms
+        if k == 1 and len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], Symbol):
+            return values.get(monomial[0][0], x)
     total: Dim = 0
     for monomial, k in x.terms:
         term: Dim = k

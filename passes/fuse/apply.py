@@ -15,7 +15,7 @@ from graphc.ir.graph import Graph, Op
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.clone import clone_for_sparse_readers
 from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars
-from graphc.passes.fuse.groups import Edge, Fused, Group, Member, at_symbols, put
+from graphc.passes.fuse.groups import Bindings, Edge, Fused, Group, Member, at_symbols
 from graphc.passes.fuse.legality import Merged, between, separated, unify
 from graphc.passes.fuse.sources import Node, Survey, plain_symbol, survey
 
@@ -48,6 +48,7 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
 class _Grouping:
     def __init__(self, graph: Graph, found: Survey) -> None:
         self.nodes = found.nodes
+        self.bindings = Bindings()
         self.outputs = graph.output_uses()
         self.states = {graph.outputs[i] for i in graph.aliases}
         self.readers: dict[Node, list[Edge]] = {n: [] for n in found.nodes}
@@ -65,7 +66,7 @@ class _Grouping:
 
     def _seed(self, node: Node) -> None:
         own = at_symbols((*node.index, *node.reduced))
-        group = Group({node: Member(node, {s: s.expr for s in own})}, node.number, node.number)
+        group = Group({node: Member(node, self.bindings)}, node.number, node.number)
         space = at_symbols(node.index)
         group.spaces = {space}
         group.contraction, group.scatter = node.kind == "contraction", node.kind == "scatter"
@@ -138,7 +139,7 @@ class _Grouping:
             joint = Merged(frozenset(), a.spaces | b.spaces, {}, a.fixed | b.fixed)
         if joint is None:
             return False
-        _join(a, b, joint)
+        self._join(a, b, joint)
         return True
 
     def merge(self, producer: Group, consumer: Group) -> bool:
@@ -152,7 +153,7 @@ class _Grouping:
         edges = between(producer, consumer)
         merged = None if consumer.scatter else unify(producer, consumer, edges)
         if merged is not None and keeps_parallelism(producer, merged) and separated(producer, consumer):
-            _join(producer, consumer, merged)
+            self._join(producer, consumer, merged)
             return True
         return self._absorb(producer, consumer, edges)
 
@@ -174,8 +175,23 @@ class _Grouping:
         for member in producer.members.values():
             member.floating = True
         consumer.floating += len(producer.members)
-        _join(producer, consumer, Merged(consumer.outer, consumer.spaces, substitution, consumer.fixed))
+        self._join(producer, consumer, Merged(consumer.outer, consumer.spaces, substitution, consumer.fixed))
         return True
+
+    def _join(self, producer: Group, consumer: Group, merged: Merged) -> None:
+        """Merges `producer` into `consumer`."""
+        self.bindings.add(merged.substitution)
+        consumer.members.update(producer.members)
+        consumer.first, consumer.last = min(producer.first, consumer.first), max(producer.last, consumer.last)
+        consumer.outer, consumer.spaces, consumer.fixed = merged.outer, merged.spaces, merged.fixed
+        consumer.contraction |= producer.contraction
+        consumer.checks |= producer.checks
+        consumer.before_check |= producer.before_check
+        consumer.writes_state |= producer.writes_state
+        members = consumer.members
+        consumer.incoming = [e for e in producer.incoming + consumer.incoming if e.producer not in members]
+        consumer.outgoing = [e for e in producer.outgoing + consumer.outgoing if e.consumer not in members]
+        producer.merged = consumer
 
 
 def _before_checks(found: Survey) -> set[Node]:
@@ -190,26 +206,6 @@ def _before_checks(found: Survey) -> set[Node]:
 def _flags_agree(a: Group, b: Group) -> bool:
     # State must not be written by a kernel that may find an error, nor before one that may.
     return not ((a.before_check or b.before_check) and (a.writes_state or b.writes_state))
-
-
-def _join(producer: Group, consumer: Group, merged: Merged) -> None:
-    """Merges `producer` into `consumer`."""
-    if merged.substitution:
-        for group in (producer, consumer):
-            for member in group.members.values():
-                for symbol, value in member.local.items():
-                    member.local[symbol] = put(value, merged.substitution)
-    consumer.members.update(producer.members)
-    consumer.first, consumer.last = min(producer.first, consumer.first), max(producer.last, consumer.last)
-    consumer.outer, consumer.spaces, consumer.fixed = merged.outer, merged.spaces, merged.fixed
-    consumer.contraction |= producer.contraction
-    consumer.checks |= producer.checks
-    consumer.before_check |= producer.before_check
-    consumer.writes_state |= producer.writes_state
-    members = consumer.members
-    consumer.incoming = [e for e in producer.incoming + consumer.incoming if e.producer not in members]
-    consumer.outgoing = [e for e in producer.outgoing + consumer.outgoing if e.consumer not in members]
-    producer.merged = consumer
 
 
 def _ordered(groups: list[Group]) -> list[Group]:

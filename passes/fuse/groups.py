@@ -15,9 +15,9 @@ from graphc.ir.dims import Dim, Expr, Symbol, substitute, symbols
 from graphc.ir.errors import VerifyError
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.printer import op_text, value_names
-from graphc.passes.fuse.sources import Index, Node, Read
+from graphc.passes.fuse.sources import Index, Node, Read, plain_symbol
 
-__all__ = ["Edge", "Fused", "Group", "Member", "Space", "at_symbols", "put"]
+__all__ = ["Bindings", "Edge", "Fused", "Group", "Member", "Space", "at_symbols", "put"]
 
 Space = frozenset[Symbol]
 Substitution = dict[Symbol, Dim]
@@ -46,17 +46,42 @@ class Edge:
         return self.group_of_consumer().members[self.consumer].floating
 
 
+class Bindings:
+    """What the symbols of merged groups became: one table for a whole graph, followed on demand."""
+
+    def __init__(self) -> None:
+        self._bound: Substitution = {}
+
+    def add(self, solution: Substitution) -> None:
+        """Binds symbols for good; their values are in symbols that are not bound."""
+        self._bound.update(solution)
+
+    def resolve(self, x: Dim) -> Dim:
+        """An expression in symbols that are not bound."""
+        if not isinstance(x, Expr):
+            return x
+        symbol = plain_symbol(x)
+        if symbol is not None:
+            return self._follow(symbol) if symbol in self._bound else x
+        values = {s: self._follow(s) for s in symbols(x) if s in self._bound}
+        return substitute(x, values) if values else x
+
+    def _follow(self, symbol: Symbol) -> Dim:
+        value = self._bound[symbol] = self.resolve(self._bound[symbol])
+        return value
+
+
 @dataclass(eq=False)
 class Member:
-    """An op in a group. `local` takes the node's own symbols to expressions of the group's."""
+    """An op in a group."""
 
     node: Node
-    local: Substitution
+    bindings: Bindings
     floating: bool = False
 
     def at(self, index: Index) -> Index:
         """An index of the node's own symbols in those of the group."""
-        return tuple(put(i, self.local) for i in index)
+        return tuple([self.bindings.resolve(i) for i in index])
 
 
 def put(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:

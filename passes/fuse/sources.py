@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from graphc.ir.dims import Dim, Expr, Symbol, floor_div, mod, symbols
@@ -41,17 +42,23 @@ FREE_SCALAR_OPS = 6
 class Read:
     """One read: `value` (never the result of a free op) at `index`.
 
-    `plain` is False of reads that are guarded, or at an index that data decides. `linear` is True
-    where the views passed keep row-major order, so that the operand read at `at` (of shape `shape`)
-    has the very bytes of `value`.
+    `plain` is False of reads that are guarded, or at an index that data decides. The operand
+    itself is read at `at`, and has the shape `shape`.
     """
 
     value: Value
     index: Index
     plain: bool
-    linear: bool
     at: Index
     shape: Shape
+
+    @cached_property
+    def linear(self) -> bool:
+        """True where the views passed keep row-major order: the operand has the very bytes of `value`."""
+        shape = self.value.type.shape
+        if self.index == self.at and shape == self.shape:
+            return True
+        return _numel(shape) == _numel(self.shape) and linear(self.index, shape) == linear(self.at, self.shape)
 
 
 @dataclass(eq=False)
@@ -258,9 +265,7 @@ def _resolve(raw: Raw, found: Survey) -> Read | None:
         ((operand, index, _),) = view.pieces(view.attrs, view.operand_types, view.result.type, index)
         value = view.operands[operand]
         index = tuple(0 if d == 1 else i for i, d in zip(index, value.type.shape, strict=True))
-    same_size = value.type.is_static and _numel(value.type.shape) == _numel(shape)
-    is_linear = same_size and linear(index, value.type.shape) == linear(at, shape)
-    return Read(value, index, plain and not _dynamic(index), is_linear, at, shape)
+    return Read(value, index, plain and not _dynamic(index), at, shape)
 
 
 def _dynamic(index: Index) -> bool:

@@ -153,9 +153,9 @@ class KernelGraph:
         inside = tuple(self._guards)
         result = then()
         del self._guards[outside:]
-        if result.opcode == "load" and result.guards == inside and otherwise.dtype is result.dtype:
-            if not outside or otherwise is result.operands[0]:
-                return self.make("load", result.dtype, (otherwise,), None, result.buffer, result.index, inside)
+        plain = result.opcode == "load" and result.guards == inside and otherwise.dtype is result.dtype
+        if plain and (not outside or otherwise is result.operands[0]):
+            return self.make("load", result.dtype, (otherwise,), None, result.buffer, result.index, inside)
         return self.apply("select", self._holds(open_guards), result, otherwise)
 
     def _holds(self, guards: Sequence[Guard]) -> Node:
