@@ -118,8 +118,9 @@ class Validate(Instrument):
         assert context.evaluate is not None
         for inputs, expected in self._cases:
             found = context.evaluate(graph, *inputs)
+            scale = max(map(_largest, (*inputs, *expected)), default=1.0)
             for i, (a, b) in enumerate(zip(expected, found, strict=False)):
-                if not same(a, b, exact=pass_.exact):
+                if not same(a, b, exact=pass_.exact, scale=scale):
                     raise VerifyError(
                         f"pass {pass_text(pass_)} changed the meaning of graph @{graph.name}: "
                         f"output {i} was {_short(a)} and is {_short(b)}"
@@ -145,8 +146,11 @@ def _size(symbol: Symbol, rng: Any) -> int:
     return int(rng.integers(max(symbol.lo, min(2, high)), high + 1))
 
 
-def same(a: Any, b: Any, *, exact: bool) -> bool:
-    """True where two arrays agree: bit for bit up to the choice of NaN, or to a few units of rounding."""
+def same(a: Any, b: Any, *, exact: bool, scale: float = 1.0) -> bool:
+    """True where two arrays agree: bit for bit up to the choice of NaN, or to a few units of rounding.
+
+    Rounding is counted at magnitude `scale` too: sums of such numbers may cancel.
+    """
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     if a.dtype.kind in "biu":
@@ -157,9 +161,16 @@ def same(a: Any, b: Any, *, exact: bool) -> bool:
     if exact:
         return bool(a[~nan].tobytes() == b[~nan].tobytes())
     eps = {2: 2.0**-7, 4: 2.0**-20, 8: 2.0**-44}[a.dtype.itemsize]
-    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
-    scale = np.max(np.abs(wide_a[np.isfinite(wide_a)]), initial=1e-30)
-    return bool(np.allclose(wide_a, wide_b, rtol=eps, atol=eps * scale, equal_nan=True))
+    wide = a.astype(np.float64), b.astype(np.float64)
+    return bool(np.allclose(*wide, rtol=eps, atol=eps * scale, equal_nan=True))
+
+
+def _largest(a: Any) -> float:
+    """The largest finite magnitude in a floating array; 1 of others, and at least 1."""
+    if a.dtype.kind in "biu":
+        return 1.0
+    wide = np.abs(a.astype(np.float64))
+    return float(np.max(wide[np.isfinite(wide)], initial=1.0))
 
 
 def _short(a: Any) -> str:
