@@ -123,8 +123,15 @@ class TensorBase:
         if base.entry is not None:
             if base.entry.recording is not recording:
                 _join(base)
-        elif base.memory.shared and recording.trace is None:  # type: ignore[union-attr]
-            return self._snapshot(storage)
+        elif recording.trace is None:
+            assert base.memory is not None
+            if base.memory.shared:
+                return self._snapshot(storage)
+            if self._chain and not (self._leaf or base.requires_grad or base.leaf) and _slices(self._chain):
+                # A part of data: read where it is now, so that the program does not depend on which part.
+                if self._cache is None or self._cache[0] is not base:
+                    self._cache = (base, self._snapshot(storage), False)
+                return self._cache[1]  # type: ignore[no-any-return]
         if recording.trace is not None:
             recording.trace.read(storage)
         if self._leaf and base.leaf is None and not self._chain:
@@ -417,6 +424,10 @@ class _NodeBuilder:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *operands, **attrs: record_nodes(name, operands, attrs)[0]
+
+
+def _slices(chain: Chain) -> bool:
+    return any(name == "slice" for name, _ in chain)
 
 
 def _through(array: np.ndarray[Any, Any], chain: Chain) -> np.ndarray[Any, Any]:
