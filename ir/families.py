@@ -159,7 +159,13 @@ class Pointwise(GraphOp):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[S], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[S]]
+        cls,
+        s: ScalarBuilder[S],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[S]],
     ) -> S:
         """The result's scalar at `index`; `reads[i](j)` is operand i's scalar at index j."""
         raise NotImplementedError(f"{cls.name}.point")
@@ -174,7 +180,13 @@ class Elementwise(Pointwise):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[S], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[S]]
+        cls,
+        s: ScalarBuilder[S],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[S]],
     ) -> S:
         return cls.body(s, attrs, *[read(index) for read in reads])
 
@@ -229,7 +241,13 @@ class View(Pointwise):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[S], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[S]]
+        cls,
+        s: ScalarBuilder[S],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[S]],
     ) -> S:
         pieces = list(cls.pieces(attrs, types, result, index))
         operand, at, guards = pieces[-1]
@@ -379,9 +397,7 @@ class Scatter(GraphOp):
     operand_names = ("base", "indices", "source")
 
     @classmethod
-    def target(
-        cls, s: ScalarBuilder[S], attrs: Attrs, types: Types, index: Index, indices: Read[S]
-    ) -> Index:
+    def target(cls, s: ScalarBuilder[S], attrs: Attrs, types: Types, index: Index, indices: Read[S]) -> Index:
         """Index into the base for source `index`; `indices(j)` reads the index operand."""
         raise NotImplementedError(f"{cls.name}.target")
 
@@ -405,7 +421,9 @@ class Composite(GraphOp):
 
 def axes_of(prefix: str, extents: Sequence[Dim]) -> tuple[Symbol, ...]:
     """Axis symbols `prefix0, prefix1, …` bounded by the extents."""
-    return tuple(Symbol(f"{prefix}{i}", 0, e - 1 if isinstance(e, int) else None) for i, e in enumerate(extents))
+    return tuple(
+        Symbol(f"{prefix}{i}", 0, e - 1 if isinstance(e, int) else None) for i, e in enumerate(extents)
+    )
 
 
 def dtypes_named(names: Sequence[str]) -> list[DType]:

@@ -17,7 +17,9 @@ from graphc.ir.types import DTYPES, DType, TensorType, int64
 __all__ = ["ArgMax", "ArgMin", "prefer"]
 
 
-def prefer(s: ScalarBuilder[Any], better: str, a: Sequence[Any], b: Sequence[Any], *, last_nan: bool = False) -> list[Any]:
+def prefer(
+    s: ScalarBuilder[Any], better: str, a: Sequence[Any], b: Sequence[Any], *, last_nan: bool = False
+) -> list[Any]:
     """Of two (value, position) pairs the one with the better value, by opcode `lt` or `gt`.
 
     Equal values go to the lower position; NaN is better than any number, and of several the first
@@ -70,7 +72,9 @@ class ArgExtremum(Reduce):
         return [x[0] if wide is types[0].dtype else s.cast(x[0], wide), s.index(position, int64)]
 
     @classmethod
-    def combine(cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]) -> Sequence[Any]:
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
         return prefer(s, cls.better, a, b)
 
     @classmethod

@@ -14,7 +14,21 @@ from graphc.ir.ops.elementwise import SHAPES, Mapped, is_half
 from graphc.ir.scalar import ScalarBuilder
 from graphc.ir.types import DTYPES, DType, TensorType, bool_
 
-__all__ = ["Abs", "Add", "Cast", "Clamp", "Div", "Maximum", "Minimum", "Mul", "Neg", "Reciprocal", "Sign", "Square", "Sub"]
+__all__ = [
+    "Abs",
+    "Add",
+    "Cast",
+    "Clamp",
+    "Div",
+    "Maximum",
+    "Minimum",
+    "Mul",
+    "Neg",
+    "Reciprocal",
+    "Sign",
+    "Square",
+    "Sub",
+]
 
 
 class Add(Mapped):

@@ -42,7 +42,9 @@ def pool_count(attrs: Attrs, size: Sequence[Dim], position: Sequence[Dim]) -> Di
     if attrs["divisor_override"] is not None:
         return attrs["divisor_override"]  # type: ignore[no-any-return]
     count: Dim = 1
-    for p, h, k, stride, pad in zip(position, size, attrs["kernel"], attrs["stride"], attrs["padding"], strict=True):
+    for p, h, k, stride, pad in zip(
+        position, size, attrs["kernel"], attrs["stride"], attrs["padding"], strict=True
+    ):
         start = p * stride - pad
         if attrs["count_include_pad"]:
             count = count * (minimum(start + k, h + pad) - start)
@@ -55,7 +57,9 @@ def fixed_count(attrs: Attrs, size: Sequence[Dim], outputs: Sequence[Dim]) -> in
     """The divisor where it is the same of every window."""
     if attrs["divisor_override"] is not None:
         return int(attrs["divisor_override"])
-    for p, h, k, stride, pad in zip(outputs, size, attrs["kernel"], attrs["stride"], attrs["padding"], strict=True):
+    for p, h, k, stride, pad in zip(
+        outputs, size, attrs["kernel"], attrs["stride"], attrs["padding"], strict=True
+    ):
         beyond = pad if attrs["count_include_pad"] else 0
         if pad != beyond or less_equal((p - 1) * stride - pad + k, h + beyond) is not True:
             return None
@@ -113,7 +117,9 @@ class AvgPool2d(Pooling):
         return [value, s.guarded(guards, lambda: one, zero) if guards else one]
 
     @classmethod
-    def combine(cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]) -> Sequence[Any]:
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
         return [s.apply("add", p, q) for p, q in zip(a, b, strict=True)]
 
     @classmethod
@@ -210,7 +216,9 @@ class AvgPool2dGrad(Pooling):
         return [(g / Term(s, s.index(pool_count(attrs, attrs["size"], at[2:]), wide))).value]
 
     @classmethod
-    def combine(cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]) -> Sequence[Any]:
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
         return [s.apply("add", a[0], b[0])]
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:

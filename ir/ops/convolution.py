@@ -60,8 +60,15 @@ class Convolution(Contraction):
             raise NotImplementedError(f'"{cls.name}" not implemented for {a.dtype}')
         if a.rank != 4 or c.rank != 4:
             raise RuntimeError(f"{cls.name}: expected {expected_dtype} of rank 4, got {a} and {c}")
-        if min(attrs["stride"]) < 1 or min(attrs["dilation"]) < 1 or min(attrs["padding"]) < 0 or attrs["groups"] < 1:
-            raise RuntimeError(f"{cls.name}: non-positive stride, dilation or groups, or negative padding: {dict(attrs)}")
+        if (
+            min(attrs["stride"]) < 1
+            or min(attrs["dilation"]) < 1
+            or min(attrs["padding"]) < 0
+            or attrs["groups"] < 1
+        ):
+            raise RuntimeError(
+                f"{cls.name}: non-positive stride, dilation or groups, or negative padding: {dict(attrs)}"
+            )
 
     @classmethod
     def cases(cls) -> Iterator[tuple[TensorType, TensorType, TensorType, dict[str, Any]]]:
@@ -102,7 +109,9 @@ class Conv2d(Convolution):
                     f"Kernel size: {list(w.shape[2:])} dilated by {attrs['dilation']}. "
                     "Kernel size can't be greater than actual input size"
                 )
-        sizes = [output_size(h, r, *g) for h, r, g in zip(x.shape[2:], w.shape[2:], geometry(attrs), strict=True)]
+        sizes = [
+            output_size(h, r, *g) for h, r, g in zip(x.shape[2:], w.shape[2:], geometry(attrs), strict=True)
+        ]
         return (x.with_shape((x.shape[0], w.shape[0], *sizes)),)
 
     @classmethod
@@ -162,13 +171,19 @@ def pad_for(x: Any, attrs: Attrs, kernel: Any, outputs: tuple[int, int]) -> Any:
     return np.pad(x, [(0, 0), (0, 0), *sides])
 
 
-def window_views(padded: Any, kernel: Any, outputs: tuple[int, int], attrs: Attrs) -> Iterator[tuple[int, int, Any]]:
+def window_views(
+    padded: Any, kernel: Any, outputs: tuple[int, int], attrs: Attrs
+) -> Iterator[tuple[int, int, Any]]:
     """Views of `padded` met by each offset."""
     (sh, _, dh), (sw, _, dw) = geometry(attrs)
     p, q = outputs
     for r in range(kernel[0]):
         for s in range(kernel[1]):
-            yield r, s, padded[:, :, r * dh : r * dh + p * sh : sh, s * dw : s * dw + q * sw : sw][:, :, :p, :q]
+            yield (
+                r,
+                s,
+                padded[:, :, r * dh : r * dh + p * sh : sh, s * dw : s * dw + q * sw : sw][:, :, :p, :q],
+            )
 
 
 class Conv2dInputGrad(Convolution):
@@ -188,7 +203,9 @@ class Conv2dInputGrad(Convolution):
         x = g.with_shape((g.shape[0], w.shape[1] * attrs["groups"], *attrs["size"]))
         (y,) = Conv2d.infer((x, w), forward(attrs))
         if y != g:
-            raise RuntimeError(f"conv2d_input_grad: expected a cotangent {y} for w {w} and size {attrs['size']}, got {g}")
+            raise RuntimeError(
+                f"conv2d_input_grad: expected a cotangent {y} for w {w} and size {attrs['size']}, got {g}"
+            )
         return (x,)
 
     @classmethod
@@ -250,7 +267,9 @@ class Conv2dWeightGrad(Convolution):
         w = x.with_shape((g.shape[1], floor_div(x.shape[1], attrs["groups"]), *attrs["size"]))
         (y,) = Conv2d.infer((x, w), forward(attrs))
         if y != g:
-            raise RuntimeError(f"conv2d_weight_grad: expected a cotangent {y} for x {x} and size {attrs['size']}, got {g}")
+            raise RuntimeError(
+                f"conv2d_weight_grad: expected a cotangent {y} for x {x} and size {attrs['size']}, got {g}"
+            )
         return (w,)
 
     @classmethod

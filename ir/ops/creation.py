@@ -42,7 +42,13 @@ class Constant(Creation):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+        cls,
+        s: ScalarBuilder[Any],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[Any]],
     ) -> Any:
         # Only rank 0 (and one-element) constants are computed in place; the fuser makes buffers of others.
         return s.const(result.dtype, attrs["value"].array.reshape(-1)[0].item())
@@ -75,7 +81,13 @@ class Iota(Creation):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+        cls,
+        s: ScalarBuilder[Any],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[Any]],
     ) -> Any:
         return s.index(index[attrs["axis"]], result.dtype)
 
@@ -107,7 +119,13 @@ class Size(Creation):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+        cls,
+        s: ScalarBuilder[Any],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[Any]],
     ) -> Any:
         value: Dim = attrs["value"]
         return s.index(value, result.dtype)

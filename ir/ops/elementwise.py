@@ -92,7 +92,10 @@ class Mapped(Elementwise):
         if cls.opcode:
             return s.apply(cls.opcode, *x)
         to = s.dtype(x[0])
-        terms = [Term(s, v if s.dtype(v).accumulator is s.dtype(v) else s.cast(v, s.dtype(v).accumulator)) for v in x]
+        terms = [
+            Term(s, v if s.dtype(v).accumulator is s.dtype(v) else s.cast(v, s.dtype(v).accumulator))
+            for v in x
+        ]
         out = cls.formula(attrs, *terms).value
         return out if s.dtype(out) in (to, bool_) else s.cast(out, to)
 
@@ -123,7 +126,9 @@ class Mapped(Elementwise):
         for name in cls.dtypes:
             for attrs in cls.sample_attrs:
                 for shape in SHAPES:
-                    yield Sample((TensorType(DTYPES[name], shape),) * count, {**cls.attributes, **attrs}, draw)
+                    yield Sample(
+                        (TensorType(DTYPES[name], shape),) * count, {**cls.attributes, **attrs}, draw
+                    )
 
 
 class MathFunction(Mapped):

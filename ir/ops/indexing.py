@@ -29,7 +29,9 @@ def _check_indices(name: str, indices: TensorType) -> None:
 
 def _check_axis(name: str, x: TensorType, axis: int) -> None:
     if not 0 <= axis < x.rank:
-        raise IndexError(f"Dimension out of range (expected to be in range of [0, {x.rank - 1}], but got {axis}) in {name}")
+        raise IndexError(
+            f"Dimension out of range (expected to be in range of [0, {x.rank - 1}], but got {axis}) in {name}"
+        )
 
 
 def _fail(check: str | None) -> None:
@@ -66,7 +68,13 @@ class GatherAxis(Gather):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+        cls,
+        s: ScalarBuilder[Any],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[Any]],
     ) -> Any:
         axis = attrs["axis"]
         at = s.to_index(reads[1](index), types[0].shape[axis], attrs["check"])
@@ -74,7 +82,12 @@ class GatherAxis(Gather):
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         x, indices = self.operands
-        return [b.scatter_add(b.zeros_like(x), indices, cotangents[0], axis=self.attrs["axis"], check=self.attrs["check"]), None]
+        return [
+            b.scatter_add(
+                b.zeros_like(x), indices, cotangents[0], axis=self.attrs["axis"], check=self.attrs["check"]
+            ),
+            None,
+        ]
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
@@ -134,7 +147,9 @@ class ScatterAdd(Scatter):
         _check_axis("scatter_add", base, attrs["axis"])
         _check_inside("scatter_add", indices, base, attrs["axis"])
         if source.dtype is not base.dtype:
-            raise RuntimeError(f"scatter(): Expected self.dtype to be equal to src.dtype, got {base} and {source}")
+            raise RuntimeError(
+                f"scatter(): Expected self.dtype to be equal to src.dtype, got {base} and {source}"
+            )
         if source.shape != indices.shape:
             raise RuntimeError(f"scatter_add: expected source of shape {list(indices.shape)}, got {source}")
         if base.dtype.name not in cls.dtypes:
@@ -164,7 +179,9 @@ class ScatterAdd(Scatter):
     @classmethod
     def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
         base, indices, source = arrays
-        return cls.reference(attrs, np.abs(base.astype(np.float64)), indices, np.abs(source.astype(np.float64)))
+        return cls.reference(
+            attrs, np.abs(base.astype(np.float64)), indices, np.abs(source.astype(np.float64))
+        )
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -172,7 +189,9 @@ class ScatterAdd(Scatter):
             for base, indices, axis in GATHERED:
                 d = DTYPES[name]
                 types = TensorType(d, base), TensorType(int64, indices), TensorType(d, indices)
-                yield Sample(types, {**cls.attributes, "axis": axis}, ("normal", f"index:{base[axis]}", "normal"))
+                yield Sample(
+                    types, {**cls.attributes, "axis": axis}, ("normal", f"index:{base[axis]}", "normal")
+                )
 
 
 def _added(base: Any, at: Any, source: Any) -> Any:
@@ -201,7 +220,13 @@ class Take(Gather):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+        cls,
+        s: ScalarBuilder[Any],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[Any]],
     ) -> Any:
         axis, rank = attrs["axis"], types[1].rank
         at = s.to_index(reads[1](index[axis : axis + rank]), types[0].shape[axis], attrs["check"])
@@ -209,7 +234,12 @@ class Take(Gather):
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         x, indices = self.operands
-        return [b.take_add(b.zeros_like(x), indices, cotangents[0], axis=self.attrs["axis"], check=self.attrs["check"]), None]
+        return [
+            b.take_add(
+                b.zeros_like(x), indices, cotangents[0], axis=self.attrs["axis"], check=self.attrs["check"]
+            ),
+            None,
+        ]
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
@@ -253,7 +283,9 @@ class TakeAdd(Scatter):
         base, indices, source = types
         (expected,) = Take.infer(types[:2], attrs)
         if source != expected:
-            raise RuntimeError(f"take_add: expected source {expected} for base {base} and indices {indices}, got {source}")
+            raise RuntimeError(
+                f"take_add: expected source {expected} for base {base} and indices {indices}, got {source}"
+            )
         if base.dtype.name not in cls.dtypes:
             raise NotImplementedError(f'"{cls.name}" not implemented for {base.dtype}')
         return (base,)
@@ -282,7 +314,9 @@ class TakeAdd(Scatter):
     @classmethod
     def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
         base, indices, source = arrays
-        return cls.reference(attrs, np.abs(base.astype(np.float64)), indices, np.abs(source.astype(np.float64)))
+        return cls.reference(
+            attrs, np.abs(base.astype(np.float64)), indices, np.abs(source.astype(np.float64))
+        )
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -291,4 +325,6 @@ class TakeAdd(Scatter):
                 d = DTYPES[name]
                 source = (*base[:axis], *indices, *base[axis + 1 :])
                 types = TensorType(d, base), TensorType(int64, indices), TensorType(d, source)
-                yield Sample(types, {**cls.attributes, "axis": axis}, ("normal", f"index:{base[axis]}", "normal"))
+                yield Sample(
+                    types, {**cls.attributes, "axis": axis}, ("normal", f"index:{base[axis]}", "normal")
+                )

@@ -27,10 +27,14 @@ class Pad(View):
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         x, low, high = types[0], attrs["low"], attrs["high"]
         if not len(low) == len(high) == x.rank:
-            raise RuntimeError(f"pad: expected {x.rank} low and high paddings for {x}, got {list(low)} and {list(high)}")
+            raise RuntimeError(
+                f"pad: expected {x.rank} low and high paddings for {x}, got {list(low)} and {list(high)}"
+            )
         shape = tuple(lo + d + hi for lo, d, hi in zip(low, x.shape, high, strict=True))
         if any(less_equal(0, d) is False for d in shape):
-            raise RuntimeError(f"pad: low {list(low)} and high {list(high)} cut {x} to a negative size {list(shape)}")
+            raise RuntimeError(
+                f"pad: low {list(low)} and high {list(high)} cut {x} to a negative size {list(shape)}"
+            )
         return (x.with_shape(shape),)
 
     @classmethod
@@ -52,8 +56,14 @@ class Pad(View):
         x = arrays[0]
         shape = [lo + d + hi for lo, d, hi in zip(attrs["low"], x.shape, attrs["high"], strict=True)]
         result = np.full(shape, attrs["value"]).astype(x.dtype)
-        inner = tuple(slice(max(lo, 0), max(lo, 0) + max(0, d + min(lo, 0) + min(hi, 0))) for lo, d, hi in zip(attrs["low"], x.shape, attrs["high"], strict=True))
-        kept = tuple(slice(max(-lo, 0), max(d + min(hi, 0), max(-lo, 0))) for lo, d, hi in zip(attrs["low"], x.shape, attrs["high"], strict=True))
+        inner = tuple(
+            slice(max(lo, 0), max(lo, 0) + max(0, d + min(lo, 0) + min(hi, 0)))
+            for lo, d, hi in zip(attrs["low"], x.shape, attrs["high"], strict=True)
+        )
+        kept = tuple(
+            slice(max(-lo, 0), max(d + min(hi, 0), max(-lo, 0)))
+            for lo, d, hi in zip(attrs["low"], x.shape, attrs["high"], strict=True)
+        )
         result[inner] = x[kept]
         return result
 
@@ -70,7 +80,11 @@ class Pad(View):
         for name in cls.dtypes:
             for shape, low, high in cases:
                 for value in (0, 1):
-                    yield Sample((TensorType(DTYPES[name], shape),), {"low": low, "high": high, "value": value}, ("any",))
+                    yield Sample(
+                        (TensorType(DTYPES[name], shape),),
+                        {"low": low, "high": high, "value": value},
+                        ("any",),
+                    )
 
     def simplify(self, b: Any) -> Value | None:
         return self.operands[0] if not any(self.attrs["low"]) and not any(self.attrs["high"]) else None
@@ -91,12 +105,16 @@ class Concat(View):
             raise RuntimeError("concat: expected a non-empty list of tensors")
         first = types[0]
         if not 0 <= axis < first.rank:
-            raise IndexError(f"Dimension out of range (expected to be in range of [0, {first.rank - 1}], but got {axis}) in concat")
+            raise IndexError(
+                f"Dimension out of range (expected to be in range of [0, {first.rank - 1}], but got {axis}) in concat"
+            )
         for number, t in enumerate(types):
             if t.dtype is not first.dtype:
                 raise RuntimeError(f"concat: expected one dtype, got {', '.join(map(str, types))}")
             if t.rank != first.rank:
-                raise RuntimeError(f"Tensors must have same number of dimensions: got {first.rank} and {t.rank} (concat)")
+                raise RuntimeError(
+                    f"Tensors must have same number of dimensions: got {first.rank} and {t.rank} (concat)"
+                )
             for i, (m, n) in enumerate(zip(first.shape, t.shape, strict=True)):
                 if i != axis and m != n:
                     raise RuntimeError(
@@ -150,7 +168,9 @@ class Concat(View):
         )
         for name in cls.dtypes:
             for axis, shapes in cases:
-                yield Sample(tuple(TensorType(DTYPES[name], s) for s in shapes), {"axis": axis}, ("any",) * len(shapes))
+                yield Sample(
+                    tuple(TensorType(DTYPES[name], s) for s in shapes), {"axis": axis}, ("any",) * len(shapes)
+                )
 
     def simplify(self, b: Any) -> Value | None:
         return self.operands[0] if len(self.operands) == 1 else None

@@ -18,7 +18,13 @@ from graphc.ir.types import DTYPES, DType, TensorType, int64
 
 __all__ = ["MaxPool2d", "MaxPool2dGrad"]
 
-GEOMETRY: dict[str, Any] = {"kernel": ..., "stride": ..., "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
+GEOMETRY: dict[str, Any] = {
+    "kernel": ...,
+    "stride": ...,
+    "padding": (0, 0),
+    "dilation": (1, 1),
+    "ceil_mode": False,
+}
 CASES: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
     ((2, 3, 6, 8), {"kernel": (2, 2), "stride": (2, 2)}),
     ((1, 2, 7, 9), {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1)}),
@@ -64,11 +70,15 @@ class MaxPool2d(Pooling):
         position = at[2] * types[0].shape[3] + at[3]
         wide = types[0].dtype.accumulator
         none = s.const(int64, highest(int64))
-        where = s.guarded(guards, lambda: s.index(position, int64), none) if guards else s.index(position, int64)
+        where = (
+            s.guarded(guards, lambda: s.index(position, int64), none) if guards else s.index(position, int64)
+        )
         return [x[0] if wide is types[0].dtype else s.cast(x[0], wide), where]
 
     @classmethod
-    def combine(cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]) -> Sequence[Any]:
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
         return prefer(s, "gt", a, b, last_nan=True)
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -119,7 +129,9 @@ class MaxPool2dGrad(Pooling):
             raise RuntimeError(f"max_pool2d_grad: expected g of rank 4 [N, C, P, Q], got {g}")
         x = g.with_shape((*g.shape[:2], *attrs["size"]))
         if cls.pooled(x, attrs) != g or indices != g.with_dtype(int64):
-            raise RuntimeError(f"max_pool2d_grad: expected g and indices of the pooled type of {x}, got {g} and {indices}")
+            raise RuntimeError(
+                f"max_pool2d_grad: expected g and indices of the pooled type of {x}, got {g} and {indices}"
+            )
         return (x,)
 
     @classmethod
@@ -142,7 +154,9 @@ class MaxPool2dGrad(Pooling):
         return [Term(s, s.apply("eq", x[1], here)).select(g, 0).value]
 
     @classmethod
-    def combine(cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]) -> Sequence[Any]:
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
         return [s.apply("add", a[0], b[0])]
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -167,7 +181,12 @@ class MaxPool2dGrad(Pooling):
         p, q = (a.reshape(-1) for a in np.indices(g.shape[2:]))
         dy, dx = rows + ph - p * sh, columns + pw - q * sw
         inside = (dy % dh == 0) & (dx % dw == 0) & (dy >= 0) & (dx >= 0)
-        inside &= (dy // dh < attrs["kernel"][0]) & (dx // dw < attrs["kernel"][1]) & (places < h * w) & (places >= 0)
+        inside &= (
+            (dy // dh < attrs["kernel"][0])
+            & (dx // dw < attrs["kernel"][1])
+            & (places < h * w)
+            & (places >= 0)
+        )
         source = np.where(inside, g.reshape(places.shape).astype(np.float64), 0)
         image, channel, _ = np.indices(places.shape)
         np.add.at(result, (image, channel, np.where(inside, places, 0)), source)

@@ -38,7 +38,11 @@ def philox(seed: Term, counter: Term) -> list[Term]:
     for number in range(ROUNDS):
         # A product with the zero words of the first counter is known to be zero.
         first = [c[0] * _signed(MULTIPLIERS[0]), c[0].mulhi(_signed(MULTIPLIERS[0]))]
-        second = [c[2], c[2]] if number == 0 else [c[2] * _signed(MULTIPLIERS[1]), c[2].mulhi(_signed(MULTIPLIERS[1]))]
+        second = (
+            [c[2], c[2]]
+            if number == 0
+            else [c[2] * _signed(MULTIPLIERS[1]), c[2].mulhi(_signed(MULTIPLIERS[1]))]
+        )
         c = [second[1] ^ c[1] ^ key[0], second[0], first[1] ^ c[3] ^ key[1], first[0]]
         key = [k + _signed(w) for k, w in zip(key, WEYL, strict=True)]
     return c

@@ -38,7 +38,9 @@ class Pooling(Window):
         if x.rank != 4:
             raise RuntimeError(f"{cls.name}: expected a tensor of rank 4 [N, C, H, W], got {x}")
         if min(*attrs["kernel"], *attrs["stride"]) < 1:
-            raise RuntimeError(f"{cls.name}: kernel size and stride should be greater than zero, got {dict(attrs)}")
+            raise RuntimeError(
+                f"{cls.name}: kernel size and stride should be greater than zero, got {dict(attrs)}"
+            )
         sizes = []
         for size, k, (stride, p, d) in zip(x.shape[2:], attrs["kernel"], cls.axes(attrs), strict=True):
             if p < 0 or 2 * p > d * (k - 1) + 1:
@@ -59,14 +61,18 @@ class Pooling(Window):
         return tuple(attrs["kernel"])
 
     @classmethod
-    def window_read(cls, attrs: Attrs, size: Sequence[Dim], index: Index, reduced: Index) -> tuple[Index, tuple[Guard, ...]]:
+    def window_read(
+        cls, attrs: Attrs, size: Sequence[Dim], index: Index, reduced: Index
+    ) -> tuple[Index, tuple[Guard, ...]]:
         """The input position that result `index` reads at window offset `reduced`, and its guards."""
         rows, columns = cls.axes(attrs)
         i, j = gather_position(index[2], reduced[0], *rows), gather_position(index[3], reduced[1], *columns)
         return (*index[:2], i, j), (*window_guard(i, size[0]), *window_guard(j, size[1]))
 
     @classmethod
-    def window_write(cls, attrs: Attrs, outputs: Sequence[Dim], index: Index, reduced: Index) -> tuple[Index, tuple[Guard, ...]]:
+    def window_write(
+        cls, attrs: Attrs, outputs: Sequence[Dim], index: Index, reduced: Index
+    ) -> tuple[Index, tuple[Guard, ...]]:
         """The output position whose window holds input `index` at offset `reduced`, and its guards."""
         rows, columns = cls.axes(attrs)
         p, p_guards = scatter_position(index[2], reduced[0], *rows, outputs[0])
@@ -74,7 +80,9 @@ class Pooling(Window):
         return (*index[:2], p, q), (*p_guards, *q_guards)
 
 
-def positions(attrs: Attrs, out: Sequence[int], shape: Sequence[int]) -> Iterator[tuple[tuple[int, int], int, int, bool]]:
+def positions(
+    attrs: Attrs, out: Sequence[int], shape: Sequence[int]
+) -> Iterator[tuple[tuple[int, int], int, int, bool]]:
     """(output position, input row, input column, whether inside) of every window element."""
     (sh, ph, dh), (sw, pw, dw) = Pooling.axes(attrs)
     for p in range(out[2]):

@@ -49,7 +49,13 @@ class Drawn(Random):
 
     @classmethod
     def point(
-        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, result: TensorType, index: Index, reads: Sequence[Read[Any]]
+        cls,
+        s: ScalarBuilder[Any],
+        attrs: Attrs,
+        types: Types,
+        result: TensorType,
+        index: Index,
+        reads: Sequence[Read[Any]],
     ) -> Any:
         number: Dim = 0
         for i, d in zip(index, result.shape, strict=True):
@@ -187,7 +193,9 @@ class RandomInt(Drawn):
                 f"random_ expects 'from' to be less than 'to', but got from={attrs['low']} >= to={attrs['high']}"
             )
         if attrs["high"] - attrs["low"] > 1 << 63:
-            raise RuntimeError(f"random_int: the range [{attrs['low']}, {attrs['high']}) holds more than 2^63 numbers")
+            raise RuntimeError(
+                f"random_int: the range [{attrs['low']}, {attrs['high']}) holds more than 2^63 numbers"
+            )
         return super().infer(types, attrs)
 
     @classmethod

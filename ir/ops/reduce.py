@@ -75,7 +75,9 @@ class Fold(Reduce):
         return [x[0] if wide is types[0].dtype else s.cast(x[0], wide)]
 
     @classmethod
-    def combine(cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]) -> Sequence[Any]:
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
         return [s.apply(cls.opcode, a[0], b[0])]
 
     @classmethod
@@ -196,7 +198,13 @@ class Prod(Fold):
         zeros = self.spread(b, b.sum(b.cast_to(zero, x.type.dtype), axes=axes))
         others = b.mul(self.spread(b, g), self.spread(b, b.prod(filled, axes=axes)))
         single = b.logical_and(zero, b.eq(zeros, 1))
-        return [narrow(b, b.where(b.eq(zeros, 0), b.div(others, filled), b.where(single, others, 0)), self.operands[0])]
+        return [
+            narrow(
+                b,
+                b.where(b.eq(zeros, 0), b.div(others, filled), b.where(single, others, 0)),
+                self.operands[0],
+            )
+        ]
 
     @classmethod
     def folded(cls, x: Any, axes: tuple[int, ...]) -> Any:
@@ -216,7 +224,9 @@ class Extremum(Fold):
         inferred = super().infer(types, attrs)
         for a in attrs["axes"]:
             if types[0].shape[a] == 0:
-                raise IndexError(f"{cls.name}(): Expected reduction dim {a} to have non-zero size, got {types[0]}")
+                raise IndexError(
+                    f"{cls.name}(): Expected reduction dim {a} to have non-zero size, got {types[0]}"
+                )
         return inferred
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -247,7 +257,9 @@ class Max(Extremum):
         return [(dtype, False if dtype.kind == "bool" else lowest(dtype))]
 
     @classmethod
-    def combine(cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]) -> Sequence[Any]:
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
         return [s.apply("or" if s.dtype(a[0]).kind == "bool" else "max", a[0], b[0])]
 
     @classmethod
@@ -267,7 +279,9 @@ class Min(Extremum):
         return [(dtype, True if dtype.kind == "bool" else highest(dtype))]
 
     @classmethod
-    def combine(cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]) -> Sequence[Any]:
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
         return [s.apply("and" if s.dtype(a[0]).kind == "bool" else "min", a[0], b[0])]
 
     @classmethod

@@ -50,17 +50,25 @@ class Slice(View):
         x = types[0]
         starts, stops, strides = attrs["starts"], attrs["stops"], attrs["strides"]
         if not len(starts) == len(stops) == len(strides) == x.rank:
-            raise RuntimeError(f"slice: expected {x.rank} starts, stops and strides for {x}, got {starts}, {stops}, {strides}")
+            raise RuntimeError(
+                f"slice: expected {x.rank} starts, stops and strides for {x}, got {starts}, {stops}, {strides}"
+            )
         for start, stop, k, size in zip(starts, stops, strides, x.shape, strict=True):
             if k < 1:
                 raise ValueError(f"slice step must be positive, got {k}")
-            if less_equal(0, start) is False or less_equal(start, stop) is False or less_equal(stop, size) is False:
+            if (
+                less_equal(0, start) is False
+                or less_equal(start, stop) is False
+                or less_equal(stop, size) is False
+            ):
                 raise IndexError(f"slice: [{start}:{stop}] is outside of an axis of size {size} of {x}")
         return (x.with_shape(_lengths(starts, stops, strides)),)
 
     @classmethod
     def pieces(cls, attrs: Attrs, types: Types, result: TensorType, index: Index) -> Pieces:
-        at = tuple(start + i * k for i, start, k in zip(index, attrs["starts"], attrs["strides"], strict=True))
+        at = tuple(
+            start + i * k for i, start, k in zip(index, attrs["starts"], attrs["strides"], strict=True)
+        )
         return [(0, at, ())]
 
     @classmethod
@@ -69,7 +77,11 @@ class Slice(View):
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         x = self.operands[0]
-        return [b.update_slice(b.zeros_like(x), cotangents[0], starts=self.attrs["starts"], strides=self.attrs["strides"])]
+        return [
+            b.update_slice(
+                b.zeros_like(x), cotangents[0], starts=self.attrs["starts"], strides=self.attrs["strides"]
+            )
+        ]
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
@@ -79,7 +91,11 @@ class Slice(View):
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
             for shape, starts, stops, strides in SLICED:
-                yield Sample((TensorType(DTYPES[name], shape),), {"starts": starts, "stops": stops, "strides": strides}, ("any",))
+                yield Sample(
+                    (TensorType(DTYPES[name], shape),),
+                    {"starts": starts, "stops": stops, "strides": strides},
+                    ("any",),
+                )
 
     def simplify(self, b: Any) -> Value | None:
         x = self.operands[0]
@@ -104,13 +120,19 @@ class UpdateSlice(View):
         if base.dtype is not update.dtype:
             raise RuntimeError(f"update_slice: expected one dtype, got {base} and {update}")
         if not base.rank == update.rank == len(attrs["starts"]) == len(attrs["strides"]):
-            raise RuntimeError(f"update_slice: ranks of {base}, {update}, {attrs['starts']} and {attrs['strides']} differ")
-        for size, n, start, k in zip(base.shape, update.shape, attrs["starts"], attrs["strides"], strict=True):
+            raise RuntimeError(
+                f"update_slice: ranks of {base}, {update}, {attrs['starts']} and {attrs['strides']} differ"
+            )
+        for size, n, start, k in zip(
+            base.shape, update.shape, attrs["starts"], attrs["strides"], strict=True
+        ):
             if k < 1:
                 raise ValueError(f"slice step must be positive, got {k}")
             last = start + (n - 1) * k
             if n != 0 and (less_equal(0, start) is False or less_equal(last, size - 1) is False):
-                raise IndexError(f"update_slice: {update} at {attrs['starts']} by {attrs['strides']} is not inside {base}")
+                raise IndexError(
+                    f"update_slice: {update} at {attrs['starts']} by {attrs['strides']} is not inside {base}"
+                )
         return (base,)
 
     @classmethod
@@ -133,7 +155,8 @@ class UpdateSlice(View):
         starts, strides = self.attrs["starts"], self.attrs["strides"]
         # One past the last element, so that an empty update stops where it starts.
         stops = tuple(
-            start if n == 0 else start + (n - 1) * k + 1 for start, n, k in zip(starts, update.shape, strides, strict=True)
+            start if n == 0 else start + (n - 1) * k + 1
+            for start, n, k in zip(starts, update.shape, strides, strict=True)
         )
         return [
             b.update_slice(g, b.zeros_like(update), starts=starts, strides=strides),
@@ -152,7 +175,11 @@ class UpdateSlice(View):
         for name in cls.dtypes:
             for shape, starts, stops, strides in SLICED:
                 base = TensorType(DTYPES[name], shape)
-                yield Sample((base, base.with_shape(_lengths(starts, stops, strides))), {"starts": starts, "strides": strides}, ("any", "any"))
+                yield Sample(
+                    (base, base.with_shape(_lengths(starts, stops, strides))),
+                    {"starts": starts, "strides": strides},
+                    ("any", "any"),
+                )
 
     def simplify(self, b: Any) -> Value | None:
         return self.operands[0] if any(n == 0 for n in self.operands[1].type.shape) else None
@@ -172,12 +199,17 @@ class Flip(View):
             raise RuntimeError(f"flip: an axis appears twice in {list(axes)}")
         for a in axes:
             if not 0 <= a < x.rank:
-                raise IndexError(f"Dimension out of range (expected to be in range of [0, {x.rank - 1}], but got {a}) in flip")
+                raise IndexError(
+                    f"Dimension out of range (expected to be in range of [0, {x.rank - 1}], but got {a}) in flip"
+                )
         return (x,)
 
     @classmethod
     def pieces(cls, attrs: Attrs, types: Types, result: TensorType, index: Index) -> Pieces:
-        at = tuple(d - 1 - i if a in attrs["axes"] else i for a, (i, d) in enumerate(zip(index, result.shape, strict=True)))
+        at = tuple(
+            d - 1 - i if a in attrs["axes"] else i
+            for a, (i, d) in enumerate(zip(index, result.shape, strict=True))
+        )
         return [(0, at, ())]
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -190,7 +222,14 @@ class Flip(View):
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
-            for shape, axes in (((3, 4), (0,)), ((3, 4), (0, 1)), ((1,), (0,)), ((0, 2), (1,)), ((), ()), ((67,), (0,))):
+            for shape, axes in (
+                ((3, 4), (0,)),
+                ((3, 4), (0, 1)),
+                ((1,), (0,)),
+                ((0, 2), (1,)),
+                ((), ()),
+                ((67,), (0,)),
+            ):
                 yield Sample((TensorType(DTYPES[name], shape),), {"axes": axes}, ("any",))
 
     def simplify(self, b: Any) -> Value | None:

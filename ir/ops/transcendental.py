@@ -204,5 +204,3 @@ class Cos(MathFunction):
 
     def derivative(self, b: Any, g: Any, y: Any, *x: Any) -> Sequence[Value | None]:
         return [b.neg(b.mul(g, b.sin(x[0])))]
-
-

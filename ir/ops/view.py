@@ -52,7 +52,14 @@ class Reshape(View):
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
-            for a, b in (((3, 4), (12,)), ((3, 4), (3, 2, 2)), ((6, 4), (2, 3, 2, 2)), ((), (1, 1)), ((0, 3), (3, 0)), ((2, 3, 4), (6, 4))):
+            for a, b in (
+                ((3, 4), (12,)),
+                ((3, 4), (3, 2, 2)),
+                ((6, 4), (2, 3, 2, 2)),
+                ((), (1, 1)),
+                ((0, 3), (3, 0)),
+                ((2, 3, 4), (6, 4)),
+            ):
                 yield Sample((TensorType(DTYPES[name], a),), {"shape": b})
 
     def simplify(self, b: Any) -> Value | None:
@@ -122,7 +129,13 @@ class Permute(View):
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
-            for shape, axes in (((3, 4), (1, 0)), ((2, 3, 4), (2, 0, 1)), ((), ()), ((0, 3), (1, 0)), ((1, 1), (1, 0))):
+            for shape, axes in (
+                ((3, 4), (1, 0)),
+                ((2, 3, 4), (2, 0, 1)),
+                ((), ()),
+                ((0, 3), (1, 0)),
+                ((1, 1), (1, 0)),
+            ):
                 yield Sample((TensorType(DTYPES[name], shape),), {"axes": axes})
 
     def simplify(self, b: Any) -> Value | None:

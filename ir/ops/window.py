@@ -15,7 +15,9 @@ __all__ = ["Pair", "gather_position", "output_size", "scatter_position", "window
 Pair = tuple[int, int]
 
 
-def output_size(size: Dim, kernel: Dim, stride: int, padding: int, dilation: int, ceil_mode: bool = False) -> Dim:
+def output_size(
+    size: Dim, kernel: Dim, stride: int, padding: int, dilation: int, ceil_mode: bool = False
+) -> Dim:
     """Number of window positions along one axis.
 
     With `ceil_mode` a window may hang over the end, but starts inside the input or its left padding.
@@ -39,7 +41,9 @@ def window_guard(position: Dim, size: Dim) -> tuple[Guard, ...]:
     return ((position, 0, size),)
 
 
-def scatter_position(h: Dim, r: Dim, stride: int, padding: int, dilation: int, outputs: Dim) -> tuple[Dim, Sequence[Guard]]:
+def scatter_position(
+    h: Dim, r: Dim, stride: int, padding: int, dilation: int, outputs: Dim
+) -> tuple[Dim, Sequence[Guard]]:
     """The output position that reads input position h at offset r, and the guards that there is one."""
     distance = h + padding - r * dilation
     position = floor_div(distance, stride)

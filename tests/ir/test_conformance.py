@@ -56,7 +56,12 @@ def of_dtype(name: str, dtype: str) -> list[Sample]:
     cls = REGISTRY[name]
 
     def about(sample: Sample) -> bool:
-        if cls.operand_names and sample.operands and sample.operands[0].dtype.name in cls.dtypes and not _drawn(sample):
+        if (
+            cls.operand_names
+            and sample.operands
+            and sample.operands[0].dtype.name in cls.dtypes
+            and not _drawn(sample)
+        ):
             return sample.operands[0].dtype.name == dtype
         results = cls.infer(sample.operands, full(cls, sample))
         return results[0].dtype.name == dtype
@@ -66,7 +71,9 @@ def of_dtype(name: str, dtype: str) -> list[Sample]:
 
 def _drawn(sample: Sample) -> bool:
     # The dtype of a creation or random op, and of a choice, is its result's.
-    return ("dtype" in sample.attrs and "shape" in sample.attrs) or (bool(sample.draw) and sample.draw[0] == "bool")
+    return ("dtype" in sample.attrs and "shape" in sample.attrs) or (
+        bool(sample.draw) and sample.draw[0] == "bool"
+    )
 
 
 def graph_of(cls: type[GraphOp], sample: Sample) -> tuple[Graph, GraphOp]:
@@ -102,7 +109,9 @@ def test_samples_cover(name: str) -> None:
         assert samples, f"{name} has no sample for {dtype}"
         sizes = {t.numel for s in samples for t in (*s.operands, *cls.infer(s.operands, full(cls, s)))}
         assert 1 in sizes, f"{name} has no one-element sample for {dtype}"
-        scalar_only = all(t.rank == 0 for s in samples for t in (*s.operands, *cls.infer(s.operands, full(cls, s))))
+        scalar_only = all(
+            t.rank == 0 for s in samples for t in (*s.operands, *cls.infer(s.operands, full(cls, s)))
+        )
         assert scalar_only or 0 in sizes, f"{name} has no empty sample for {dtype}"
 
 
@@ -114,7 +123,10 @@ def test_inference_and_text(name: str) -> None:
         arrays = draw_sample(sample, number)
         inferred = cls.infer(sample.operands, full(cls, sample))
         found = results_of(cls, sample, arrays)
-        assert [(t.dtype.numpy, t.shape) for t in inferred] == [(a.dtype, a.shape) for a in found], (name, sample)
+        assert [(t.dtype.numpy, t.shape) for t in inferred] == [(a.dtype, a.shape) for a in found], (
+            name,
+            sample,
+        )
         graph, _ = graph_of(cls, sample)
         graph.verify()
         text = str(graph)
@@ -167,7 +179,9 @@ def test_symbolic_inference(name: str) -> None:
                 # A symbolic size where the sample needs a fixed one (indices of other sizes, added sizes).
                 continue
             given = {symbol: size}
-            assert [t.with_shape(tuple(substitute(d, given) for d in t.shape)) for t in found] == list(expected)
+            assert [t.with_shape(tuple(substitute(d, given) for d in t.shape)) for t in found] == list(
+                expected
+            )
             agreed += 1
     assert agreed or not eligible, f"{name}: inference fails for every sample with a symbolic first dimension"
 
@@ -244,7 +258,9 @@ def check_gradient(cls: type[GraphOp], sample: Sample, seed: int) -> int:
             results = [a for a in results_of(cls, sample, moved) if a.dtype.kind == "f"]
             sides.append(sum(float((c * r).sum()) for c, r in zip(drawn, results, strict=True)))
         expected, got = (sides[0] - sides[1]) / (2 * step), float((gradient * direction).sum())
-        np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6, err_msg=f"{cls.name} operand {i} of {sample}")
+        np.testing.assert_allclose(
+            got, expected, rtol=2e-5, atol=2e-6, err_msg=f"{cls.name} operand {i} of {sample}"
+        )
     return len(wrt)
 
 
@@ -305,11 +321,17 @@ def check_second_gradient(cls: type[GraphOp], sample: Sample, seed: int) -> None
         i = graph.inputs.index(value)
         direction = rng.standard_normal(given[i].shape)
         sides = [
-            float(interpreter.run(first, *(a + s * 1e-6 * direction if k == i else a for k, a in enumerate(given)))[0])
+            float(
+                interpreter.run(
+                    first, *(a + s * 1e-6 * direction if k == i else a for k, a in enumerate(given))
+                )[0]
+            )
             for s in (1, -1)
         ]
         expected, got = (sides[0] - sides[1]) / 2e-6, float((gradient * direction).sum())
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{cls.name} input {i} of {sample}")
+        np.testing.assert_allclose(
+            got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{cls.name} input {i} of {sample}"
+        )
 
 
 SPLATS = (0.0, -0.0, 1.0, -1.0, 2.0)
@@ -332,7 +354,9 @@ def test_simplify(name: str) -> None:
                     check_simplified(cls, sample, arrays, i, np.asarray(value).astype(dtype))
 
 
-def check_simplified(cls: type[GraphOp], sample: Sample, arrays: Sequence[Any], splat: int, value: Any) -> None:
+def check_simplified(
+    cls: type[GraphOp], sample: Sample, arrays: Sequence[Any], splat: int, value: Any
+) -> None:
     """Runs the op and what it simplifies to, with operand `splat` a constant `value` throughout."""
     graph = Graph()
     b = Builder(graph)
@@ -351,7 +375,9 @@ def check_simplified(cls: type[GraphOp], sample: Sample, arrays: Sequence[Any], 
         assert (before.dtype, before.shape) == (after.dtype, after.shape)
         same = before.tobytes() == after.tobytes()
         both_nan = not same and before.dtype.kind not in "iub" and _same_but_nan(before, after)
-        assert same or both_nan, f"{cls.name} {sample} with operand {splat} = {value}: {before} became {after}"
+        assert same or both_nan, (
+            f"{cls.name} {sample} with operand {splat} = {value}: {before} became {after}"
+        )
 
 
 def _same_but_nan(a: Any, b: Any) -> bool:
@@ -372,4 +398,6 @@ def test_llvm(name: str, dtype: str) -> None:
         graph.outputs += Builder(graph).create(cls, values, **sample.attrs).results
     outputs = iter(run_graph(graph, *(a for arrays in drawn for a in arrays), backend="llvm"))
     for sample, arrays in zip(samples, drawn, strict=True):
-        check_results(cls, sample, arrays, [next(outputs) for _ in cls.infer(sample.operands, full(cls, sample))])
+        check_results(
+            cls, sample, arrays, [next(outputs) for _ in cls.infer(sample.operands, full(cls, sample))]
+        )

@@ -106,11 +106,15 @@ BAD_DATA: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]
 
 @pytest.mark.parametrize("backend", ["reference", "llvm"])
 @pytest.mark.parametrize("row", BAD_DATA, ids=[f"{i}-{r[0]}" for i, r in enumerate(BAD_DATA)])
-def test_bad_data(row: tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str], backend: str) -> None:
+def test_bad_data(
+    row: tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str], backend: str
+) -> None:
     """Running the op raises the same in the interpreter and in compiled code."""
     op, arrays, attrs, exception, message = row
     graph = Graph()
-    values = [graph.add_input(TensorType(DTYPES["i64" if a.dtype.kind == "i" else "f64"], a.shape)) for a in arrays]
+    values = [
+        graph.add_input(TensorType(DTYPES["i64" if a.dtype.kind == "i" else "f64"], a.shape)) for a in arrays
+    ]
     graph.outputs = list(Builder(graph).create(REGISTRY[op], values, **attrs).results)
     with pytest.raises(exception) as caught:
         run_graph(graph, *arrays, backend=backend)

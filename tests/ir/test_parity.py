@@ -62,7 +62,9 @@ def image(op: str, expected: Callable[..., Any], shape: tuple[int, ...] = (2, 3,
 
 
 def convolution(xs: tuple[int, ...], ws: tuple[int, ...], **attrs: Any) -> Row:
-    return Row("conv2d", (normal(*xs), normal(*ws)), lambda x, w: F.conv2d(x, w, **attrs), attrs, label=str(attrs))
+    return Row(
+        "conv2d", (normal(*xs), normal(*ws)), lambda x, w: F.conv2d(x, w, **attrs), attrs, label=str(attrs)
+    )
 
 
 def loss(op: str, expected: Callable[..., Any], *operands: Any, **attrs: Any) -> Row:
@@ -71,7 +73,14 @@ def loss(op: str, expected: Callable[..., Any], *operands: Any, **attrs: Any) ->
 
 def classes(weighted: bool, **attrs: Any) -> Row:
     weight = (np.abs(normal(5)),) if weighted else ()
-    return loss("cross_entropy", lambda x, t, w=None, **k: F.cross_entropy(x, t, None if w is None else w.detach(), **k), LOGITS, TARGET, *weight, **attrs)
+    return loss(
+        "cross_entropy",
+        lambda x, t, w=None, **k: F.cross_entropy(x, t, None if w is None else w.detach(), **k),
+        LOGITS,
+        TARGET,
+        *weight,
+        **attrs,
+    )
 
 
 ROWS = [
@@ -124,7 +133,11 @@ ROWS = [
     Row("floor_div", (np.array([7, -7, 7, -7]), np.array([2, 2, -2, -2])), torch.floor_divide),
     Row("remainder", (np.array([7, -7, 7, -7]), np.array([2, 2, -2, -2])), torch.remainder),
     Row("rem", (np.array([7, -7, 7, -7]), np.array([2, 2, -2, -2])), torch.fmod),
-    Row("trunc_div", (np.array([7, -7, 7, -7]), np.array([2, 2, -2, -2])), lambda x, y: torch.div(x, y, rounding_mode="trunc")),
+    Row(
+        "trunc_div",
+        (np.array([7, -7, 7, -7]), np.array([2, 2, -2, -2])),
+        lambda x, y: torch.div(x, y, rounding_mode="trunc"),
+    ),
     Row("shift_left", (np.array([5, -5, 1, 1]), np.array([2, 2, 64, 63])), torch.bitwise_left_shift),
     Row("shift_right", (np.array([5, -5, -1, 1]), np.array([1, 1, 70, 63])), torch.bitwise_right_shift),
     Row("clamp", (normal(20), np.full(20, -0.5), np.full(20, 0.7)), torch.clamp),
@@ -134,13 +147,23 @@ ROWS = [
     Row("min", (TIES,), lambda x: torch.amin(x, 1), {"axes": (1,)}),
     Row("argmax", (TIES,), lambda x: torch.argmax(x, 1), {"axes": (1,)}),
     Row("argmin", (np.array([3.0, NAN, 1.0, NAN]),), lambda x: torch.argmin(x, 0), {"axes": (0,)}),
-    Row("prod", (np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0], [2.0, 3.0, 4.0]]),), lambda x: torch.prod(x, 1), {"axes": (1,)}),
+    Row(
+        "prod",
+        (np.array([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0], [2.0, 3.0, 4.0]]),),
+        lambda x: torch.prod(x, 1),
+        {"axes": (1,)},
+    ),
     Row("mean", (normal(3, 4),), lambda x: torch.mean(x, 0), {"axes": (0,)}),
     Row("mean", (normal(0, 4),), lambda x: torch.mean(x, 0), {"axes": (0,)}),
     Row("var", (normal(3, 4),), lambda x: torch.var(x, 1), {"axes": (1,), "correction": 1}),
     Row("var", (normal(1, 4),), lambda x: torch.var(x, 0), {"axes": (0,), "correction": 1}),
     Row("softmax", (normal(3, 4),), lambda x: torch.softmax(x, 1), {"axis": 1}),
-    Row("softmax", (np.array([[-INF, 0.0, 1.0], [-INF, -INF, -INF]]),), lambda x: torch.softmax(x, 1), {"axis": 1}),
+    Row(
+        "softmax",
+        (np.array([[-INF, 0.0, 1.0], [-INF, -INF, -INF]]),),
+        lambda x: torch.softmax(x, 1),
+        {"axis": 1},
+    ),
     Row("log_softmax", (normal(3, 4),), lambda x: torch.log_softmax(x, 0), {"axis": 0}),
     convolution((2, 3, 6, 7), (4, 3, 3, 3), padding=(1, 1)),
     convolution((1, 4, 9, 8), (6, 2, 3, 2), stride=(2, 3), padding=(1, 0), groups=2),
@@ -173,8 +196,22 @@ ROWS = [
         ceil_mode=True,
         count_include_pad=False,
     ),
-    image("avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), (1, 2, 8, 8), kernel=(3, 3), stride=(2, 2), padding=(1, 1), ceil_mode=True),
-    image("avg_pool2d", lambda x: F.avg_pool2d(x, 2, divisor_override=3), kernel=(2, 2), stride=(2, 2), divisor_override=3),
+    image(
+        "avg_pool2d",
+        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
+        (1, 2, 8, 8),
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=(1, 1),
+        ceil_mode=True,
+    ),
+    image(
+        "avg_pool2d",
+        lambda x: F.avg_pool2d(x, 2, divisor_override=3),
+        kernel=(2, 2),
+        stride=(2, 2),
+        divisor_override=3,
+    ),
     *(
         classes(weighted, reduction=reduction, ignore_index=ignore, label_smoothing=smoothing)
         for weighted in (False, True)
@@ -182,25 +219,42 @@ ROWS = [
         for ignore in (-100, 1)
         for smoothing in (0.0, 0.2)
     ),
-    loss("cross_entropy", F.cross_entropy, normal(2, 5, 3), np.array([[0, 1, 4], [2, 2, 3]]), reduction="mean"),
+    loss(
+        "cross_entropy", F.cross_entropy, normal(2, 5, 3), np.array([[0, 1, 4], [2, 2, 3]]), reduction="mean"
+    ),
     loss("cross_entropy", F.cross_entropy, normal(0, 5), np.zeros(0, np.int64), reduction="mean"),
     loss("cross_entropy", F.cross_entropy, LOGITS, np.full(4, -100), reduction="mean"),
     loss("nll_loss", F.nll_loss, LOGITS, TARGET, reduction="mean"),
     *(loss("mse_loss", F.mse_loss, normal(3, 4), normal(3, 4), reduction=r) for r in ("none", "mean", "sum")),
     *(loss("l1_loss", F.l1_loss, normal(3, 4), normal(3, 4), reduction=r) for r in ("none", "mean", "sum")),
-    loss("bce_with_logits", F.binary_cross_entropy_with_logits, normal(3, 4) * 30, RNG.random((3, 4)), reduction="mean"),
+    loss(
+        "bce_with_logits",
+        F.binary_cross_entropy_with_logits,
+        normal(3, 4) * 30,
+        RNG.random((3, 4)),
+        reduction="mean",
+    ),
     Row(
         "bce_with_logits",
         (normal(3, 4), RNG.random((3, 4)), np.abs(normal(3, 4))),
         lambda x, y, w: F.binary_cross_entropy_with_logits(x, y, pos_weight=w.detach()),
         {"reduction": "mean"},
     ),
-    Row("layer_norm", (normal(3, 4, 5), normal(4, 5), normal(4, 5)), lambda x, w, b: F.layer_norm(x, (4, 5), w, b), {"rank": 2}),
+    Row(
+        "layer_norm",
+        (normal(3, 4, 5), normal(4, 5), normal(4, 5)),
+        lambda x, w, b: F.layer_norm(x, (4, 5), w, b),
+        {"rank": 2},
+    ),
     Row("layer_norm", (normal(3, 5),), lambda x: F.layer_norm(x, (5,)), {"rank": 1}),
     Row(
         "batch_norm",
         (normal(4, 3, 2, 2), normal(3), normal(3)),
-        lambda x, w, b: (F.batch_norm(x, None, None, w, b, True), x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)),
+        lambda x, w, b: (
+            F.batch_norm(x, None, None, w, b, True),
+            x.mean((0, 2, 3)),
+            x.var((0, 2, 3), correction=0),
+        ),
     ),
     Row(
         "batch_norm_inference",
@@ -209,13 +263,35 @@ ROWS = [
         gradient=False,
     ),
     Row("linear", (normal(2, 3, 5), normal(4, 5), normal(4)), F.linear),
-    Row("embedding", (normal(6, 3), np.array([[0, 5], [2, 2]])), lambda w, i: F.embedding(i, w, 2), {"padding_idx": 2}),
-    Row("gather", (normal(3, 5), RNG.integers(0, 5, (2, 4))), lambda x, i: torch.gather(x, 1, i), {"axis": 1}),
-    Row("scatter_add", (normal(3, 5), RNG.integers(0, 3, (4, 5)), normal(4, 5)), lambda x, i, s: torch.scatter_add(x, 0, i, s), {"axis": 0}),
+    Row(
+        "embedding",
+        (normal(6, 3), np.array([[0, 5], [2, 2]])),
+        lambda w, i: F.embedding(i, w, 2),
+        {"padding_idx": 2},
+    ),
+    Row(
+        "gather", (normal(3, 5), RNG.integers(0, 5, (2, 4))), lambda x, i: torch.gather(x, 1, i), {"axis": 1}
+    ),
+    Row(
+        "scatter_add",
+        (normal(3, 5), RNG.integers(0, 3, (4, 5)), normal(4, 5)),
+        lambda x, i, s: torch.scatter_add(x, 0, i, s),
+        {"axis": 0},
+    ),
     Row("take", (normal(6, 3), np.array([1, 1, 5])), lambda x, i: torch.index_select(x, 0, i), {"axis": 0}),
-    Row("take_add", (normal(6, 3), np.array([1, 1, 5]), normal(3, 3)), lambda x, i, s: torch.index_add(x, 0, i, s), {"axis": 0}),
+    Row(
+        "take_add",
+        (normal(6, 3), np.array([1, 1, 5]), normal(3, 3)),
+        lambda x, i, s: torch.index_add(x, 0, i, s),
+        {"axis": 0},
+    ),
     Row("flip", (normal(3, 4),), lambda x: torch.flip(x, (1,)), {"axes": (1,)}),
-    Row("pad", (normal(3, 4),), lambda x: F.pad(x, (2, -1, -1, 1), value=3.0), {"low": (-1, 2), "high": (1, -1), "value": 3.0}),
+    Row(
+        "pad",
+        (normal(3, 4),),
+        lambda x: F.pad(x, (2, -1, -1, 1), value=3.0),
+        {"low": (-1, 2), "high": (1, -1), "value": 3.0},
+    ),
     Row("concat", (normal(2, 3), normal(4, 3)), lambda *x: torch.cat(x), {"axis": 0}),
 ]
 
@@ -234,7 +310,12 @@ def test_parity(row: Row, dtype: Any) -> None:
     graph.outputs = list(op.results)
     for ours, other in zip(interpreter.run(graph, *arrays), expected, strict=True):
         # Integer results of PyTorch may be of another integer type; the values count.
-        torch.testing.assert_close(torch.tensor(ours.copy()), other.detach(), equal_nan=True, msg=lambda m: f"{row.op} {row.attrs}: {m}")
+        torch.testing.assert_close(
+            torch.tensor(ours.copy()),
+            other.detach(),
+            equal_nan=True,
+            msg=lambda m: f"{row.op} {row.attrs}: {m}",
+        )
     floats = [i for i, r in enumerate(expected) if r.requires_grad]
     if not floats:
         return
@@ -245,9 +326,17 @@ def test_parity(row: Row, dtype: Any) -> None:
     graph.outputs = [v for v in found if v is not None]
     ours = iter(interpreter.run(graph, *arrays, *drawn))
     gradients = torch.autograd.grad(
-        [expected[i] for i in floats], [theirs[i] for i in wrt], [torch.tensor(c) for c in drawn], allow_unused=True
+        [expected[i] for i in floats],
+        [theirs[i] for i in wrt],
+        [torch.tensor(c) for c in drawn],
+        allow_unused=True,
     )
     for value, gradient, i in zip(found, gradients, wrt, strict=True):
         mine = np.zeros_like(arrays[i]) if value is None else next(ours)
         other = torch.zeros_like(theirs[i]) if gradient is None else gradient
-        torch.testing.assert_close(torch.tensor(mine.copy()), other, equal_nan=True, msg=lambda m: f"{row.op} {row.attrs} gradient: {m}")
+        torch.testing.assert_close(
+            torch.tensor(mine.copy()),
+            other,
+            equal_nan=True,
+            msg=lambda m: f"{row.op} {row.attrs} gradient: {m}",
+        )

@@ -15,7 +15,9 @@ from graphc.ir.types import DTYPES
 KNOWN = (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
 
 
-def drawn(op: str, count: int, seed: int = 1, base: int = 0, offset: int = 0, dtype: str = "f32", **attrs: Any) -> Any:
+def drawn(
+    op: str, count: int, seed: int = 1, base: int = 0, offset: int = 0, dtype: str = "f32", **attrs: Any
+) -> Any:
     """`count` numbers of an op."""
     given = {"shape": (count,), "offset": offset, "dtype": DTYPES[dtype], **attrs}
     return REGISTRY[op].reference(given, np.array([seed, base], np.int64))

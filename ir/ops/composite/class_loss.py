@@ -38,7 +38,9 @@ class ClassLoss(Composite):
         if x.dtype.name not in cls.dtypes:
             raise NotImplementedError(f'"{cls.name}" not implemented for {x.dtype}')
         if target.dtype not in (int64, uint8):
-            raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype} ({cls.name})")
+            raise RuntimeError(
+                f"expected target dtype to be Long or Byte, but got {target.dtype} ({cls.name})"
+            )
         if x.rank == 0:
             raise ValueError(f"{cls.name}: expected input of rank 1 or more, got {x}")
         if x.rank > 1 and target.rank and x.shape[0] != target.shape[0]:
@@ -47,7 +49,9 @@ class ClassLoss(Composite):
             )
         expected = x.shape[:axis] + x.shape[axis + 1 :]
         if target.shape != expected:
-            raise RuntimeError(f"Expected target size {list(expected)}, got {list(target.shape)} ({cls.name} of {x})")
+            raise RuntimeError(
+                f"Expected target size {list(expected)}, got {list(target.shape)} ({cls.name} of {x})"
+            )
         if len(types) > 3 or (len(types) == 3 and types[2] != TensorType(x.dtype, (x.shape[axis],))):
             raise RuntimeError(
                 f"{cls.name}: weight tensor should be defined either for all {x.shape[axis]} classes or no classes "
@@ -105,7 +109,11 @@ class ClassLoss(Composite):
                     attrs = {**cls.attributes, **variant}
                     target = TensorType(int64, rest)
                     yield Sample((x, target), attrs, ("normal", f"index:{classes}"))
-                    yield Sample((x, target, x.with_shape((classes,))), attrs, ("normal", f"index:{classes}", "positive"))
+                    yield Sample(
+                        (x, target, x.with_shape((classes,))),
+                        attrs,
+                        ("normal", f"index:{classes}", "positive"),
+                    )
 
 
 def class_axis(x: TensorType) -> int:
@@ -176,7 +184,9 @@ class CrossEntropy(ClassLoss):
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         if not 0 <= attrs["label_smoothing"] <= 1:
-            raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {attrs['label_smoothing']}")
+            raise RuntimeError(
+                f"label_smoothing must be between 0.0 and 1.0. Got: {attrs['label_smoothing']}"
+            )
         return super().infer(types, attrs)
 
     def decompose(self, b: Any) -> Value | Sequence[Value]:

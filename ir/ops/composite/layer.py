@@ -31,13 +31,17 @@ class Linear(Composite):
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         x, weight = types[:2]
         if any(t.dtype is not x.dtype for t in types):
-            raise RuntimeError(f"mat1 and mat2 must have the same dtype, but got {', '.join(map(str, types))} (linear)")
+            raise RuntimeError(
+                f"mat1 and mat2 must have the same dtype, but got {', '.join(map(str, types))} (linear)"
+            )
         if weight.rank != 2 or not x.rank or x.shape[-1] != weight.shape[1]:
             raise RuntimeError(
                 f"mat1 and mat2 shapes cannot be multiplied: linear takes x [..., in] and weight [out, in], got {x} and {weight}"
             )
         if len(types) > 3 or (len(types) == 3 and types[2].shape != weight.shape[:1]):
-            raise RuntimeError(f"linear: expected one bias of shape {list(weight.shape[:1])}, got {', '.join(map(str, types[2:]))}")
+            raise RuntimeError(
+                f"linear: expected one bias of shape {list(weight.shape[:1])}, got {', '.join(map(str, types[2:]))}"
+            )
         return (x.with_shape((*x.shape[:-1], weight.shape[0])),)
 
     def decompose(self, b: Any) -> Value | Sequence[Value]:
@@ -106,7 +110,11 @@ class Embedding(Composite):
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
             for indices in ((4,), (2, 3), (), (0,)):
-                yield Sample((TensorType(DTYPES[name], (7, 5)), TensorType(int64, indices)), {"padding_idx": None}, ("normal", "index:7"))
+                yield Sample(
+                    (TensorType(DTYPES[name], (7, 5)), TensorType(int64, indices)),
+                    {"padding_idx": None},
+                    ("normal", "index:7"),
+                )
 
 
 class Dropout(Composite):
@@ -123,7 +131,9 @@ class Dropout(Composite):
         if not 0 <= attrs["p"] <= 1:
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {attrs['p']}")
         if types[0].dtype.name not in cls.dtypes or types[1] != STATE:
-            raise NotImplementedError(f"dropout: expected a float tensor and a generator state {STATE}, got {types[0]}, {types[1]}")
+            raise NotImplementedError(
+                f"dropout: expected a float tensor and a generator state {STATE}, got {types[0]}, {types[1]}"
+            )
         return (types[0],)
 
     def decompose(self, b: Any) -> Value | Sequence[Value]:
@@ -131,7 +141,9 @@ class Dropout(Composite):
         if p == 1:
             return b.zeros_like(source)  # type: ignore[no-any-return]
         (x,) = widen(b, source)
-        drawn = b.random_uniform(self.operands[1], shape=x.type.shape, offset=self.attrs["offset"], dtype=float32)
+        drawn = b.random_uniform(
+            self.operands[1], shape=x.type.shape, offset=self.attrs["offset"], dtype=float32
+        )
         result = narrow(b, b.where(b.ge(drawn, p), b.mul(x, 1 / (1 - p)), 0), source)
         assert result is not None
         return result
@@ -144,7 +156,9 @@ class Dropout(Composite):
         x, p = arrays[0], attrs["p"]
         if p == 1:
             return np.zeros_like(x)
-        drawn = RandomUniform.reference({"shape": x.shape, "offset": attrs["offset"], "dtype": float32}, arrays[1])
+        drawn = RandomUniform.reference(
+            {"shape": x.shape, "offset": attrs["offset"], "dtype": float32}, arrays[1]
+        )
         kept = drawn >= np.float32(p)
         return on_wide(lambda v: np.where(kept, v * v.dtype.type(1 / (1 - p)), v.dtype.type(0)), x)
 
@@ -153,7 +167,11 @@ class Dropout(Composite):
         for name in cls.dtypes:
             for shape in SHAPES:
                 for p in (0.0, 0.3, 1.0):
-                    yield Sample((TensorType(DTYPES[name], shape), STATE), {"p": p, "offset": 7}, ("normal", "index:1000"))
+                    yield Sample(
+                        (TensorType(DTYPES[name], shape), STATE),
+                        {"p": p, "offset": 7},
+                        ("normal", "index:1000"),
+                    )
 
 
 class Bernoulli(Composite):
@@ -171,7 +189,9 @@ class Bernoulli(Composite):
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         if types[0].dtype.name not in cls.dtypes or types[1] != STATE:
-            raise NotImplementedError(f"bernoulli: expected a float tensor and a generator state {STATE}, got {types[0]}, {types[1]}")
+            raise NotImplementedError(
+                f"bernoulli: expected a float tensor and a generator state {STATE}, got {types[0]}, {types[1]}"
+            )
         return (types[0],)
 
     def decompose(self, b: Any) -> Value | Sequence[Value]:
@@ -184,7 +204,9 @@ class Bernoulli(Composite):
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
         p = arrays[0]
         wide = DTYPES["f64"] if p.dtype == np.float64 else float32
-        drawn = RandomUniform.reference({"shape": p.shape, "offset": attrs["offset"], "dtype": wide}, arrays[1])
+        drawn = RandomUniform.reference(
+            {"shape": p.shape, "offset": attrs["offset"], "dtype": wide}, arrays[1]
+        )
         return (drawn < p.astype(wide.numpy)).astype(p.dtype)
 
     @classmethod

@@ -23,7 +23,9 @@ REDUCTIONS = ("none", "mean", "sum")
 def check_reduction(name: str, attrs: Attrs) -> None:
     """Raises ValueError for a reduction that is none of `REDUCTIONS`."""
     if attrs["reduction"] not in REDUCTIONS:
-        raise ValueError(f"{name}: {attrs['reduction']!r} is not a valid value for reduction; expected one of {REDUCTIONS}")
+        raise ValueError(
+            f"{name}: {attrs['reduction']!r} is not a valid value for reduction; expected one of {REDUCTIONS}"
+        )
 
 
 def reduce_loss(b: Any, loss: Any, reduction: str) -> Any:
@@ -76,7 +78,10 @@ class PairLoss(Composite):
         if self.attrs["reduction"] == "mean":
             g = b.div(g, size_value(b, shape, g.type.dtype))
         g = b.broadcast_to(g, shape)
-        return [narrow(b, None if s is None else b.mul(s, g), v) for s, v in zip(self.slopes(b, *x), self.operands, strict=True)]
+        return [
+            narrow(b, None if s is None else b.mul(s, g), v)
+            for s, v in zip(self.slopes(b, *x), self.operands, strict=True)
+        ]
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:

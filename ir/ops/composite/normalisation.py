@@ -32,7 +32,8 @@ def normalised_gradient(b: Any, g: Any, normal: Any, scale: Any, axes: tuple[int
     """The cotangent of x from that of its normalised form: scale · (g - mean g - normal · mean(g · normal))."""
     shape = normal.type.shape
     inner = b.add(
-        along(b, b.mean(g, axes=axes), shape, axes), b.mul(normal, along(b, b.mean(b.mul(g, normal), axes=axes), shape, axes))
+        along(b, b.mean(g, axes=axes), shape, axes),
+        b.mul(normal, along(b, b.mean(b.mul(g, normal), axes=axes), shape, axes)),
     )
     return b.mul(b.sub(g, inner), along(b, scale, shape, axes))
 
@@ -54,7 +55,9 @@ class Normalisation(Composite):
             raise TypeError(f"{cls.name}: expected at most weight and bias, got {len(affine)} operands more")
         for label, t in zip(("weight", "bias"), affine, strict=False):
             if t != TensorType(x.dtype, shape):
-                raise RuntimeError(f"{cls.name}: expected {label} {TensorType(x.dtype, shape)} for {x}, got {t}")
+                raise RuntimeError(
+                    f"{cls.name}: expected {label} {TensorType(x.dtype, shape)} for {x}, got {t}"
+                )
 
     @staticmethod
     def affine(b: Any, normal: Any, operands: Sequence[Any], axes: tuple[int, ...]) -> Any:
@@ -65,7 +68,9 @@ class Normalisation(Composite):
         return normal
 
     @staticmethod
-    def affine_gradients(b: Any, g: Any, normal: Any, operands: Sequence[Any], axes: tuple[int, ...]) -> tuple[Any, list[Any]]:
+    def affine_gradients(
+        b: Any, g: Any, normal: Any, operands: Sequence[Any], axes: tuple[int, ...]
+    ) -> tuple[Any, list[Any]]:
         """Cotangents of `normal` and of weight and bias."""
         if not operands:
             return g, []
@@ -91,7 +96,9 @@ class LayerNorm(Normalisation):
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         x, rank = types[0], attrs["rank"]
         if not 1 <= rank <= x.rank:
-            raise RuntimeError(f"layer_norm: expected between 1 and {x.rank} normalised axes of {x}, got {rank}")
+            raise RuntimeError(
+                f"layer_norm: expected between 1 and {x.rank} normalised axes of {x}, got {rank}"
+            )
         cls.checked(x, types[1:], x.shape[x.rank - rank :])
         return (x,)
 
@@ -134,7 +141,14 @@ class LayerNorm(Normalisation):
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
-            for shape, rank in (((3, 5), 1), ((2, 3, 4), 2), ((4,), 1), ((0, 4), 1), ((1, 1), 1), ((2, 67), 1)):
+            for shape, rank in (
+                ((3, 5), 1),
+                ((2, 3, 4), 2),
+                ((4,), 1),
+                ((0, 4), 1),
+                ((1, 1), 1),
+                ((2, 67), 1),
+            ):
                 x = TensorType(DTYPES[name], shape)
                 part = x.with_shape(shape[len(shape) - rank :])
                 for affine in ((), (part,), (part, part)):
@@ -246,7 +260,9 @@ class BatchNormInference(Normalisation):
         cls.checked(x, types[3:], (x.shape[1],))
         for label, t in zip(("mean", "var"), types[1:3], strict=True):
             if t.shape != (x.shape[1],) or t.dtype not in (x.dtype, x.dtype.accumulator):
-                raise RuntimeError(f"batch_norm_inference: expected {label} of shape [{x.shape[1]}] for {x}, got {t}")
+                raise RuntimeError(
+                    f"batch_norm_inference: expected {label} of shape [{x.shape[1]}] for {x}, got {t}"
+                )
         return (x,)
 
     def decompose(self, b: Any) -> Value | Sequence[Value]:

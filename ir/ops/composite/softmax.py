@@ -44,7 +44,15 @@ class AlongAxis(Composite):
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
-            for shape, axis in (((3, 5), 1), ((3, 5), 0), ((2, 3, 4), 1), ((1,), 0), ((0, 4), 1), ((3, 0), 1), ((2, 67), 1)):
+            for shape, axis in (
+                ((3, 5), 1),
+                ((3, 5), 0),
+                ((2, 3, 4), 1),
+                ((1,), 0),
+                ((0, 4), 1),
+                ((3, 0), 1),
+                ((2, 67), 1),
+            ):
                 yield Sample((TensorType(DTYPES[name], shape),), {"axis": axis})
 
 

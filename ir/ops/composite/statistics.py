@@ -71,7 +71,9 @@ class Var(Composite):
         def variance(x: Any) -> Any:
             count = np.prod([x.shape[a] for a in axes], dtype=x.dtype)
             centred = x - x.sum(axes, keepdims=True) / count
-            return (centred * centred).sum(axes) / np.maximum(0, count - np.asarray(attrs["correction"], x.dtype))
+            return (centred * centred).sum(axes) / np.maximum(
+                0, count - np.asarray(attrs["correction"], x.dtype)
+            )
 
         return on_wide(variance, *arrays, precise=True)
 
