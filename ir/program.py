@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from graphc.ir.types import TensorType
 
-__all__ = ["Buffer", "BufferKind", "Check", "KernelCall", "Phase", "Program"]
+__all__ = ["Buffer", "BufferKind", "Check", "KernelCall", "Phase", "Program", "kernel_title"]
 
 BufferKind = Literal["input", "state", "output", "temporary", "constant"]
 
@@ -90,3 +90,69 @@ class Program:
     def of_kind(self, kind: BufferKind) -> list[Buffer]:
         """Buffers of one kind in the order of their index."""
         return sorted((b for b in self.buffers if b.kind == kind), key=lambda b: b.index)
+
+    def row_names(self) -> list[str]:
+        """A name of its own for each buffer, by row: inputs and states keep theirs."""
+        names: dict[str, None] = {}
+        for row, b in enumerate(self.buffers):
+            first = (
+                f"t{row}" if b.kind == "temporary" and b.name != "scratch" else b.name or f"{b.kind}{b.index}"
+            )
+            name, number = first, 1
+            while name in names:
+                name, number = f"{first}.{number}", number + 1
+            names[name] = None
+        return list(names)
+
+    def __str__(self) -> str:
+        names = self.row_names()
+        count = sum(len(p.calls) for p in self.phases)
+        lines = [
+            f"program @{self.name}: {count} kernel calls in {len(self.phases)} phases, arena {self.arena_bytes} bytes"
+        ]
+        for n, phase in enumerate(self.phases):
+            can_fail = any(call.kernel.checks for call in phase.calls)
+            notes = [
+                t for t, holds in (("may fail", can_fail), ("writes state", phase.writes_state)) if holds
+            ]
+            lines.append(f"phase {n}" + (f" ({', '.join(notes)})" if notes else ""))
+            for call in phase.calls:
+                lines += _call_lines(call, names)
+        lines.append("buffers")
+        width = max(map(len, names), default=0)
+        lines += [f"  {name:{width}}  {_buffer_text(b)}" for name, b in zip(names, self.buffers, strict=True)]
+        if self.checks:
+            lines.append("checks")
+            for n, check in enumerate(self.checks):
+                place = f"   {check.filename}:{check.lineno}" if check.filename else ""
+                lines.append(f"  {n}  {check.exception}: {check.message}{place}")
+        return "\n".join(lines)
+
+
+def kernel_title(kernel: Any) -> str:
+    """What a kernel does in a few words: its outer extents and its stages with theirs."""
+
+    def extents(axes: Any) -> str:
+        return "×".join("?" if a.hi is None else str(a.hi + 1) for a in axes)
+
+    stages = [f"{s.kind} {extents(s.axes)}".strip() for s in kernel.stages]
+    return f"[{extents(kernel.axes)}] {', '.join(stages)}"
+
+
+def _call_lines(call: KernelCall, names: list[str]) -> list[str]:
+    lines = [f"  kernel {kernel_title(call.kernel)}; {call.parts} part{'s' if call.parts != 1 else ''}"]
+    parameters = list(zip(call.buffers, call.kernel.parameters, strict=True))
+    for access, label in (("in", "reads"), ("inout", "updates"), ("out", "writes")):
+        rows = [names[row] for row, p in parameters if p.access == access]
+        if rows:
+            lines.append(f"    {label:7} {', '.join(rows)}")
+    if call.scratch >= 0:
+        lines.append(f"    {'scratch':7} {names[call.scratch]}")
+    return lines
+
+
+def _buffer_text(buffer: Buffer) -> str:
+    place = f"{buffer.kind} {buffer.index}"
+    if buffer.kind == "temporary":
+        place = f"arena {buffer.offset} .. {buffer.offset + buffer.type.nbytes}"
+    return f"{buffer.type}  {place}"

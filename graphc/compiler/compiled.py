@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import CompiledGraph, Stages, compile_graph, lower_graph, make_context
 from graphc.compiler.tracing import Traced, trace_function, zero_gradient
 from graphc.compiler.tree import flatten, unflatten
@@ -237,6 +238,12 @@ class Compiled:
             "lower": _joined(stages.llvm_ir()),
             "emit": _joined(stages.assembly()),
         }
+
+    def cost(self, *args: Any, **kwargs: Any) -> Cost:
+        """FLOPs, bytes moved, kernels, arena and weights of a call; `str` is a table with a row per kernel."""
+        graph = self.trace(*args, **kwargs)
+        stages = lower_graph(graph.copy(), make_context(self._options.target), self._options.passes)
+        return program_cost(stages.program, graph)
 
     def llvm_ir(self, *args: Any, **kwargs: Any) -> str:
         """LLVM text, one section a kernel."""

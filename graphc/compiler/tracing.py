@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.compiler.tree import Tree, flatten
+from graphc.compiler.tree import Tree, argument_names, flatten
 from graphc.core.build import GraphBuild
 from graphc.core.node import Node
 from graphc.core.recording import Recording, flush_random, pop, push
@@ -146,13 +146,14 @@ def trace_function(
     """
     leaves, _ = flatten((args, kwargs))
     trace = Trace([t._storage for t in leaves])
+    inputs = list(zip(argument_names(function, args, kwargs), leaves, strict=True))
     recording: Recording | None = None
     try:
         with _recording(trace) as recording:
             result = function(*args, **kwargs)
             returned, tree = flatten(result)
             outputs = [_output(t) for t in returned]
-        return _Finish(trace, recording, leaves, name, keep_grads).run(outputs, tree)
+        return _Finish(trace, recording, inputs, name, keep_grads).run(outputs, tree)
     finally:
         trace.restore()
         if recording is not None:
@@ -170,11 +171,16 @@ class _Finish:
     """Turns a finished recording into a graph and works out what becomes of gradients."""
 
     def __init__(
-        self, trace: Trace, recording: Recording, leaves: list[Any], name: str, keep_grads: bool
+        self,
+        trace: Trace,
+        recording: Recording,
+        inputs: list[tuple[str, Any]],
+        name: str,
+        keep_grads: bool,
     ) -> None:
         self.trace = trace
         self.recording = recording
-        self.leaves = leaves
+        self.inputs = inputs
         self.name = name
         self.keep_grads = keep_grads
 
@@ -237,9 +243,7 @@ class _Finish:
                     nodes.setdefault(id(node.memory), []).append(node)
         build = GraphBuild(self.name)
         self.position: dict[int, int] = {}
-        inputs: list[tuple[Storage, Role, str]] = [
-            (t._storage, "argument", f"arg{i}") for i, t in enumerate(self.leaves)
-        ]
+        inputs: list[tuple[Storage, Role, str]] = [(t._storage, "argument", name) for name, t in self.inputs]
         inputs += [(s, s.memory.role, s.memory.name) for s in self.trace.states.values() if s.memory]
         for storage, role, name in inputs:
             old = self.trace.old.get(id(storage))

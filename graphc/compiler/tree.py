@@ -7,6 +7,7 @@ description is part of a compiled signature, so static leaves specialise.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from graphc.core.tensor import TensorBase
 
-__all__ = ["Tree", "flatten", "unflatten"]
+__all__ = ["Tree", "argument_names", "flatten", "unflatten"]
 
 Tree = Any
 """Hashable: ("leaf",), ("static", value), or (kind, type or keys, children)."""
@@ -46,6 +47,37 @@ def _describe(nest: Any, leaves: list[Any]) -> Tree:
         ) from None
     # 1 == 1.0 == True, but they specialise differently.
     return ("static", nest, type(nest))
+
+
+def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """A readable name for each leaf of `flatten((args, kwargs))`: `x`, or `batch.0` inside of a nest."""
+    try:
+        parameters = list(inspect.signature(getattr(function, "forward", function)).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "arg")
+    found: list[str] = []
+    for i, value in enumerate(args):
+        _name_leaves(value, names[i] if i < len(names) else f"{rest}{i - len(names)}", found)
+    for key, value in kwargs.items():
+        _name_leaves(value, key, found)
+    return found
+
+
+def _name_leaves(nest: Any, name: str, found: list[str]) -> None:
+    if isinstance(nest, (TensorBase, np.ndarray)):
+        found.append(name)
+    elif isinstance(nest, (tuple, list)):
+        for key, x in zip(getattr(nest, "_fields", range(len(nest))), nest, strict=True):
+            _name_leaves(x, f"{name}.{key}", found)
+    elif isinstance(nest, dict):
+        for i, (key, x) in enumerate(nest.items()):
+            plain = isinstance(key, str) and key.isidentifier() and key.isascii()
+            _name_leaves(x, f"{name}.{key if plain else i}", found)
+    elif dataclasses.is_dataclass(nest) and not isinstance(nest, type):
+        for f in dataclasses.fields(nest):
+            _name_leaves(getattr(nest, f.name), f"{name}.{f.name}", found)
 
 
 def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:

@@ -6,7 +6,6 @@ results are equal to the last bit.
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -76,10 +75,9 @@ def export_library(
     )
     args = tuple(example_args) if isinstance(example_args, (tuple, list)) else (example_args,)
     traced = compiled.traced(*args)
-    names = _argument_names(compiled._function, traced)
     context = make_context(target)
     program = _with_offsets(lower_graph(traced.graph.copy(), context).program)
-    interface = _interface(name, context.target.name, program, traced, names)
+    interface = _interface(name, context.target.name, program, traced)
     symbols = kernel_calls(program, context.target)
     objects = export_objects(
         program,
@@ -114,17 +112,6 @@ def _with_offsets(program: Program) -> Program:
     return replace(program, buffers=placed)
 
 
-def _argument_names(function: Callable[..., Any], traced: Traced) -> list[str]:
-    """Names for the argument leaves: the parameters' where each is one leaf."""
-    count = sum(not v.is_state for v in traced.graph.inputs)
-    try:
-        target = getattr(function, "forward", function)
-        names = [p for p in inspect.signature(target).parameters if p != "self"]
-    except (TypeError, ValueError):
-        names = []
-    return names[:count] if len(names) >= count else [f"arg{i}" for i in range(count)]
-
-
 def _learning_rates(traced: Traced) -> list[int]:
     """The states that are learning rates, one per parameter group."""
     return [i for i, s in enumerate(traced.states) if s.fixed.role == "scalar" and s.fixed.name == "lr"]
@@ -142,7 +129,7 @@ def _state_names(traced: Traced) -> list[str]:
     return list(names)
 
 
-def _interface(name: str, target: str, program: Program, traced: Traced, names: list[str]) -> Interface:
+def _interface(name: str, target: str, program: Program, traced: Traced) -> Interface:
     def info(kind: BufferKind, labels: Sequence[str]) -> tuple[BufferInfo, ...]:
         return tuple(
             BufferInfo(labels[b.index], b.type.dtype.name, b.type.sizes) for b in program.of_kind(kind)
@@ -161,7 +148,7 @@ def _interface(name: str, target: str, program: Program, traced: Traced, names: 
         abi_version=ABI_VERSION,
         state_bytes=state_bytes(program),
         workspace_bytes=workspace_bytes(program),
-        inputs=info("input", names),
+        inputs=info("input", [v.name for v in inputs if not v.is_state]),
         outputs=info("output", [f"output{i}" for i in range(len(traced.graph.outputs))]),
         states=states,
         errors={i: (c.exception, c.message) for i, c in enumerate(program.checks, 1)},

@@ -70,7 +70,6 @@ def training(model: str = "mlp", optimizer: str = "adam", **options: Any) -> Tra
     net = MODELS[model]()
     opt = make_optimizer(optimizer, net.parameters())
 
-    @graphc.compile(**options)
     def step(x: Any, y: Any) -> Any:
         opt.zero_grad()
         loss = F.cross_entropy(net(x), y)
@@ -78,7 +77,7 @@ def training(model: str = "mlp", optimizer: str = "adam", **options: Any) -> Tra
         opt.step()
         return loss
 
-    return Training(net, opt, step)
+    return Training(net, opt, graphc.compile(step, **options))
 
 
 def batches(count: int, size: int = BATCH) -> list[tuple[Any, Any]]:
