@@ -18,6 +18,7 @@ from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars
 from graphc.passes.fuse.groups import Bindings, Edge, Fused, Group, Member, at_symbols
 from graphc.passes.fuse.legality import Merged, between, separated, unify
 from graphc.passes.fuse.sources import Node, Survey, plain_symbol, survey
+from graphc.passes.reductions import op_chunks
 
 __all__ = ["fuse"]
 
@@ -75,6 +76,7 @@ class _Grouping:
             group.fixed = own
         if node.kind == "reduce":
             group.spaces.add(own)
+            group.splits = op_chunks(node.op) > 1
         group.checks = node.checks
         group.before_check = node in self.before_check
         group.writes_state = any(r in self.states for r in node.op.results)
@@ -152,7 +154,7 @@ class _Grouping:
             return False
         edges = between(producer, consumer)
         merged = None if consumer.scatter else unify(producer, consumer, edges)
-        if merged is not None and keeps_parallelism(producer, merged) and separated(producer, consumer):
+        if merged is not None and keeps_parallelism(producer, consumer, merged) and separated(producer, consumer):
             self._join(producer, consumer, merged)
             return True
         return self._absorb(producer, consumer, edges)
@@ -185,6 +187,7 @@ class _Grouping:
         consumer.first, consumer.last = min(producer.first, consumer.first), max(producer.last, consumer.last)
         consumer.outer, consumer.spaces, consumer.fixed = merged.outer, merged.spaces, merged.fixed
         consumer.contraction |= producer.contraction
+        consumer.splits |= producer.splits
         consumer.checks |= producer.checks
         consumer.before_check |= producer.before_check
         consumer.writes_state |= producer.writes_state

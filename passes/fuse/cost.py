@@ -16,8 +16,6 @@ __all__ = ["FLOATING_OPS", "keeps_parallelism", "may_float", "points", "small_sc
 
 FLOATING_OPS = 3
 """Most ops computed again wherever a kernel's reads that do not follow its points ask for them."""
-FEW_ROWS = 16
-LARGE_SPACE = 1 << 13
 SMALL_STAGES = 1 << 12
 
 
@@ -33,15 +31,11 @@ def _extent(symbol: Symbol) -> int:
     return max(0, extent(symbol))
 
 
-def keeps_parallelism(producer: Group, merged: Merged) -> bool:
-    """False where few rows would walk a large space more than once.
-
-    Such a reduction is better cut into chunks, and what follows it in a kernel of its own.
-    """
-    if merged.outer is None or producer.outer is None:
+def keeps_parallelism(producer: Group, consumer: Group, merged: Merged) -> bool:
+    """False where a reduction that is cut in chunks would share a kernel with other inner stages."""
+    if merged.outer is None or producer.outer is None or not (producer.splits or consumer.splits):
         return True
-    largest = max(map(points, merged.spaces), default=1)
-    return points(merged.outer) >= FEW_ROWS or largest <= LARGE_SPACE
+    return all(len(s) == len(producer.outer) for s in consumer.spaces)
 
 
 def may_float(producer: Group, consumer: Group, edges: list[Edge]) -> bool:

@@ -108,6 +108,8 @@ class Group:
     spaces: set[Space] = field(default_factory=set)
     fixed: Space = frozenset()
     """Symbols of accumulations: they may be renamed, but not become parts of other axes."""
+    splits: bool = False
+    """True where a reduction of the group is large enough to be cut in chunks."""
     contraction: bool = False
     scatter: bool = False
     checks: bool = False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.dims import Dim, Symbol
-from graphc.ir.families import Accumulate, Pointwise, Reduce, Scatter
+from graphc.ir.families import Accumulate, Pointwise, Scatter
 from graphc.ir.graph import Location, Op, Value
 from graphc.ir.kernel import Kernel, KernelBuffer, extent
 from graphc.ir.program import Check
@@ -22,6 +22,7 @@ from graphc.passes.fuse.sources import Node as OpNode
 from graphc.passes.lower.emit import Body, Store, emit
 from graphc.passes.lower.nodes import KernelGraph, Node
 from graphc.passes.lower.stages import StagePlan, plan_stages
+from graphc.passes.reductions import folds_along_last_axis
 
 __all__ = ["Lowered", "lower"]
 
@@ -38,6 +39,8 @@ class Lowered:
 
     It decides between folding in lanes and folding in order, so it comes from the op alone.
     """
+    contraction: bool = False
+    """True where the reduction is that of a contraction op, which has an order of its own."""
 
     def __str__(self) -> str:
         return str(self.kernel)
@@ -86,8 +89,8 @@ class _Lowering:
     ) -> Lowered:
         kernel, keys = emit(self.graph, outer, bodies, last, self.buffers, contraction)
         checks = tuple(_check(message, loc) for message, loc in self.graph.checks)
-        along = tuple(_along(b.op) for b in bodies if b.op is not None)
-        return Lowered(kernel, tuple(k[1] for k in keys), checks, along)
+        along = tuple(folds_along_last_axis(b.op) for b in bodies if b.op is not None)
+        return Lowered(kernel, tuple(k[1] for k in keys), checks, along, contraction)
 
     def _bodies(self, plan: StagePlan) -> list[Body]:
         bodies = []
@@ -315,10 +318,6 @@ def _check(text: str, loc: Location | None) -> Check:
         loc.filename if loc else None,
         loc.lineno if loc else None,
     )
-
-
-def _along(op: Op) -> bool:
-    return isinstance(op, Reduce) and op.operands[0].type.rank - 1 in op.attrs["axes"]
 
 
 def _bound(read: Callable[[Index], Node], index: Index) -> Callable[[], Node]:

@@ -29,12 +29,14 @@ LINE_BYTES = 64
 
 def schedule(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]:
     """The scheduled kernels of a group in order: one, or two where a large reduction is cut in chunks."""
-    chosen = context.backend.contraction_schedule(lowered.kernel, context.target)
+    chosen = None
+    if lowered.contraction:
+        chosen = context.backend.contraction_schedule(lowered.kernel, context.target)
     if chosen is not None:
         return (_checked(dataclasses.replace(lowered, kernel=_with(lowered.kernel, chosen)), context),)
     found = []
-    for part in split_reduction(lowered, context):
-        kernel = join_outer_axes(flatten(part.kernel))
+    for part in split_reduction(dataclasses.replace(lowered, kernel=flatten(lowered.kernel))):
+        kernel = join_outer_axes(part.kernel)
         kernel = _with(kernel, _Scheduler(kernel, part.along, context).run())
         found.append(_checked(dataclasses.replace(part, kernel=kernel), context))
     return tuple(found)

@@ -225,11 +225,11 @@ class _Run:
     def store(self, i: Instruction, values: dict[int, Any], env: dict[str, Any], full: tuple[int, ...]) -> None:
         array = self.arrays[i.buffer]
         at = self.place(i, env, full)
-        check_bounds(at, array)
         value = np.broadcast_to(values[i.operands[0]], full)
         if i.guards:
             holds = self.holds(i, env, full)
             at, value = tuple(a[holds] for a in at), value[holds]
+        check_bounds(at, array)
         if i.value == "add":
             wide = np.float32 if array.dtype.itemsize == 2 and array.dtype.kind not in "iu" else array.dtype
             for k in np.ndindex(value.shape):
