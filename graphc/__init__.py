@@ -7,7 +7,7 @@ function, a training step included, one native call.
 
 import math as _math
 
-from graphc import autograd, ir, nn, optim, utils
+from graphc import accelerator, autograd, cuda, func, ir, nn, optim, utils
 from graphc.compiler.api import Dim, compile, run_graph
 from graphc.core import (
     Generator,
@@ -174,6 +174,7 @@ from graphc.functions.promotion import (
 )
 from graphc.functions.random import (
     bernoulli,
+    get_rng_state,
     multinomial,
     normal,
     rand,
@@ -183,6 +184,7 @@ from graphc.functions.random import (
     randn,
     randn_like,
     randperm,
+    set_rng_state,
 )
 from graphc.functions.reduction import (
     all,
@@ -302,6 +304,7 @@ __all__ = [
     "VerifyError",
     "abs",
     "absolute",
+    "accelerator",
     "add",
     "addcdiv",
     "addcmul",
@@ -351,6 +354,7 @@ __all__ = [
     "cos",
     "cosh",
     "count_nonzero",
+    "cuda",
     "cumsum",
     "default_generator",
     "device",
@@ -390,12 +394,14 @@ __all__ = [
     "from_numpy",
     "full",
     "full_like",
+    "func",
     "gather",
     "ge",
     "ger",
     "get_default_dtype",
     "get_num_threads",
     "get_printoptions",
+    "get_rng_state",
     "greater",
     "greater_equal",
     "gt",
@@ -517,6 +523,7 @@ __all__ = [
     "set_grad_enabled",
     "set_num_threads",
     "set_printoptions",
+    "set_rng_state",
     "short",
     "sigmoid",
     "sign",

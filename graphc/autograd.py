@@ -59,7 +59,12 @@ def grad(
         raise NotImplementedError("autograd.grad: is_grads_batched is not supported; call grad in a loop")
     roots, leaves = _sequence(outputs), _sequence(inputs)
     found = core.gradients(
-        roots, leaves, _seeds(roots, grad_outputs), retain_graph, create_graph, bool(allow_unused) or materialize_grads
+        roots,
+        leaves,
+        _seeds(roots, grad_outputs),
+        retain_graph,
+        create_graph,
+        bool(allow_unused) or materialize_grads,
     )
     if not materialize_grads:
         return found

@@ -29,7 +29,7 @@ from graphc.functions import (
 from graphc.functions.axes import one_axis
 from graphc.functions.promotion import get_default_dtype, is_number
 from graphc.functions.recording import from_array
-from graphc.ir.dims import product
+from graphc.ir.dims import Expr, product
 from graphc.ir.types import DType
 
 __all__ = ["Tensor"]
@@ -51,11 +51,14 @@ class _GradFn:
         return f"<{self._name}>"
 
 
+_OPERANDS = (TensorBase, int, float, np.ndarray, Expr)
+
+
 def _operator(function: Any) -> Any:
     """A binary operator: NotImplemented for operands that are neither tensors, numbers nor arrays."""
 
     def operator(self: Tensor, other: Any) -> Any:
-        if isinstance(other, TensorBase) or is_number(other) or isinstance(other, np.ndarray):
+        if isinstance(other, _OPERANDS) or is_number(other):
             return function(self, other)
         return NotImplemented
 
@@ -65,7 +68,7 @@ def _operator(function: Any) -> Any:
 
 def _reflected(function: Any) -> Any:
     def operator(self: Tensor, other: Any) -> Any:
-        if is_number(other) or isinstance(other, np.ndarray):
+        if isinstance(other, _OPERANDS) or is_number(other):
             return function(other, self)
         return NotImplemented
 
@@ -75,7 +78,7 @@ def _reflected(function: Any) -> Any:
 
 def _assigned(function: Any) -> Any:
     def operator(self: Tensor, other: Any) -> Any:
-        if isinstance(other, TensorBase) or is_number(other) or isinstance(other, np.ndarray):
+        if isinstance(other, _OPERANDS) or is_number(other):
             return inplace.write(self, function(self, other))
         return NotImplemented
 

@@ -115,12 +115,15 @@ class Schedule:
     """Loops from the outermost in; an axis that is tiled occurs more than once, outer loop first.
 
     `loops` are those of the outer axes, `stages[i]` those of stage i's inner axes. `parts` is the
-    number of partitions that the parallel loops are divided into.
+    number of partitions that the parallel loops are divided into. `engine` says who emits the
+    kernel: its loops as they stand, or the contraction engine, whose order of summation and fused
+    multiply-add belong to contraction ops alone.
     """
 
     loops: tuple[Loop, ...]
     stages: tuple[tuple[Loop, ...], ...]
     parts: int = 1
+    engine: Literal["loops", "contraction"] = "loops"
 
 
 @dataclass(frozen=True)

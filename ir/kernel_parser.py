@@ -128,13 +128,17 @@ class _Parser:
         return Combine(left, right, body[:-1], body[-1].operands)
 
     def schedule(self) -> Schedule:
-        parts = int(self.take(re.compile(r"schedule parts (\d+) \{$"), "schedule parts n {").group(1))
+        head = self.take(
+            re.compile(r"schedule (loops|contraction) parts (\d+) \{$"), "schedule loops|contraction parts n {"
+        )
+        engine: Any = head.group(1)
+        parts = int(head.group(2))
         loops = self.loops(self.take(re.compile(r"loops ?(.*)$"), "loops …").group(1))
         stages = []
         while self.peek().startswith("stage"):
             stages.append(self.loops(self.take(re.compile(r"stage ?(.*)$"), "stage …").group(1)))
         self.take(re.compile(r"\}$"), "}")
-        return Schedule(loops, tuple(stages), parts)
+        return Schedule(loops, tuple(stages), parts, engine)
 
     def loops(self, text: str) -> tuple[Loop, ...]:
         found = []

@@ -11,7 +11,7 @@
       map () {
         store b1[i0] = %4
       }
-      schedule parts 2 {
+      schedule loops parts 2 {
         loops i0 parallel
         stage r0 vector 8
         stage
@@ -107,7 +107,7 @@ def _loops(loops: Sequence[Loop]) -> str:
 def _schedule(schedule: Schedule) -> list[str]:
     stages = [f"    stage {_loops(s)}".rstrip() for s in schedule.stages]
     return [
-        f"  schedule parts {schedule.parts} {{",
+        f"  schedule {schedule.engine} parts {schedule.parts} {{",
         f"    loops {_loops(schedule.loops)}".rstrip(),
         *stages,
         "  }",

@@ -30,10 +30,9 @@ class LlvmBackend:
         return contraction.contraction_schedule(kernel, target)
 
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
-        if not contraction.is_contraction(kernel):
+        if kernel.schedule is None or kernel.schedule.engine == "loops":
             return loops.scratch_bytes(kernel, target)
-        parts = kernel.schedule.parts if kernel.schedule is not None else 1
-        return contraction.scratch_bytes(kernel, target, parts)
+        return contraction.scratch_bytes(kernel, target, kernel.schedule.parts)
 
 
 def kernel_symbol(kernel: Kernel, target: Target) -> str:
@@ -43,8 +42,10 @@ def kernel_symbol(kernel: Kernel, target: Target) -> str:
 
 def _module(kernel: Kernel, symbol: str, target: Target) -> str:
     module = ModuleText(target)
-    engine = contraction.emit_contraction if contraction.is_contraction(kernel) else loops.emit_kernel
-    engine(kernel, module, symbol, target)
+    if kernel.schedule is not None and kernel.schedule.engine == "contraction":
+        contraction.emit_contraction(kernel, module, symbol, target)
+    else:
+        loops.emit_kernel(kernel, module, symbol, target)
     return str(module)
 
 

@@ -24,6 +24,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.program import Program
 from graphc.ir.target import Target
 from graphc.passes.context import CompileContext, Options
+from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
 from graphc.passes.gradients import ExpandGradients
 from graphc.passes.lower import lower
@@ -31,6 +32,7 @@ from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
 from graphc.passes.plan import plan
 from graphc.passes.schedule import schedule
+from graphc.passes.schedule.cost import work
 from graphc.runtime.code import CodeGroup
 from graphc.runtime.executable import Executable
 
@@ -39,6 +41,9 @@ __all__ = ["CompiledGraph", "Stages", "compile_graph", "lower_graph", "make_cont
 _EXCEPTIONS: dict[str, type[Exception]] = {
     e.__name__: e for e in (IndexError, RuntimeError, ValueError, ZeroDivisionError, TypeError)
 }
+
+_LONG = 200_000
+"""Element operations of about 20 µs on one core."""
 
 
 @functools.cache
@@ -92,6 +97,7 @@ def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None
     ExpandGradients().run(graph, context)
     joint = graph.copy()
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
+    Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
     fused = fuse(graph, context)
     scheduled = [low for group in fused.groups for low in schedule(lower(fused, group), context)]
     kernels = KernelList(low.kernel for low in scheduled)
@@ -107,7 +113,7 @@ class CompiledGraph:
         self.aliases = dict(graph.aliases)
         symbols, codes = compile_kernels(self.program, stages.target)
         self.code = CodeGroup(codes)
-        self.executable = Executable(self.program, self.code, symbols)
+        self.executable = Executable(self.program, self.code, symbols, release=_is_long(self.program))
         # The planner numbers arguments and states separately, each in the order of the graph's inputs.
         self.argument_positions = [i for i, v in enumerate(graph.inputs) if not v.is_state]
         self.state_positions = [i for i, v in enumerate(graph.inputs) if v.is_state]
@@ -131,6 +137,11 @@ class CompiledGraph:
         raise located(
             _EXCEPTIONS.get(check.exception, RuntimeError), check.message, check.filename, check.lineno
         )
+
+
+def _is_long(program: Program) -> bool:
+    """True of a program that should let other Python threads run meanwhile."""
+    return sum(work(call.kernel) for phase in program.phases for call in phase.calls) > _LONG
 
 
 def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = None) -> CompiledGraph:

@@ -15,6 +15,7 @@ import numpy as np
 from graphc.core import TensorBase
 from graphc.functions.recording import from_array, record, scalar
 from graphc.ir.builder import broadcast_shapes
+from graphc.ir.dims import Dim, Expr
 from graphc.ir.types import (
     DType,
     Shape,
@@ -49,6 +50,7 @@ __all__ = [
     "result_type",
     "set_default_dtype",
     "shapes_broadcast",
+    "size_operand",
 ]
 
 Number = int | float | bool
@@ -181,6 +183,11 @@ def as_operand(x: Any, function: str, position: str = "input") -> Tensor:
     raise TypeError(f"{function}(): argument '{position}' must be Tensor, not {type(x).__name__}")
 
 
+def size_operand(size: Dim) -> Tensor:
+    """A dimension, symbolic or not, as a rank-0 int64 tensor."""
+    return scalar(size, int64) if isinstance(size, int) else record("size", value=size, dtype=int64)
+
+
 def plain_number(x: Any) -> Number:
     """A NumPy scalar (or other real) as a Python number."""
     if isinstance(x, (int, float)):
@@ -207,9 +214,9 @@ def operands(a: Any, b: Any, function: str) -> tuple[Tensor, Tensor]:
 def broadcast_pair(a: Any, b: Any, function: str, dtype: DType | None) -> tuple[Tensor, Tensor]:
     """As `operands`, for one dtype of the caller's choice (None: the promoted one)."""
     if not isinstance(a, TensorBase) and not is_number(a):
-        a = as_operand(a, function)
+        a = size_operand(a) if isinstance(a, Expr) else as_operand(a, function)
     if not isinstance(b, TensorBase) and not is_number(b):
-        b = as_operand(b, function, "other")
+        b = size_operand(b) if isinstance(b, Expr) else as_operand(b, function, "other")
     if dtype is None:
         dtype = _pair_result(_key(a), _key(b))
     x = converted(a, dtype) if isinstance(a, TensorBase) else scalar(plain_number(a), dtype)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import Generator, TensorBase, is_tracing, next_random
+from graphc.core import Generator, TensorBase, default_generator, is_tracing, next_random
 from graphc.devices import check_device
 from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
@@ -244,3 +244,17 @@ def exponential_values(shape: Shape, dtype: DType, rate: float, generator: Gener
     """Exponential numbers of a rate: -log(1 - u) / rate."""
     drawn = uniform_values(shape, dtype, generator)
     return pointwise.div(pointwise.neg(record("log1p", pointwise.neg(drawn))), rate)
+
+
+def get_rng_state() -> Tensor:
+    """The default generator's state (seed and position) as an int64 tensor."""
+    return from_array(np.array(default_generator._state._values()), share=False)
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Puts the default generator into a state that `get_rng_state` gave."""
+    values = new_state._values()
+    if values.shape != (2,) or values.dtype != np.int64:
+        raise TypeError(f"expected a state of get_rng_state, got {new_state.type}")
+    default_generator.manual_seed(int(values[0]))
+    default_generator._state._values()[...] = values

@@ -31,7 +31,7 @@ kernel (b0: f32[64, 1000] in, b1: f32[64, 1000] out) axes (i < 64) checks 0 {
     %15: f32 = div %14, %11
     store b1[i, t] = %15 as f32
   }
-  schedule parts 4 {
+  schedule loops parts 4 {
     loops i parallel
     stage r vector 8
     stage s unroll 2, s vector 16

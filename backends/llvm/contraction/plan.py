@@ -102,7 +102,7 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
     steps = [a for a in kernel.stages[0].axes if extent(a) != 1]
     around = [Loop(a.name, "sequential") for a in kernel.stages[0].axes if a not in steps[-1:]]
     sums = [Loop(a.name, "tile", tiling.kc) for a in steps[-1:]] + [Loop(a.name, "unroll", UNROLL) for a in steps[-1:]]
-    return Schedule((*loops, *inner), ((*around, *sums), *(() for _ in kernel.stages[1:])), parts)
+    return Schedule((*loops, *inner), ((*around, *sums), *(() for _ in kernel.stages[1:])), parts, "contraction")
 
 
 _PIECE = 1.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from graphc.backends.llvm.kernel import memory
 from graphc.backends.llvm.kernel.convert import convert
@@ -12,7 +12,7 @@ from graphc.backends.llvm.kernel.values import carrier, constant, round_to
 from graphc.backends.llvm.text import Builder, Val, lanes, vector
 from graphc.ir.kernel import Combine, Instruction
 
-__all__ = ["combine", "run"]
+__all__ = ["combine", "run", "run_point"]
 
 
 def run(scope: Scope, body: Iterable[Instruction]) -> None:
@@ -20,6 +20,37 @@ def run(scope: Scope, body: Iterable[Instruction]) -> None:
     for instruction in body:
         if instruction.id < 0 or instruction.id not in scope.values:
             _emit(scope, instruction)
+
+
+def run_point(scope: Scope, body: Sequence[Instruction]) -> None:
+    """`run` for a whole body; where all its loads share one condition on all lanes, as a branch.
+
+    Windows and padding have points at which nothing is read; those then cost next to nothing.
+    """
+    guards = {i.guards for i in body if i.opcode == "load" and i.id not in scope.values}
+    common = next(iter(guards)) if len(guards) == 1 else ()
+    if scope.width == 1 or not common or body[-1].opcode != "yield" or scope.guard(common).uniform is None:
+        run(scope, body)
+        return
+    b, condition = scope.builder, scope.guard(common).uniform
+    assert condition is not None
+    labels = b.label("read"), b.label("skip")
+    done = b.label("point")
+    b.branch_if(condition, *labels)
+    ends: list[tuple[str, tuple[Val, ...]]] = []
+    for label, holds in zip(labels, (True, False), strict=True):
+        b.block(label)
+        inner = scope.assuming(common, holds)
+        run(inner, body)
+        yields = tuple(b.splat(v, scope.width) for v in inner.yields)
+        ends.append((b.current, yields))
+        b.branch(done)
+    b.block(done)
+    (first, yes), (second, no) = ends
+    scope.yields = tuple(
+        b.op(x.type, f"phi {x.type} [ {x.text}, %{first} ], [ {y.text}, %{second} ]")
+        for x, y in zip(yes, no, strict=True)
+    )
 
 
 def combine(scope: Scope, how: Combine, left: tuple[Val, ...], right: tuple[Val, ...]) -> tuple[Val, ...]:

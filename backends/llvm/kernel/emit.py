@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from graphc.backends.llvm.kernel.body import run
+from graphc.backends.llvm.kernel.body import run, run_point
 from graphc.backends.llvm.kernel.loops import Range, Step, bound_after, run_loops, steps_of
 from graphc.backends.llvm.kernel.placement import Placement, place
 from graphc.backends.llvm.kernel.reduction import run_reduce
@@ -29,7 +29,9 @@ _STACK_BYTES = 32 * 1024
 
 _UNROLLED_POINTS = 25
 _UNROLLED_INSTRUCTIONS = 256
-"""A stage of so few points and instructions becomes straight-line code."""
+_COPIED_INSTRUCTIONS = 64
+"""A stage of so few points and instructions becomes straight-line code; vectors around it are copied up
+to so many instructions."""
 
 
 def sequential_schedule(kernel: Kernel) -> Schedule:
@@ -67,8 +69,8 @@ def _plan(kernel: Kernel) -> _Plan:
     schedule = kernel.schedule if kernel.schedule is not None else sequential_schedule(kernel)
     outer = steps_of(schedule.loops, kernel.axes)
     stages = tuple(_stage_steps(loops, s) for loops, s in zip(schedule.stages, kernel.stages, strict=True))
-    if any(_repeats(steps) for steps in stages):
-        outer = tuple(_joined(s, kernel) if s.role == "vector" else s for s in outer)
+    if any(stages):
+        outer = tuple(_around_stages(s, kernel, stages) if s.role == "vector" else s for s in outer)
     return _Plan(kernel, outer, stages, place(kernel, bound_after(outer), [bound_after(s) for s in stages]))
 
 
@@ -95,11 +97,17 @@ def _repeats(steps: Sequence[Step]) -> bool:
     return any(s.role != "unroll" or s.size < s.extent for s in steps)
 
 
-def _joined(step: Step, kernel: Kernel) -> Step:
-    """An outer vector loop around inner loops: copies of the vector would run those again for each, so
-    they become one long vector, or one alone where masks of several registers would be slow."""
-    masks = any(i.guards or i.dtype.kind == "bool" for i in kernel.instructions())
-    return replace(step, size=step.size * (1 if masks else _power_of_two(step.unroll)), unroll=1)
+def _around_stages(step: Step, kernel: Kernel, stages: Sequence[Sequence[Step]]) -> Step:
+    """An outer vector loop around inner ones. Copies of the vector would run inner loops again for each,
+    so they become one long vector, or one alone where masks of several registers would be slow. Around
+    straight-line stages they stay while the code is short."""
+    if any(_repeats(steps) for steps in stages):
+        masks = any(i.guards or i.dtype.kind == "bool" for i in kernel.instructions())
+        return replace(step, size=step.size * (1 if masks else _power_of_two(step.unroll)), unroll=1)
+    length = sum(
+        len(k.body) * prod(s.extent for s in steps) for k, steps in zip(kernel.stages, stages, strict=True)
+    )
+    return replace(step, unroll=max(1, min(step.unroll, _COPIED_INSTRUCTIONS // max(1, length))))
 
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:
@@ -289,7 +297,7 @@ def _emit_stage(plan: _Plan, number: int, stage: Stage, scope: Scope, lane: str 
 
     def body(at: Scope) -> tuple[Val, ...]:
         if steps:
-            run(at, lists[len(steps)])
+            run_point(at, lists[len(steps)])
         else:
             at.yields = scope.yields
         return at.yields

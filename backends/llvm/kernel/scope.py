@@ -101,6 +101,7 @@ class Scope:
         self._simple: dict[Dim, Dim] = {}
         self._dims: dict[Dim, Val] = {}
         self._splats: dict[int, Val] = {}
+        self._conditions: dict[tuple[Guard, ...], Condition] = {}
 
     # -- binding ----------------------------------------------------------------------
 
@@ -114,11 +115,19 @@ class Scope:
         other._fixed, other._simple = self._fixed, self._simple
         other._dims = dict(self._dims)
         other._splats = dict(self._splats)
+        other._conditions = dict(self._conditions)
+        return other
+
+    def assuming(self, guards: tuple[Guard, ...], holds: bool) -> Scope:
+        """A child in whose code the uniform part of `guards` is known to hold, or not to."""
+        other = self.child()
+        other._conditions[guards] = replace(self.guard(guards), uniform=None) if holds else Condition(False)
         return other
 
     def bind(self, axes: Mapping[str, Val]) -> Scope:
         """A child with axes bound to i64 scalars."""
         other = self.child()
+        other._conditions = {}
         depth = 1 + max(self._depths.values(), default=0)
         for name, value in axes.items():
             other._symbols[name] = value
@@ -163,7 +172,7 @@ class Scope:
         if width != self.width:
             other.lane = LaneAxis("", width) if width > 1 else None
             other.active, other.mask = width, None
-            other._splats = {}
+            other._splats, other._conditions = {}, {}
         return other
 
     @property
@@ -340,6 +349,12 @@ class Scope:
 
     def guard(self, guards: Sequence[Guard]) -> Condition:
         """Where all guards hold."""
+        key = tuple(guards)
+        if key not in self._conditions:
+            self._conditions[key] = self._condition(key)
+        return self._conditions[key]
+
+    def _condition(self, guards: tuple[Guard, ...]) -> Condition:
         b = self.builder
         uniform: Val | None = None
         doubtful: list[tuple[Dim, Dim, tuple[bool | None, ...]]] = []

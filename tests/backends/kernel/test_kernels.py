@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphc.ir.target import TARGETS
 from graphc.ir.types import DTYPES
 from tests.backends.kernel.check import check, scheduled, values
+from tests.backends.kernel.native import kernel_object
 
 ADD = """
 kernel (b0: {t}[{n}] in, b1: {t}[{n}] in, b2: {t}[{n}] out) axes (i < {n}) checks 0 {{
@@ -37,7 +39,7 @@ kernel (b0: {t}[{n}] in, b1: {t}[{n}] in, b2: {t}[{n}] out) axes (i < {n}) check
     ],
 )
 def test_elementwise(dtype: str, n: int, loops: str) -> None:
-    check(scheduled(ADD.format(t=dtype, n=n), loops, ""), cross=())
+    check(scheduled(ADD.format(t=dtype, n=n), loops, ""))
 
 
 VIEWS = """
@@ -137,9 +139,9 @@ kernel (b0: {t}[7, {n}] in, b1: {a}[7] out) axes (i < 7) checks 0 {{
 def test_row_reductions(dtype: str, acc: str, op: str, init: str, n: int) -> None:
     text = REDUCE.format(t=dtype, a=acc, op=op, init=init, n=n)
     for stage in ("r vector 8", "r vector 32", "r unroll 2, r vector 4", "r sequential", "r unroll 4"):
-        check(scheduled(text, "i parallel", stage, ""), parts=(1, 3), cross=())
+        check(scheduled(text, "i parallel", stage, ""), parts=(1, 3))
     for stage in ("r sequential", "r unroll 3"):
-        check(scheduled(text, "i parallel, i vector 4", stage, ""), parts=(1, 2), cross=())
+        check(scheduled(text, "i parallel, i vector 4", stage, ""), parts=(1, 2))
 
 
 def test_vector_length_does_not_change_a_sum() -> None:
@@ -154,7 +156,7 @@ def test_vector_length_does_not_change_a_sum() -> None:
         "r tile 64, r vector 8",
     ):
         kernel = scheduled(text, "i parallel", stage, "")
-        check(kernel, inputs=given, cross=())
+        check(kernel, inputs=given)
 
 
 ARGMAX = """
@@ -268,7 +270,7 @@ kernel (b0: f32[{r}, 37] in, b1: f32[37] inout) axes (j < 37) checks 0 {{
 )
 def test_column_sums(rows: int, loops: str, stage: str) -> None:
     if rows == 0:
-        check(scheduled(COLUMNS.format(r=0), loops, "", stage, ""), cross=())
+        check(scheduled(COLUMNS.format(r=0), loops, "", stage, ""))
     else:
         check(scheduled(COLUMNS.format(r=rows), loops, "", stage, ""))
 
@@ -338,7 +340,7 @@ def test_gather(dtype: str, loops: str, row: int, column: int, error: int) -> No
     rows, columns = rng.integers(0, 6, 9), rng.integers(0, 20, (9, 20))
     rows[8], columns[8, 19] = row, column
     given = gathers(dtype, rows, columns)
-    check(scheduled(GATHER.format(t=dtype), loops, ""), inputs=given, error=error, cross=())
+    check(scheduled(GATHER.format(t=dtype), loops, ""), inputs=given, error=error)
 
 
 SCATTER = """
@@ -430,3 +432,92 @@ kernel (b0: {t}[5, 9] in, b1: {t}[9, 11] in, b2: {a}[5, 11] out) axes (i < 5, j 
 )
 def test_contractions(dtype: str, acc: str, loops: str, stage: str) -> None:
     check(scheduled(PRODUCT.format(t=dtype, a=acc), loops, stage, ""))
+
+
+POOLING = """
+kernel (b0: f32[3, 10, 24] in, b1: i64[3, 5, 12] in, b2: f32[3, 5, 12] in, b3: f32[3, 10, 24] out, b4: f32[3, 5, 12] out)
+  axes (i < 3) checks 0 {
+  map (p < 10, q < 24) {
+    %0: f32 = const 0.0
+    %1: i64 = const -1
+    %2: i64 = index 24*p+q
+    %3: i64 = load b1[i, ((p+1)//(2))-1, ((q)//(2))] where (((p+1)%(2)) in 0 .. 1; ((p+1)//(2)) in 1 .. 6; ((q)%(2)) in 0 .. 1) else %1
+    %4: f32 = load b2[i, ((p)//(2)), ((q+1)//(2))-1] where (((q+1)%(2)) in 0 .. 1; ((q+1)//(2)) in 1 .. 12) else %0
+    %5: bool = lt %3, %2
+    %6: f32 = select %5, %4, %0
+    store b3[i, p, q] = %6 as f32
+  }
+  map (r < 5, s < 12) {
+    %7: f32 = load b0[i, 2*r+1, 2*s]
+    %8: f32 = const -1.0
+    %9: f32 = load b0[i, r, 3*s-1] where (3*s-1 in 0 .. 24) else %8
+    %10: f32 = add %7, %9
+    store b4[i, r, s] = %10 as f32
+  }
+}"""
+
+
+@pytest.mark.parametrize(
+    ("loops", "stages"),
+    [
+        ("i parallel", ("p unroll 2, q vector 8", "r sequential, s vector 4")),
+        ("i parallel", ("p sequential, q unroll 2, q vector 8", "r sequential, s vector 8")),
+        ("i parallel", ("p sequential, q vector 16", "r unroll 5, s unroll 12")),
+        ("i parallel", ("q sequential, p vector 4", "r sequential, s vector 2")),
+        ("i parallel, i vector 4", ("p sequential, q sequential", "r sequential, s unroll 3")),
+    ],
+)
+def test_strides_and_divisions(loops: str, stages: tuple[str, ...]) -> None:
+    check(scheduled(POOLING.replace(")\n  axes", ") axes"), loops, *stages))
+
+
+WINDOW = """
+kernel (b0: i32[6, 8] in, b1: i64[6, 8] in, b2: i32[6, 16, 16] out) axes (i < 6, j < 16, k < 16) checks 0 {
+  map () {
+    %0: i64 = index 16*j+k
+  }
+  reduce (a < 3, c < 3) init (i32 0) {
+    %1: i32 = const 0
+    %2: i64 = const 100
+    %3: i32 = load b0[i, ((-c+k+1)//(2))] where (((-a+j+1)%(2)) in 0 .. 1; ((-a+j+1)//(2)) in 0 .. 8; ((-c+k+1)%(2)) in 0 .. 1; ((-c+k+1)//(2)) in 0 .. 8) else %1
+    %4: i64 = load b1[i, ((-c+k+1)//(2))] where (((-a+j+1)%(2)) in 0 .. 1; ((-a+j+1)//(2)) in 0 .. 8; ((-c+k+1)%(2)) in 0 .. 1; ((-c+k+1)//(2)) in 0 .. 8) else %2
+    %5: bool = lt %4, %0
+    %6: i32 = select %5, %3, %1
+    yield %6
+  } combine (%7) (%8) {
+    %9: i32 = add %7, %8
+    yield %9
+  } -> (%10)
+  map () {
+    store b2[i, j, k] = %10 as i32
+  }
+}"""
+
+
+@pytest.mark.parametrize(
+    "loops", ["i parallel, j sequential, k vector 8", "i parallel, j parallel, k unroll 2, k vector 4"]
+)
+@pytest.mark.parametrize("stage", ["a sequential, c sequential", "a sequential, c unroll 3"])
+def test_windows(loops: str, stage: str) -> None:
+    check(scheduled(WINDOW, loops, "", stage, ""))
+
+
+@pytest.mark.parametrize("name", ["x86-64-v4", "aarch64"])
+@pytest.mark.parametrize(
+    ("text", "loops", "stages"),
+    [
+        (ADD.format(t="f16", n=103), "i parallel, i vector 16", ("",)),
+        (VIEWS.replace(")\n  axes", ") axes"), "i parallel, j vector 8", ("",)),
+        (PAD.format(t="bf16"), "i parallel, j vector 8", ("",)),
+        (REDUCE.format(t="u8", a="u8", op="max", init="0", n=67), "i parallel", ("r vector 32", "")),
+        (ARGMAX.format(n=101), "i parallel", ("r vector 8", "")),
+        (SOFTMAX.format(t="f64", n=100), "i parallel", ("r vector 8", "s vector 8", "", "q vector 8")),
+        (COLUMNS.format(r=64), "j parallel, j unroll 4, j vector 8", ("", "a sequential, c sequential", "")),
+        (GATHER.format(t="f32"), "i parallel, j vector 8", ("",)),
+        (SCATTER.format(t="bf16", low=3), "j parallel, j vector 8", ("a sequential",)),
+        (LOCALS.format(n=9000), "i parallel, i vector 4", ("p sequential", "q sequential")),
+        (WINDOW, "i parallel, j sequential, k vector 8", ("", "a sequential, c sequential", "")),
+    ],
+)  # fmt: skip
+def test_other_targets(text: str, loops: str, stages: tuple[str, ...], name: str) -> None:
+    kernel_object(scheduled(text, loops, *stages), TARGETS[name])

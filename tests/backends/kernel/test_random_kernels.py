@@ -18,7 +18,7 @@ def check_seed(seed: int) -> None:
     for _ in range(2):
         scheduled = random_schedule(rng, kernel)
         assert parse_kernel(str(scheduled)) == scheduled
-        check(scheduled, targets=[rng.choice(RUNNABLE)], parts=(1, rng.randrange(2, 8)), cross=(), error=None)
+        check(scheduled, targets=[rng.choice(RUNNABLE)], parts=(1, rng.randrange(2, 8)), error=None)
 
 
 @pytest.mark.parametrize("seed", range(60))
