@@ -140,8 +140,9 @@ class GraphOp(Op):
 
     @classmethod
     def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
-        """What `ulp` counts units of, where that is not the result itself: an array of the (first)
-        result's shape, for example Σ|x| for a sum, whose terms may cancel. None is the result."""
+        """What `ulp` counts units of, where that is not the result itself: an array of the result's
+        shape (a tuple where there are several results), for example Σ|x| for a sum, whose terms may
+        cancel. None is the result."""
         return None
 
     @classmethod

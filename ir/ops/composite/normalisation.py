@@ -217,6 +217,14 @@ class BatchNorm(Normalisation):
         return [narrow(b, v, like) for v, like in zip(found, self.operands, strict=True)]
 
     @classmethod
+    def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
+        # A mean counts units of the mean of absolute values.
+        size = np.abs(arrays[0].astype(np.float64))
+        count = np.prod([n for i, n in enumerate(size.shape) if i != 1])
+        total = size.sum(tuple(i for i in range(size.ndim) if i != 1))
+        return super().magnitude(attrs, *arrays), total / max(count, 1), None
+
+    @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
         dtype = arrays[0].dtype
         wide = [a.astype(np.longdouble if dtype == np.float64 else np.float64) for a in arrays]
