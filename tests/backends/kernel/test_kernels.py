@@ -24,7 +24,7 @@ kernel (b0: {t}[{n}] in, b1: {t}[{n}] in, b2: {t}[{n}] out) axes (i < {n}) check
 }}"""
 
 
-@pytest.mark.parametrize("dtype", ["bool", "u8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64"])
+@pytest.mark.parametrize("dtype", ["bool", "u8", "i64", "bf16", "f32"])
 @pytest.mark.parametrize(
     ("n", "loops"),
     [
@@ -135,7 +135,7 @@ kernel (b0: {t}[7, {n}] in, b1: {a}[7] out) axes (i < 7) checks 0 {{
         ("i64", "i64", "mul", "1"),
     ],
 )
-@pytest.mark.parametrize("n", [1, 5, 16, 33, 67, 203])
+@pytest.mark.parametrize("n", [5, 33, 203])
 def test_row_reductions(dtype: str, acc: str, op: str, init: str, n: int) -> None:
     text = REDUCE.format(t=dtype, a=acc, op=op, init=init, n=n)
     for stage in ("r vector 8", "r vector 32", "r unroll 2, r vector 4", "r sequential", "r unroll 4"):
