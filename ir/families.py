@@ -283,7 +283,8 @@ class Accumulate(GraphOp):
 
     The accumulator is a tuple of scalars: `init`, then `combine` with `element` of each point in
     row-major order of the reduction axes (a backend may reassociate in a fixed way given by shape
-    and target), then `finish`.
+    and target), then `finish`. So `combine` must be associative and commutative up to rounding and
+    `init` its identity; an accumulator that depends on order carries a position and breaks ties by it.
     """
 
     @classmethod

@@ -173,7 +173,7 @@ class _Kernel:
         self.body.append(Instruction(-1, "yield", dtype, (value,)))
         body = self.taken()
         fold = self.rng.choice(_FOLDS[dtype.kind])
-        init = {"max": 0, "min": 0, "and": -1}.get(fold, 0)
+        init: float = {"max": 0, "min": 0, "and": -1}.get(fold, 0)
         if fold in ("max", "min") and dtype.kind == "float":
             init = float("-inf") if fold == "max" else float("inf")
         elif fold == "max" and dtype.kind == "int":
