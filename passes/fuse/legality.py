@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphc.ir.dims import Dim, Expr, Symbol, substitute
+from graphc.ir.dims import Dim, Expr, Symbol, bounds, substitute
 from graphc.ir.kernel import extent
 from graphc.passes.fuse.groups import Edge, Group, Space, Substitution, at_symbols
 from graphc.passes.fuse.sources import Index, linear, plain_symbol, unlinear
@@ -72,11 +72,12 @@ class _Solver:
         if p.floating:
             return False
         left, right = p.at(edge.producer.index), c.at(edge.read.index)
-        if all(self._equate(a, b) for a, b in zip(left, right, strict=True)):
+        # Every pair is tried, since whatever can be bound has to be in any solution.
+        if all([self._equate(a, b) for a, b in zip(left, right, strict=True)]):
             return True
-        if not edge.read.linear:
-            return False
-        return self._through_views(edge, left, right, c.at(edge.read.at))
+        if self._from_digits(left, right) or self._from_digits(right, left):
+            return True
+        return edge.read.linear and self._through_views(edge, left, right, c.at(edge.read.at))
 
     def _equate(self, a: Dim, b: Dim) -> bool:
         a, b = self.value(a), self.value(b)
@@ -86,6 +87,31 @@ class _Solver:
         if pair is None or extent(pair[0]) != extent(pair[1]):
             return False
         self.bind(pair[0], pair[1].expr)
+        return True
+
+    def _from_digits(self, known: Index, sought: Index) -> bool:
+        """Solves for symbols of which `sought` has the digits: x//4 = a and x%4 = b give x = 4a + b."""
+        parts: dict[Symbol, list[tuple[int, int, Dim]]] = {}
+        for a, b in zip(known, sought, strict=True):
+            a, b = self.value(a), self.value(b)
+            if a == b:
+                continue
+            found = digit(b)
+            if found is None or found[0] in self.fixed:
+                return False
+            parts.setdefault(found[0], []).append((found[1], found[2], a))
+        for symbol, digits in parts.items():
+            total: Dim = 0
+            size = 1
+            for place, base, value in sorted(digits, key=lambda d: d[:2]):
+                lo, hi = bounds(value)
+                if place != size or lo is None or lo < 0 or hi is None or hi >= base:
+                    return False
+                total = total + value * place
+                size *= base
+            if size != extent(symbol) or symbol in at_symbols([total]):
+                return False
+            self.bind(symbol, total)
         return True
 
     def _through_views(self, edge: Edge, left: Index, right: Index, at: Index) -> bool:
@@ -142,6 +168,30 @@ class _Solver:
             return True
         values = [self.solution.get(s, s.expr) for s in space]
         return len(set(values)) == len(values) and _points(at_symbols(values)) == _points(space)
+
+
+def digit(x: Dim) -> tuple[Symbol, int, int] | None:
+    """(symbol, place, base) where `x` is the digit symbol//place % base of a symbol."""
+    base = 0
+    if (inner := _applied(x, "%")) is not None:
+        x, base = inner
+    place = 1
+    if (inner := _applied(x, "//")) is not None:
+        x, place = inner
+    symbol = plain_symbol(x)
+    if symbol is None or (place > 1 and extent(symbol) % place):
+        return None
+    return symbol, place, base or extent(symbol) // place
+
+
+def _applied(x: Dim, function: str) -> tuple[Dim, int] | None:
+    """The operands where `x` is `y // n` or `y % n` with a fixed n."""
+    if isinstance(x, int) or len(x.terms) != 1 or x.terms[0][1] != 1 or len(x.terms[0][0]) != 1:
+        return None
+    atom, power = x.terms[0][0][0]
+    if power != 1 or isinstance(atom, Symbol) or atom.function != function or not isinstance(atom.args[1], int):
+        return None
+    return atom.args[0], atom.args[1]
 
 
 def _two_symbols(difference: Dim) -> tuple[Symbol, Symbol] | None:

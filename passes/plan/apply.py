@@ -85,11 +85,9 @@ class _Planner:
         overwriting: dict[Call, list[Value]] = {}
         for i, j in self.graph.aliases.items():
             new, state = self.graph.outputs[i], self.graph.inputs[j]
-            if new is state:
+            if new is state or not new.type.numel:
                 continue
             call = makers.get(new)
-            if call is None and new.op is not None and new not in self.constants:
-                continue  # nothing to store: no elements
             if call is not None and new not in taken and self._in_place(call, new, state):
                 taken.add(new)
             else:

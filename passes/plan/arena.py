@@ -1,20 +1,21 @@
 """Offsets in one arena for buffers that live over intervals of phases.
 
-Two orders are tried, largest first and earliest first, and the smaller arena is taken. Buffers
+Several orders are tried until one reaches the bytes that live at once; else the smallest arena is
+taken. Buffers
 whose intervals meet never overlap; offsets and sizes are multiples of 64 bytes.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 __all__ = ["ALIGNMENT", "Lifetime", "assign_offsets", "most_live"]
 
 ALIGNMENT = 64
 FEW = 2000
-"""Up to so many buffers the quadratic largest-first order is tried too."""
+"""Up to so many buffers the orders that take quadratic time are tried too."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,28 @@ def most_live(lifetimes: Sequence[Lifetime]) -> int:
 def assign_offsets(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     """An offset for each buffer, and the arena's size in bytes."""
     best = _earliest_first(lifetimes)
-    if best[1] > most_live(lifetimes) and len(lifetimes) <= FEW:
-        best = min(best, _largest_first(lifetimes), key=lambda found: found[1])
+    least = most_live(lifetimes)
+    for order in _ORDERS if len(lifetimes) <= FEW else ():
+        if best[1] > least:
+            best = min(best, _lowest_place(lifetimes, order), key=lambda found: found[1])
     return best
 
 
-def _largest_first(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
-    """Each buffer at the lowest place free throughout its life, large ones first."""
+_ORDERS: tuple[Callable[[Lifetime], tuple[int, ...]], ...] = (
+    lambda x: (-x.padded, x.first),
+    lambda x: (x.first - x.last, -x.padded),
+    lambda x: (-x.padded * (x.last - x.first + 1), x.first),
+)
+"""Largest first, longest-lived first, most bytes times phases first."""
+
+
+def _lowest_place(
+    lifetimes: Sequence[Lifetime], key: Callable[[Lifetime], tuple[int, ...]]
+) -> tuple[list[int], int]:
+    """Each buffer at the lowest place free throughout its life, in the order of `key`."""
     offsets = [0] * len(lifetimes)
     placed: list[tuple[int, int]] = []
-    order = sorted(range(len(lifetimes)), key=lambda i: (-lifetimes[i].padded, lifetimes[i].first, i))
+    order = sorted(range(len(lifetimes)), key=lambda i: (*key(lifetimes[i]), i))
     total = 0
     for i in order:
         mine = lifetimes[i]

@@ -56,7 +56,7 @@ class Order:
         return after, waits
 
     def levels(self, overwriting: dict[Call, list[Value]]) -> tuple[dict[Call, int], set[Call]]:
-        """The phase of each call; where there is a cycle, instead the calls that may be on one."""
+        """The phase of each call, and the calls that must not overwrite because of cycles: if any, try again."""
         after, waits = self._edges(overwriting)
         level = dict.fromkeys(waits, 0)
         ready = [c for c, n in waits.items() if n == 0]
@@ -71,7 +71,31 @@ class Order:
                     ready.append(d)
         if done == len(level):
             return level, set()
-        return level, _on_cycles({c for c, n in waits.items() if n}, after)
+        return level, _one_of_each(_on_cycles({c for c, n in waits.items() if n}, after), after, overwriting)
+
+
+def _one_of_each(
+    cyclic: set[Call], after: dict[Call, list[Call]], overwriting: dict[Call, list[Value]]
+) -> set[Call]:
+    """One overwriting call of each connected part of the calls on cycles."""
+    near: dict[Call, list[Call]] = {c: [] for c in cyclic}
+    for c in cyclic:
+        for d in after[c]:
+            if d in cyclic:
+                near[c].append(d)
+                near[d].append(c)
+    chosen: set[Call] = set()
+    seen: set[Call] = set()
+    for start in sorted((c for c in cyclic if c in overwriting), key=lambda c: c.number):
+        if start not in seen:
+            chosen.add(start)
+            waiting = [start]
+            while waiting:
+                c = waiting.pop()
+                if c not in seen:
+                    seen.add(c)
+                    waiting += near[c]
+    return chosen
 
 
 def _on_cycles(left: Iterable[Call], after: dict[Call, list[Call]]) -> set[Call]:

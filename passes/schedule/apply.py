@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from graphc.ir.dims import Symbol
 from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
+from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
 from graphc.passes.lower.group import Lowered
 from graphc.passes.schedule.cost import lanes, partitions, stride_cost
@@ -48,6 +49,7 @@ def _with(kernel: Kernel, chosen: Schedule) -> Kernel:
 
 def _checked(lowered: Lowered, context: CompileContext) -> Lowered:
     if context.options.verify:
+        verify_kernel(lowered.kernel)
         verify_schedule(lowered.kernel)
     return lowered
 

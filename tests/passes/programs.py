@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir import Graph
+from graphc.ir.kernel_verifier import verify_kernel
 from graphc.ir.program import Program
 from graphc.passes.context import CompileContext, Options
 from graphc.passes.fuse import Fused, fuse
@@ -27,7 +28,11 @@ def build(graph: Graph, context: CompileContext = TOGETHER) -> tuple[Fused, Prog
     """All stages."""
     fused = fuse(graph, context)
     kernels = [k for group in fused.groups for k in schedule(lower(fused, group), context)]
-    return fused, plan(fused, kernels, context)
+    program = plan(fused, kernels, context)
+    for phase in program.phases:
+        for call in phase.calls:
+            verify_kernel(call.kernel)
+    return fused, program
 
 
 def execute(graph: Graph, arrays: Sequence[Any], context: CompileContext = TOGETHER) -> list[Any]:

@@ -1,0 +1,68 @@
+"""Large reductions are cut by the op's shape alone, and give what they gave."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.backends.reference import run
+from graphc.ir import REGISTRY, Builder, Graph
+from graphc.passes.reductions import chunk_count
+from tests.passes.models import tensor
+from tests.passes.programs import build, execute, kernel_count
+
+Case = tuple[str, tuple[int, ...], tuple[int, ...], int]
+
+CASES: tuple[Case, ...] = (
+    ("sum", (512, 512), (0, 1), 2),
+    ("sum", (262_147,), (0,), 2),
+    ("sum", (30_011, 10), (0,), 2),
+    ("max", (2, 200_000), (1,), 2),
+    ("argmax", (3, 100_001), (1,), 2),
+    ("argmin", (150_000,), (0,), 2),
+    ("prod", (70_000, 3), (0,), 2),
+    ("sum", (600, 600), (1,), 1),
+    ("sum", (600, 600), (0,), 1),
+    ("sum", (200, 200), (0, 1), 1),
+)
+"""Op, shape, axes, and the number of kernels."""
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reduction(case: Case) -> None:
+    name, shape, axes, kernels = case
+    graph = Graph(name)
+    x = graph.add_input(tensor("f32", *shape))
+    b = Builder(graph)
+    doubled = b.mul(x, x)
+    result = b.create(REGISTRY[name], [doubled], axes=axes).result
+    graph.outputs = [doubled, b.add(result, 1)]
+    rng = np.random.default_rng(5)
+    array = (1 + 0.001 * rng.standard_normal(shape)).astype(np.float32)
+    _, program = build(graph)
+    assert kernel_count(program) == kernels
+    for got, want in zip(execute(graph, [array]), run(graph, array), strict=True):
+        if name.startswith("arg"):
+            np.testing.assert_array_equal(got, want)
+        else:
+            np.testing.assert_allclose(got, want, rtol=2e-4)
+
+
+def test_reading_it_back_does_not_change_how_a_sum_is_cut() -> None:
+    """Work on the operand after the reduction goes to a third kernel: the sum keeps its chunks."""
+    graph = Graph("norm")
+    x = graph.add_input(tensor("f32", 300_000))
+    b = Builder(graph)
+    graph.outputs = [b.div(x, b.broadcast_to(b.sum(x, axes=(0,)), (300_000,)))]
+    _, program = build(graph)
+    assert kernel_count(program) == 3
+    array = np.random.default_rng(0).random(300_000).astype(np.float32)
+    np.testing.assert_allclose(execute(graph, [array])[0], array / array.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("results", "reduced", "along", "chunks"),
+    ((1, 1 << 20, True, 16), (1, 1 << 16, True, 1), (64, 1 << 16, True, 1), (10, 60_000, False, 9), (0, 9, True, 1)),
+)
+def test_chunk_count(results: int, reduced: int, along: bool, chunks: int) -> None:
+    assert chunk_count(results, reduced, along) == chunks
