@@ -78,13 +78,14 @@ Monomial = tuple[tuple[Atom, int], ...]
 class Expr:
     """A sum of integer multiples of monomials, in canonical order. Immutable and hashable."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "_symbols", "terms")
 
     terms: tuple[tuple[Monomial, int], ...]
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
+        self._symbols: frozenset[Symbol] | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expr) and self._hash == other._hash and self.terms == other.terms
@@ -420,14 +421,16 @@ def symbols(x: Dim) -> frozenset[Symbol]:
     """All symbols that occur in `x`."""
     if isinstance(x, int):
         return frozenset()
-    found: set[Symbol] = set()
-    for monomial, _ in x.terms:
-        for atom, _ in monomial:
-            if isinstance(atom, Symbol):
-                found.add(atom)
-            else:
-                found.update(*(symbols(a) for a in atom.args))
-    return frozenset(found)
+    if x._symbols is None:
+        found: set[Symbol] = set()
+        for monomial, _ in x.terms:
+            for atom, _ in monomial:
+                if isinstance(atom, Symbol):
+                    found.add(atom)
+                else:
+                    found.update(*(symbols(a) for a in atom.args))
+        x._symbols = frozenset(found)
+    return x._symbols
 
 
 def substitute(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:

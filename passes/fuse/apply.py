@@ -15,6 +15,7 @@ from graphc.ir.graph import Graph, Op
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.clone import clone_for_sparse_readers
 from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars
+from graphc.passes.fuse.empty import replace_empty
 from graphc.passes.fuse.groups import Bindings, Edge, Fused, Group, Member, at_symbols
 from graphc.passes.fuse.legality import Merged, between, separated, unify
 from graphc.passes.fuse.sources import Node, Survey, plain_symbol, survey
@@ -29,6 +30,7 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
     Raises CompileError for an op that no kernel can hold or a symbolic shape.
     """
     work = graph.copy()
+    replace_empty(work)
     found = survey(work)
     if context.options.fuse and clone_for_sparse_readers(found):
         found = survey(work)
@@ -74,10 +76,12 @@ class _Grouping:
         if node.kind != "map":
             group.outer = space
             group.fixed = own
+        if node.kind == "contraction":
+            group.product = own
         if node.kind == "reduce":
             group.spaces.add(own)
             group.splits = op_chunks(node.op) > 1
-        group.checks = node.checks
+        group.checks, group.indexes = node.checks, node.indexes
         group.before_check = node in self.before_check
         group.writes_state = any(r in self.states for r in node.op.results)
         node.group = group
@@ -150,7 +154,9 @@ class _Grouping:
             return True
         if producer.scatter or not _flags_agree(producer, consumer):
             return False
-        if producer.contraction and consumer.contraction:
+        if producer.contraction and (consumer.contraction or consumer.indexes):
+            return False
+        if consumer.contraction and producer.indexes:
             return False
         edges = between(producer, consumer)
         merged = None if consumer.scatter else unify(producer, consumer, edges)
@@ -177,7 +183,7 @@ class _Grouping:
         for member in producer.members.values():
             member.floating = True
         consumer.floating += len(producer.members)
-        self._join(producer, consumer, Merged(consumer.outer, consumer.spaces, substitution, consumer.fixed))
+        self._join(producer, consumer, Merged(consumer.outer, consumer.spaces, substitution, consumer.fixed, consumer.product))
         return True
 
     def _join(self, producer: Group, consumer: Group, merged: Merged) -> None:
@@ -185,10 +191,12 @@ class _Grouping:
         self.bindings.add(merged.substitution)
         consumer.members.update(producer.members)
         consumer.first, consumer.last = min(producer.first, consumer.first), max(producer.last, consumer.last)
-        consumer.outer, consumer.spaces, consumer.fixed = merged.outer, merged.spaces, merged.fixed
+        consumer.outer, consumer.spaces = merged.outer, merged.spaces
+        consumer.fixed, consumer.product = merged.fixed, merged.product
         consumer.contraction |= producer.contraction
         consumer.splits |= producer.splits
         consumer.checks |= producer.checks
+        consumer.indexes |= producer.indexes
         consumer.before_check |= producer.before_check
         consumer.writes_state |= producer.writes_state
         members = consumer.members

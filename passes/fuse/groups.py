@@ -106,12 +106,16 @@ class Group:
     last: int = 0
     outer: Space | None = None
     spaces: set[Space] = field(default_factory=set)
+    product: Space = frozenset()
+    """Outer and summed symbols of the group's contraction, which must stay apart."""
     fixed: Space = frozenset()
     """Symbols of accumulations: they may be renamed, but not become parts of other axes."""
     splits: bool = False
     """True where a reduction of the group is large enough to be cut in chunks."""
     contraction: bool = False
     scatter: bool = False
+    indexes: bool = False
+    """True where an op of the group makes indices of data: contractions are kept clear of these."""
     checks: bool = False
     before_check: bool = False
     """True where an op of the group checks data or is read, in the end, by one that does."""

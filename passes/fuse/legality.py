@@ -31,6 +31,7 @@ class Merged:
     spaces: set[Space]
     substitution: Substitution
     fixed: Space
+    product: Space = frozenset()
 
 
 def between(producer: Group, consumer: Group) -> list[Edge]:
@@ -73,7 +74,8 @@ class _Solver:
             return False
         left, right = p.at(edge.producer.index), c.at(edge.read.index)
         # Every pair is tried, since whatever can be bound has to be in any solution.
-        if all([self._equate(a, b) for a, b in zip(left, right, strict=True)]):
+        equal = [self._equate(a, b) for a, b in zip(left, right, strict=True)]
+        if all(equal):
             return True
         if self._from_digits(left, right) or self._from_digits(right, left):
             return True
@@ -154,14 +156,15 @@ class _Solver:
         contraction = self.producer.contraction or self.consumer.contraction
         if outer is not None and not all(s == outer if contraction else s >= outer for s in spaces):
             return None
-        return Merged(outer, spaces, self.solution, self.fixed)
+        product = put(self.producer.product | self.consumer.product)
+        return Merged(outer, spaces, self.solution, self.fixed, product)
 
     def _space(self, space: Space) -> Space:
         return at_symbols(self.value(s.expr) for s in space)
 
     def _injective(self, group: Group) -> bool:
         """True where every space still has its points: no two symbols fell together, none became a part."""
-        return all(self._distinct(s) for s in group.spaces) and self._distinct(group.outer or frozenset())
+        return all(self._distinct(s) for s in (*group.spaces, group.product, group.outer or frozenset()))
 
     def _distinct(self, space: Space) -> bool:
         if space.isdisjoint(self.solution):

@@ -71,6 +71,8 @@ class Node:
     reduced: Index = ()
     reads: list[Read] = field(default_factory=list)
     checks: bool = False
+    indexes: bool = False
+    """True where data decides an index, or is checked like one."""
     group: Any = None
     """The `Group` that the op was first put into; see `Group.root`."""
 
@@ -233,7 +235,7 @@ def _raw_reads(node: Node) -> list[Raw]:
     types, result = op.operand_types, op.results[0].type
     match op:
         case Elementwise():
-            node.checks = _has_checks(op)
+            node.checks = node.indexes = _has_checks(op)
             return [(v, node.index, True) for v in op.operands]
         case Accumulate():
             accesses = op.accesses(op.attrs, types, result, node.index, node.reduced)
@@ -243,13 +245,13 @@ def _raw_reads(node: Node) -> list[Raw]:
         case Pointwise():
             probe = _Probe(node.number, op.operands)
             op.point(probe, op.attrs, types, result, node.index, probe.readers())
-            node.checks = probe.checked
+            node.checks, node.indexes = probe.checked, probe.indexes
             return probe.reads
         case Scatter():
             probe = _Probe(node.number, op.operands)
             where = axes(f"{node.number}.s", types[2].shape)
             op.target(probe, op.attrs, types, where, probe.readers()[1])
-            node.checks = probe.checked
+            node.checks, node.indexes = probe.checked, probe.indexes
             return [(op.operands[0], node.index, False), (op.operands[2], where, False), *probe.reads]
     return []
 
@@ -286,6 +288,11 @@ class _Probe:
         self.checked = False
         self._guards = 0
         self._dims = 0
+
+    @property
+    def indexes(self) -> bool:
+        """True where the body made an index of data."""
+        return self._dims > 0
 
     def readers(self) -> list[Callable[[Index], DType]]:
         """One reader per operand."""

@@ -133,6 +133,20 @@ def attention() -> Graph:
     return _block((2, 6, 12), build)
 
 
+def residual(width: int = 6) -> Graph:
+    """Layers as wide as they are long: equal extents must not make different axes one."""
+    graph = Graph("residual")
+    h = graph.add_input(tensor("f32", width, width), "argument", "x")
+    b = Builder(graph)
+    parameters = []
+    for k in range(3):
+        w = graph.add_input(tensor("f32", width, width), "parameter", f"w{k}")
+        bias = graph.add_input(tensor("f32", width), "parameter", f"b{k}")
+        parameters += [w, bias]
+        h = b.add(h, b.relu(b.add(b.dot(h, w, contract=((1,), (1,))), bias)))
+    return train(graph, b, b.mean(b.mul(h, h), axes=(0, 1)), parameters, sgd)
+
+
 def reshaped_chain() -> Graph:
     """Elementwise work across reshapes and a transposition."""
 
@@ -155,6 +169,7 @@ MODELS: dict[str, tuple[Callable[[], Graph], int]] = {
     "layer_norm": (layer_norm, 1),
     "leading_axis_norm": (leading_axis_norm, 1),
     "attention": (attention, 3),
+    "residual": (residual, 12),
     "reshaped_chain": (reshaped_chain, 1),
 }
 """Graph and the number of kernels that it becomes."""
