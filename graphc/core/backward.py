@@ -64,7 +64,7 @@ class _Walk:
 
     def through_entries(self, roots: list[Node], seeds: list[Node]) -> None:
         wrt = reachable(roots)
-        wrt += [n for n in self.inputs if n not in wrt and n.entry is not None]
+        wrt += [n for n in self.inputs if n not in wrt and n.entry is not None and n.leaf is None]
         self.check(roots)
         results = self.append(
             Gradient,
@@ -221,6 +221,15 @@ def _accumulate(leaf: Any, gradient: Node, create: bool) -> None:
             assign(known, record("add", known, wrap(gradient)))
 
 
+def _of_leaf(walk: _Walk, leaf: Any) -> Node | None:
+    """The gradient of a leaf: the sum over the nodes that stand for it (one an evaluation)."""
+    total: Node | None = None
+    for node, gradient in walk.found.items():
+        if node.leaf is not None and node.leaf() is leaf:
+            total = gradient if total is None else record_nodes("add", (total, gradient), {})[0]
+    return total
+
+
 def gradients(
     outputs: Sequence[Any], inputs: Sequence[Any], seeds: Sequence[Any], retain_graph: bool | None,
     create_graph: bool, allow_unused: bool,
@@ -232,8 +241,8 @@ def gradients(
     nodes = [t._read() for t in inputs]
     walk = _walk(outputs, seeds, retain_graph, create_graph, nodes)
     result = []
-    for node in nodes:
-        gradient = walk.found.get(node)
+    for tensor, node in zip(inputs, nodes, strict=True):
+        gradient = walk.found.get(node) if not tensor._leaf else _of_leaf(walk, tensor)
         if gradient is None and not allow_unused:
             raise RuntimeError(
                 "One of the differentiated Tensors appears to not have been used in the graph. "

@@ -131,10 +131,10 @@ class TensorBase:
                 # A part of data: read where it is now, so that the program does not depend on which part.
                 if self._cache is None or self._cache[0] is not base:
                     self._cache = (base, self._snapshot(storage), False)
-                return self._cache[1]  # type: ignore[no-any-return]
+                return self._cache[1]
         if recording.trace is not None:
             recording.trace.read(storage)
-        if self._leaf and base.leaf is None and not self._chain:
+        if self._leaf and base.leaf is None and not self._chain and not self._detached:
             base.leaf = weakref.ref(self)
             base.requires_grad = True
         if not self._chain and not self._detached:

@@ -584,9 +584,8 @@ def _move_statistics(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: Any, momentum: Any
 ) -> None:
     with no_grad():
-        unbiased = pointwise.mul(
-            record("detach", var), count / (count - 1) if isinstance(count, int) else 1.0
-        )
+        ratio = count / (count - 1) if isinstance(count, int) else pointwise.div(count, count - 1)
+        unbiased = pointwise.mul(record("detach", var), ratio)
         for running, batch in ((running_mean, record("detach", mean)), (running_var, unbiased)):
             batch = converted(batch, running.type.dtype)
             moved = pointwise.add(

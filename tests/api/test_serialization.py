@@ -90,7 +90,11 @@ class Custom:
     """Something that cannot be saved."""
 
 
-@pytest.mark.parametrize("value", [Custom(), {1, 2}, b"bytes", Custom, lambda: 0, {Custom(): 1}], ids=["object", "set", "bytes", "class", "function", "key"])
+@pytest.mark.parametrize(
+    "value",
+    [Custom(), {1, 2}, b"bytes", Custom, lambda: 0, {Custom(): 1}],
+    ids=["object", "set", "bytes", "class", "function", "key"],
+)
 def test_what_cannot_be_saved(value: Any) -> None:
     with pytest.raises(TypeError, match=r"graphc\.save"):
         torch.save(value, io.BytesIO())
