@@ -182,7 +182,10 @@ class UpdateSlice(View):
                 )
 
     def simplify(self, b: Any) -> Value | None:
-        return self.operands[0] if any(n == 0 for n in self.operands[1].type.shape) else None
+        base, update = self.operands
+        if update.type == base.type:
+            return update
+        return base if any(n == 0 for n in update.type.shape) else None
 
 
 class Flip(View):

@@ -54,6 +54,7 @@ class _Solver:
     def __init__(self, producer: Group, consumer: Group) -> None:
         self.producer, self.consumer = producer, consumer
         self.solution: Substitution = {}
+        self.inside: Space = frozenset().union(*consumer.spaces)
         self.fixed = producer.fixed | consumer.fixed
 
     def value(self, x: Dim) -> Dim:
@@ -73,6 +74,8 @@ class _Solver:
         if p.floating:
             return False
         left, right = p.at(edge.producer.index), c.at(edge.read.index)
+        if c.floating and not at_symbols(right) <= self.inside:
+            return False  # data decides where the reader is computed
         # Every pair is tried, since whatever can be bound has to be in any solution.
         equal = [self._equate(a, b) for a, b in zip(left, right, strict=True)]
         if all(equal):

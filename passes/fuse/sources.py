@@ -246,7 +246,7 @@ def _raw_reads(node: Node) -> list[Raw]:
             probe = _Probe(node.number, op.operands)
             op.point(probe, op.attrs, types, result, node.index, probe.readers())
             node.checks, node.indexes = probe.checked, probe.indexes
-            return probe.reads
+            return probe.reads + _unread(node, probe)
         case Scatter():
             probe = _Probe(node.number, op.operands)
             where = axes(f"{node.number}.s", types[2].shape)
@@ -254,6 +254,12 @@ def _raw_reads(node: Node) -> list[Raw]:
             node.checks, node.indexes = probe.checked, probe.indexes
             return [(op.operands[0], node.index, False), (op.operands[2], where, False), *probe.reads]
     return []
+
+
+def _unread(node: Node, probe: _Probe) -> list[Raw]:
+    """Operands that the op never looks at: groups are put in order as if it did."""
+    seen = {v for v, _, _ in probe.reads}
+    return [(v, (0,) * v.type.rank, False) for v in node.op.operands if v not in seen]
 
 
 def _resolve(raw: Raw, found: Survey) -> Read | None:
