@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from graphc.ir.dims import Symbol
+from graphc.ir.dims import Symbol, split_linear
 from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
 from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
 from graphc.passes.lower.group import Lowered
-from graphc.passes.schedule.cost import lanes, partitions, stride_cost
+from graphc.passes.schedule.cost import lanes, partitions, points, stride_cost
 from graphc.passes.schedule.flatten import flatten, join_outer_axes
 from graphc.passes.schedule.split import split_reduction
 from graphc.passes.schedule.verify import verify_schedule
@@ -26,6 +26,11 @@ FOLD_IN_LANES = 8
 """Shortest last axis of a reduction that is folded in lanes."""
 MAP_IN_LANES = 4
 LINE_BYTES = 64
+SHORT_FOLD = 6
+"""Instructions up to which columns are folded eight vectors wide, to use whole rows of cache lines."""
+TILE = 16
+"""Points along each side of a tile where an access crosses the lanes."""
+TILED_POINTS = 1 << 14
 
 
 def schedule(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]:
@@ -118,8 +123,11 @@ class _Scheduler:
     def _with_vector(
         self, loops: list[Loop], items: int, parts: int, vector: Symbol
     ) -> tuple[tuple[Loop, ...], int]:
+        crossing = self._crossing_axis(vector)
+        if crossing is not None:
+            return self._tiled(loops, parts, vector, crossing)
         size = extent(vector)
-        unroll = self._unroll(size)
+        unroll = self._unroll(vector)
         if parts > 1 and items < parts:
             granule = max(self.width * unroll, LINE_BYTES)
             last_parallel = sum(x.role == "parallel" for x in loops)
@@ -130,12 +138,52 @@ class _Scheduler:
         loops.append(Loop(vector.name, "vector", self.width))
         return tuple(loops), min(parts, max(1, items))
 
-    def _unroll(self, size: int) -> int:
+    def _crossing_axis(self, vector: Symbol) -> Symbol | None:
+        """The axis along which some access is contiguous that strides along the lanes: a transposition."""
+        if any(s.axes for s in self.kernel.stages) or points(self.kernel.axes) < TILED_POINTS:
+            return None
+        for i in self.kernel.instructions():
+            if i.opcode not in ("load", "store"):
+                continue
+            strides = {a: (split_linear(i.index[0], a) or (2, 0))[0] for a in self.kernel.axes}
+            if abs(strides[vector]) > 1:
+                for a, stride in strides.items():
+                    if stride == 1 and extent(a) >= TILE and extent(vector) >= TILE:
+                        return a
+        return None
+
+    def _tiled(
+        self, loops: list[Loop], parts: int, vector: Symbol, crossing: Symbol
+    ) -> tuple[tuple[Loop, ...], int]:
+        """Square tiles of the two axes, so that every cache line fetched is used up."""
+        around = [x for x in loops if x.axis != crossing.name]
+        items = 1
+        for x in around:
+            if x.role == "parallel":
+                items *= next(extent(a) for a in self.kernel.axes if a.name == x.axis)
+        parallel = [x for x in around if x.role == "parallel"]
+        if parts > 1 and items < parts:
+            parallel.append(Loop(crossing.name, "parallel", TILE))
+            items *= -(-extent(crossing) // TILE)
+        tiled = [
+            *parallel,
+            *(x for x in around if x.role != "parallel"),
+            Loop(crossing.name, "tile", TILE),
+            Loop(vector.name, "tile", TILE),
+            Loop(crossing.name, "sequential"),
+            Loop(vector.name, "vector", min(self.width, TILE)),
+        ]
+        return tuple(tiled), min(parts, max(1, items))
+
+    def _unroll(self, vector: Symbol) -> int:
         """Vectors per iteration: more where the body is short, or where each carries a running fold."""
         folds = any(s.kind == "reduce" for s in self.kernel.stages)
         length = sum(i.opcode not in ("const", "yield") for i in self.kernel.instructions())
-        wanted = 4 if length <= (16 if folds else 8) else 2 if length <= 24 else 1
-        while wanted > 1 and wanted * self.width > size:
+        if folds and length <= SHORT_FOLD and stride_cost(self.kernel.instructions(), vector) == 0:
+            wanted = 8
+        else:
+            wanted = 4 if length <= (16 if folds else 8) else 2 if length <= 24 else 1
+        while wanted > 1 and wanted * self.width > extent(vector):
             wanted //= 2
         return wanted
 

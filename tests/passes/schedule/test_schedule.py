@@ -29,6 +29,11 @@ CASES: dict[str, tuple[tuple[int, ...], Build, str]] = {
         lambda b, x: b.exp(b.permute(x, axes=(1, 0))),
         "o0 sequential, o1 unroll 4, o1 vector 8",
     ),
+    "a large transposition is tiled": (
+        (160, 144),
+        lambda b, x: b.permute(x, axes=(1, 0)),
+        "o0 tile 16, o1 tile 16, o0 sequential, o1 vector 8",
+    ),
     "a few elements run one by one": ((3,), lambda b, x: b.exp(x), "o0 sequential"),
     "rows are folded along the last axis": ((6, 40), lambda b, x: b.sum(x, axes=(1,)), "o0 sequential | i0 vector 8"),
     "short rows are folded in order": (
