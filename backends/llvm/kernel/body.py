@@ -22,18 +22,19 @@ def run(scope: Scope, body: Iterable[Instruction]) -> None:
             _emit(scope, instruction)
 
 
-def run_point(scope: Scope, body: Sequence[Instruction]) -> None:
-    """`run` for a whole body; where all its loads share one condition on all lanes, as a branch.
+def run_point(scope: Scope, body: Sequence[Instruction], varies: bool) -> None:
+    """`run` for the whole body of a reduce stage, whose yields differ between lanes or not (`varies`).
 
-    Windows and padding have points at which nothing is read; those then cost next to nothing.
+    Where all its loads share a condition that is one for all lanes, it becomes a branch: windows and
+    padding have points at which nothing is read, and those then cost next to nothing.
     """
     guards = {i.guards for i in body if i.opcode == "load" and i.id not in scope.values}
     common = next(iter(guards)) if len(guards) == 1 else ()
-    if scope.width == 1 or not common or body[-1].opcode != "yield" or scope.guard(common).uniform is None:
+    condition = scope.guard(common).uniform if varies and common else None
+    if condition is None:
         run(scope, body)
         return
-    b, condition = scope.builder, scope.guard(common).uniform
-    assert condition is not None
+    b = scope.builder
     labels = b.label("read"), b.label("skip")
     done = b.label("point")
     b.branch_if(condition, *labels)

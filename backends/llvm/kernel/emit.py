@@ -294,10 +294,13 @@ def _emit_empty(stage: Stage, scope: Scope) -> None:
 def _emit_stage(plan: _Plan, number: int, stage: Stage, scope: Scope, lane: str | None) -> None:
     steps, lists = plan.stages[number], plan.placement.stages[number]
     run(scope, lists[0])
+    yielded = stage.body[-1].operands if stage.kind == "reduce" else ()
+    depends: frozenset[str] = frozenset().union(*(plan.placement.depends[o] for o in yielded))
 
     def body(at: Scope) -> tuple[Val, ...]:
         if steps:
-            run_point(at, lists[len(steps)])
+            varies = at.lane is not None and at.lane.name in depends
+            run_point(at, lists[len(steps)], varies)
         else:
             at.yields = scope.yields
         return at.yields

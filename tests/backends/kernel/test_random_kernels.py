@@ -21,7 +21,7 @@ def check_seed(seed: int) -> None:
         check(scheduled, targets=[rng.choice(RUNNABLE)], parts=(1, rng.randrange(2, 8)), error=None)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(40), 2098])
 def test_random_kernel(seed: int) -> None:
     check_seed(seed)
 
