@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import time
 import warnings
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from graphc.runtime.process import POOL_WORDS
 __all__ = ["get_num_threads", "set_num_threads", "usable_cores"]
 
 MAX_THREADS = 1024
+_EXIT_SECONDS = 1.0
 _SPIN_NS = 2_000_000
 """How long a worker looks for work before it sleeps: waking it costs half a millisecond."""
 
@@ -101,6 +103,15 @@ def _stop() -> None:
         host().pool_stop(POOL_WORDS.address)
 
 
+def _stop_at_exit() -> None:
+    """Ends the workers, but never waits long for a program that another thread was in when Python ended."""
+    deadline = time.monotonic() + _EXIT_SECONDS
+    while POOL_WORDS[POOL.offset["owner"]] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    if not POOL_WORDS[POOL.offset["owner"]]:
+        _stop()
+
+
 def _reset_after_fork() -> None:
     """A child has none of its parent's threads: the pool is as new."""
     kept = {name: POOL_WORDS[POOL.offset[name]] for name in ("wanted", "spin_ns", "threads", "claim")}
@@ -116,4 +127,4 @@ _thread_handles = Words([0] * MAX_THREADS)
 POOL_WORDS[_THREADS] = _thread_handles.address
 set_num_threads(_initial_threads())
 os.register_at_fork(after_in_child=_reset_after_fork)
-atexit.register(_stop)
+atexit.register(_stop_at_exit)
