@@ -112,9 +112,9 @@ class CompileCache:
                 stacklevel=3,
             )
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone at exit
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            close(self._descriptor)
 
     @property
     def enabled(self) -> bool:

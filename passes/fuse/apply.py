@@ -170,7 +170,7 @@ class _Grouping:
         if producer.writes_state or not may_float(producer, consumer, edges):
             return False
         (edge,) = edges
-        if any(r in self.outputs for r in edge.producer.op.results):
+        if any(r in self.outputs for node in producer.members for r in node.op.results):
             return False
         there = consumer.members[edge.consumer].at(edge.read.index)
         substitution = {}

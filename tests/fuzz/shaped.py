@@ -63,7 +63,7 @@ class _Grower:
         self.actions: list[Callable[[Value], Any]] = [
             self.elementwise, self.elementwise, self.elementwise, self.reduce, self.normalise, self.reshape,
             self.permute, self.expand, self.slice, self.flip, self.pad, self.concat, self.update_slice,
-            self.dot, self.dot, self.gather, self.scatter, self.cast,
+            self.dot, self.dot, self.inner, self.gather, self.scatter, self.cast,
         ]  # fmt: skip
 
     def pick(self, things: Sequence[Any]) -> Any:
@@ -73,11 +73,12 @@ class _Grower:
         return self.number(1, one_in) == one_in
 
     def grow(self, steps: int) -> Program:
-        for _ in range(self.number(1, 3)):
-            self.input(TensorType(self.dtype, self.shape()))
+        for _ in range(self.number(1, 4)):
+            types = [v.type for v in self.values]
+            self.input(self.pick(types) if types and self.chance(2) else TensorType(self.dtype, self.shape()))
         for step in range(steps):
             self.builder.loc = Location("shaped.py", step + 1)
-            recent = self.values[-4:] if self.chance(2) else self.values
+            recent = self.values if self.chance(4) else self.values[-3:]
             self.pick(self.actions)(self.pick(recent))
         self.outputs()
         return Program(self.graph, self.arrays)
@@ -267,6 +268,14 @@ class _Grower:
         self.keep(self.builder.dot(x, y, contract=sides[0], batch=sides[1]))
         return None
 
+    def inner(self, x: Value) -> None:
+        """Like a contraction, but two ops: rounded in between, and summed as a sum is."""
+        if x.type.dtype.name not in REGISTRY["sum"].dtypes:
+            return self.cast(x)
+        product = self.builder.mul(x, self.operand(x.type))
+        self.keep((product, self.builder.sum(product, axes=self.axes(x))))
+        return None
+
     def right_side(self, x: Value) -> Value:
         shape = (self.pick(x.type.sizes), self.pick(self.sizes)) if x.type.rank else self.shape()
         if self.chance(2):
@@ -320,7 +329,9 @@ class _Grower:
     def outputs(self) -> None:
         """Any values, one perhaps twice, and new values of states: others, their own, each other's."""
         graph = self.graph
-        graph.outputs = [self.values[-1], *(self.pick(self.values) for _ in range(self.number(0, 3)))]
+        sinks = [v for v in self.values if not v.uses and v.op is not None] or self.values
+        graph.outputs = [self.values[-1], *(self.pick(sinks) for _ in range(self.number(0, 4)))]
+        graph.outputs += [self.pick(self.values) for _ in range(self.number(0, 2))]
         for state in [v for v in graph.inputs if v.is_state]:
             fitting = [v for v in self.values if v.type == state.type]
             if fitting and not self.chance(4):
