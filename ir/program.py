@@ -75,7 +75,7 @@ class Check:
     lineno: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Program:
     """A compiled program's plan: the buffer table, phases, arena size and failure table."""
 
@@ -103,6 +103,9 @@ class Program:
                 name, number = f"{first}.{number}", number + 1
             names[name] = None
         return list(names)
+
+    def __repr__(self) -> str:
+        return f"<Program @{self.name}: {len(self.phases)} phases>"
 
     def __str__(self) -> str:
         names = self.row_names()

@@ -68,7 +68,7 @@ class Cost:
         return sum(k.bytes for k in self.per_kernel)
 
     def __str__(self) -> str:
-        rows = [("phase", "FLOPs", "read", "written", "FLOPs/byte", "parts", "kernel")]
+        rows: list[tuple[str, ...]] = [("phase", "FLOPs", "read", "written", "FLOPs/byte", "parts", "kernel")]
         for k in self.per_kernel:
             intensity = f"{k.flops / k.bytes:.2f}" if k.bytes else "-"
             numbers = (

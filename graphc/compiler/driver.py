@@ -58,6 +58,9 @@ class KernelList(tuple[Any, ...]):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} kernels>"
+
     def __str__(self) -> str:
         return "\n\n".join(map(str, self))
 

@@ -97,7 +97,7 @@ def at_symbols(index: Iterable[Dim]) -> Space:
     return found
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Group:
     """Ops of one kernel. `first` and `last` are positions of its earliest and latest op."""
 
@@ -144,7 +144,7 @@ class Group:
         return g
 
 
-@dataclass
+@dataclass(repr=False)
 class Fused:
     """A graph cut into groups, in an order in which each group reads only earlier ones.
 
@@ -183,6 +183,9 @@ class Fused:
                     raise VerifyError(
                         f"group {place[op]} reads {op_text(v.op).strip()} of the later group {place[v.op]}"
                     )
+
+    def __repr__(self) -> str:
+        return f"<Fused @{self.graph.name}: {len(self.groups)} groups>"
 
     def __str__(self) -> str:
         names = value_names(self.graph)
