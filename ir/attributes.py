@@ -72,7 +72,9 @@ def attribute_text(value: Any) -> str:
 
 def _float_text(value: float) -> str:
     text = repr(value)
-    return text if any(c in text for c in ".einf") and text != "inf" else {"inf": "inf"}.get(text, text + ".0")
+    return (
+        text if any(c in text for c in ".einf") and text != "inf" else {"inf": "inf"}.get(text, text + ".0")
+    )
 
 
 def _dense_text(array: Any) -> str:
@@ -142,7 +144,9 @@ def _parse(text: str, at: int, known: Known = None) -> tuple[Any, int]:
         case "open":
             return _parse_list(text, match.end(), known)
         case "dim":
-            return _parse_dim_at(text, match.start() + len(match.group()) - len(match.group().lstrip()), known)
+            return _parse_dim_at(
+                text, match.start() + len(match.group()) - len(match.group().lstrip()), known
+            )
     raise ValueError(f"unexpected {body!r} in attributes")
 
 

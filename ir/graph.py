@@ -78,7 +78,18 @@ class Value:
 class Op:
     """A node. Everything about an operation is on its class; see `graphc.ir.families`."""
 
-    __slots__ = ("__weakref__", "attrs", "graph", "loc", "mark", "next", "operands", "previous", "regions", "results")
+    __slots__ = (
+        "__weakref__",
+        "attrs",
+        "graph",
+        "loc",
+        "mark",
+        "next",
+        "operands",
+        "previous",
+        "regions",
+        "results",
+    )
 
     name: ClassVar[str] = ""
 

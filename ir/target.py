@@ -44,14 +44,10 @@ _V4 = _V3 + ",+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl"
 TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
-        Target("x86-64", "x86_64-unknown-linux-gnu", "x86-64", "+sse2",
-               16, 16, False, False, False, False),
-        Target("x86-64-v3", "x86_64-unknown-linux-gnu", "x86-64-v3", _V3,
-               32, 16, True, True, True, True),
-        Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", _V4,
-               64, 32, True, True, True, True),
-        Target("aarch64", "aarch64-unknown-linux-gnu", "generic", "+neon",
-               16, 32, True, False, True, True),
+        Target("x86-64", "x86_64-unknown-linux-gnu", "x86-64", "+sse2", 16, 16, False, False, False, False),
+        Target("x86-64-v3", "x86_64-unknown-linux-gnu", "x86-64-v3", _V3, 32, 16, True, True, True, True),
+        Target("x86-64-v4", "x86_64-unknown-linux-gnu", "x86-64-v4", _V4, 64, 32, True, True, True, True),
+        Target("aarch64", "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32, True, False, True, True),
     )
 }
 """Named targets; `host` is detected by `graphc.backends.llvm`."""

@@ -96,8 +96,7 @@ float32 = DType("f32", "float32", "float", 32, np.float32, 8)
 float64 = DType("f64", "float64", "float", 64, np.float64, 9)
 
 DTYPES: dict[str, DType] = {
-    d.name: d
-    for d in (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
+    d.name: d for d in (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
 }
 _BY_NUMPY = {d.numpy: d for d in DTYPES.values()}
 

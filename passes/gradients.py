@@ -39,9 +39,7 @@ def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value]) -> None:
     n = op.attrs["roots"]
     roots, seeds, wrt = op.operands[:n], op.operands[n : 2 * n], op.operands[2 * n :]
     last = op.previous
-    gradients = differentiate(
-        graph, roots, seeds, wrt, before=op, stop=False, blocked=blocked_values(graph)
-    )
+    gradients = differentiate(graph, roots, seeds, wrt, before=op, stop=False, blocked=blocked_values(graph))
     b = Builder(graph, before=op, loc=op.loc)
     for old, new, target in zip(op.results, gradients, wrt, strict=True):
         moved[old] = b.zeros_like(target) if new is None else new

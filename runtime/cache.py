@@ -147,9 +147,7 @@ class CompileCache:
         partial = f"{_PARTIAL}{secrets.token_hex(16)}"
         try:
             self._write(partial, content)
-            os.rename(
-                partial, _file_name(key), src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor
-            )
+            os.rename(partial, _file_name(key), src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(partial, dir_fd=self._descriptor)
@@ -226,7 +224,10 @@ def _payload(content: bytes, key: str) -> bytes | None:
         return None
     start = _HEAD.size + key_length
     payload = content[start:]
-    if content[_HEAD.size : start] != body or _digest((magic, key_length, payload_length), body, payload) != digest:
+    if (
+        content[_HEAD.size : start] != body
+        or _digest((magic, key_length, payload_length), body, payload) != digest
+    ):
         return None
     return payload
 

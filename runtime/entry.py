@@ -283,9 +283,7 @@ class Variant:
         self._record[VARIANT.offset["next"]] = 0 if following is None else following.address
 
     def _check_inputs(self, arguments: Sequence[Argument]) -> None:
-        given = sorted(
-            a.input for a in arguments if not isinstance(a, Static) and a.input is not None
-        )
+        given = sorted(a.input for a in arguments if not isinstance(a, Static) and a.input is not None)
         if given != list(range(len(self.executable.rows["input"]))):
             raise ValueError(f"arguments are inputs {given}; the program has {self.executable.rows['input']}")
 
@@ -295,7 +293,9 @@ class Variant:
             raise ValueError(f"results are outputs {given}; the program has {self.executable.rows['output']}")
         for position, result in enumerate(results):
             if isinstance(result, SharedResult) and not 0 <= result.position < position:
-                raise ValueError(f"result {position} is the same as result {result.position}, which is not earlier")
+                raise ValueError(
+                    f"result {position} is the same as result {result.position}, which is not earlier"
+                )
 
     def _argument(self, argument: Argument) -> list[int]:
         kinds = ARGUMENT_KINDS.index

@@ -116,9 +116,7 @@ class Executable:
             raise ValueError(f"{self.program.name}: {len(states)} states given, {expected} expected")
         return Binding(states, owners, exclusive=self.writes_state)
 
-    def run(
-        self, inputs: Sequence[int], outputs: Sequence[int], states: Sequence[int] | Binding = ()
-    ) -> int:
+    def run(self, inputs: Sequence[int], outputs: Sequence[int], states: Sequence[int] | Binding = ()) -> int:
         """Runs on the addresses of all inputs, outputs and states, each by index.
 
         Memory is row-major, contiguous and aligned to 64 bytes; outputs are written. Returns

@@ -175,7 +175,8 @@ BLOCK = Record(*_line("next", "size_class", "allocation"))
 """The 64 bytes before a block's data."""
 
 BLOCKS = Record(
-    *_line("lock", "cached_bytes", "limit", "live_blocks", "colour"), *(f"head{i}" for i in range(BLOCK_CLASSES))
+    *_line("lock", "cached_bytes", "limit", "live_blocks", "colour"),
+    *(f"head{i}" for i in range(BLOCK_CLASSES)),
 )
 
 POOL = Record(

@@ -20,7 +20,14 @@ from graphc.ir.program import Program
 from graphc.ir.target import Target
 from graphc.runtime.cache import cache_key, default_cache
 
-__all__ = ["LlvmBackend", "compile_kernels", "kernel_calls", "kernel_modules", "kernel_objects", "kernel_symbol"]
+__all__ = [
+    "LlvmBackend",
+    "compile_kernels",
+    "kernel_calls",
+    "kernel_modules",
+    "kernel_objects",
+    "kernel_symbol",
+]
 
 
 class LlvmBackend:

@@ -30,6 +30,7 @@ __all__ = [
 COMPILER_VERSION = f"llvmlite {llvmlite.__version__} LLVM {'.'.join(map(str, llvm.llvm_version_info))}"
 """What an object depends on besides its text and target: part of every cache key."""
 
+
 def machine(target: Target, *, jit: bool = False) -> llvm.TargetMachine:
     """A new target machine; one handed to an execution engine is owned by it, so never share them."""
     return emitter.machine(target.triple, target.cpu, target.features, jit=jit)

@@ -46,7 +46,9 @@ def _linker(target: Target) -> list[str]:
         if path is not None:
             return [path, *command[1:]]
     names = ", ".join(command[0] for command in candidates)
-    raise MissingToolError(f"exporting a library needs a linker for {arch}, but none of {names} is there; {install}")
+    raise MissingToolError(
+        f"exporting a library needs a linker for {arch}, but none of {names} is there; {install}"
+    )
 
 
 def link_shared(

@@ -94,9 +94,7 @@ class ModuleText:
     def table(self, element_type: str, literals: Sequence[str]) -> Val:
         """A private constant array; equal tables share one global. Returns its address."""
         body = ", ".join(f"{element_type} {x}" for x in literals)
-        definition = (
-            f"private unnamed_addr constant [{len(literals)} x {element_type}] [{body}], align 64"
-        )
+        definition = f"private unnamed_addr constant [{len(literals)} x {element_type}] [{body}], align 64"
         for name, text in self._globals.items():
             if text == definition:
                 return Val("ptr", f"@{name}")
@@ -157,7 +155,9 @@ class Builder:
         self._next = 0
         self._labels = 0
         self.current = "entry"
-        self.params = tuple(Val(t.split(" ")[0] if not t.startswith("<") else t, f"%{n}") for t, n in parameters)
+        self.params = tuple(
+            Val(t.split(" ")[0] if not t.startswith("<") else t, f"%{n}") for t, n in parameters
+        )
 
     # -- raw text ---------------------------------------------------------------------
 
@@ -264,7 +264,9 @@ class Builder:
         """Calls a function that returns nothing."""
         self.emit(f"call void @{name}({', '.join(str(x) for x in arguments)})")
 
-    def intrinsic(self, stem: str, result: str, arguments: Sequence[Val], *, overload: str | None = None) -> Val:
+    def intrinsic(
+        self, stem: str, result: str, arguments: Sequence[Val], *, overload: str | None = None
+    ) -> Val:
         """Calls `@llvm.<stem>.<overload>`; the overload defaults to the result type's mangling."""
         suffix = mangle(result if overload is None else overload)
         name = f"llvm.{stem}.{suffix}" if suffix else f"llvm.{stem}"

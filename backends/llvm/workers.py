@@ -31,9 +31,7 @@ __all__ = ["CompileWorkers", "compile_many"]
 
 _TEXT_WORTH_WORKERS = 200_000
 """Characters of text, about 0.3 s of compiling, from which starting workers pays."""
-_START = (
-    "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
-)
+_START = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
 
 
 class _Worker:

@@ -40,7 +40,9 @@ class _Walk:
         """Cotangents of values on evaluated tapes that are still to be followed."""
 
     def run(self, roots: Sequence[Node], seeds: Sequence[Node]) -> None:
-        pending = [(r, s) for r, s in zip(roots, seeds, strict=True) if r.entry is not None and r.leaf is None]
+        pending = [
+            (r, s) for r, s in zip(roots, seeds, strict=True) if r.entry is not None and r.leaf is None
+        ]
         for root, seed in zip(roots, seeds, strict=True):
             if root.entry is None or root.leaf is not None:
                 self.arrive(root, seed)
@@ -188,7 +190,10 @@ def _walk(
 
 
 def backward(
-    roots: Sequence[Any], seeds: Sequence[Any], retain_graph: bool | None = None, create_graph: bool = False,
+    roots: Sequence[Any],
+    seeds: Sequence[Any],
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
     inputs: Sequence[Any] | None = None,
 ) -> None:
     """Adds the gradients of `roots` to `.grad` of the leaves (of `inputs` only, where given).
@@ -231,8 +236,12 @@ def _of_leaf(walk: _Walk, leaf: Any) -> Node | None:
 
 
 def gradients(
-    outputs: Sequence[Any], inputs: Sequence[Any], seeds: Sequence[Any], retain_graph: bool | None,
-    create_graph: bool, allow_unused: bool,
+    outputs: Sequence[Any],
+    inputs: Sequence[Any],
+    seeds: Sequence[Any],
+    retain_graph: bool | None,
+    create_graph: bool,
+    allow_unused: bool,
 ) -> tuple[Any, ...]:
     """Gradients of the sum of `outputs` (weighted by `seeds`) by `inputs`; None where unused and allowed."""
     for t in inputs:

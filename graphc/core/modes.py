@@ -8,7 +8,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-__all__ = ["enable_grad", "inference_mode", "is_grad_enabled", "no_grad", "on_grad_mode_change", "set_grad_enabled"]
+__all__ = [
+    "enable_grad",
+    "inference_mode",
+    "is_grad_enabled",
+    "no_grad",
+    "on_grad_mode_change",
+    "set_grad_enabled",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -27,9 +27,21 @@ class Node:
     and its position there. `version` is the memory's version that the value belongs to.
     """
 
-    __slots__ = ("__weakref__", "entry", "leaf", "memory", "position", "requires_grad", "tape", "type", "version")
+    __slots__ = (
+        "__weakref__",
+        "entry",
+        "leaf",
+        "memory",
+        "position",
+        "requires_grad",
+        "tape",
+        "type",
+        "version",
+    )
 
-    def __init__(self, type_: TensorType, entry: Entry | None = None, position: int = 0, memory: Memory | None = None) -> None:
+    def __init__(
+        self, type_: TensorType, entry: Entry | None = None, position: int = 0, memory: Memory | None = None
+    ) -> None:
         self.type = type_
         self.entry = entry
         self.position = position

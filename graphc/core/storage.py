@@ -30,7 +30,18 @@ class Memory:
     `name` say what it is as an input of a traced graph.
     """
 
-    __slots__ = ("__weakref__", "_array", "_exports", "address", "foreign", "name", "owner", "role", "type", "version")
+    __slots__ = (
+        "__weakref__",
+        "_array",
+        "_exports",
+        "address",
+        "foreign",
+        "name",
+        "owner",
+        "role",
+        "type",
+        "version",
+    )
 
     def __init__(self, type_: TensorType, owner: Any, address: int, foreign: Array | None = None) -> None:
         self.type = type_

@@ -23,7 +23,9 @@ class Tape:
 
     __slots__ = ("number", "plan", "residuals", "roots", "wrt")
 
-    def __init__(self, plan: ReplayPlan, residuals: Sequence[Node], roots: Sequence[Node], wrt: Sequence[Node]) -> None:
+    def __init__(
+        self, plan: ReplayPlan, residuals: Sequence[Node], roots: Sequence[Node], wrt: Sequence[Node]
+    ) -> None:
         self.number = next(_numbers)
         self.plan: ReplayPlan | None = plan
         self.residuals = tuple(residuals)

@@ -30,7 +30,16 @@ from graphc.ir.graph import Role
 from graphc.ir.types import DTYPES, DType, TensorType
 from graphc.runtime.state import bump_epoch
 
-__all__ = ["TensorBase", "assign", "constant", "from_array", "record", "record_view", "register_tensor", "wrap"]
+__all__ = [
+    "TensorBase",
+    "assign",
+    "constant",
+    "from_array",
+    "record",
+    "record_view",
+    "register_tensor",
+    "wrap",
+]
 
 Chain = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
 MOST_ENTRIES = 2000
@@ -140,9 +149,12 @@ class TensorBase:
         if not self._chain and not self._detached:
             return base
         cached = self._cache
-        if cached is not None and cached[0] is base and (
-            cached[1].entry is not None and cached[1].entry.recording is recording
-        ) and cached[2] == _mode.enabled:
+        if (
+            cached is not None
+            and cached[0] is base
+            and (cached[1].entry is not None and cached[1].entry.recording is recording)
+            and cached[2] == _mode.enabled
+        ):
             return cached[1]
         node = base
         for name, attrs in self._chain:
@@ -270,7 +282,9 @@ class TensorBase:
     def grad(self, value: Any) -> None:
         if value is not None:
             if not isinstance(value, TensorBase):
-                raise TypeError(f"assigned grad expected to be a Tensor or None but got {type(value).__name__}")
+                raise TypeError(
+                    f"assigned grad expected to be a Tensor or None but got {type(value).__name__}"
+                )
             if value.type != self.type:
                 raise RuntimeError(
                     f"assigned grad has data of a different size or type: expected {self.type}, got {value.type}"
@@ -383,7 +397,11 @@ def assign(x: Any, value: Any) -> None:
         raise error
     storage: Storage = x._storage
     if _mode.enabled and (x._leaf or (x._chain and storage.node.leaf is not None and not x._detached)):
-        what = "a view of a leaf Variable that requires grad" if x._chain else "a leaf Variable that requires grad"
+        what = (
+            "a view of a leaf Variable that requires grad"
+            if x._chain
+            else "a leaf Variable that requires grad"
+        )
         error = RuntimeError(f"{what} is being used in an in-place operation.")
         annotate(error)
         raise error
@@ -469,5 +487,3 @@ def _value_wanted() -> TraceError:
 def _where() -> dict[str, Any]:
     location = user_location()
     return {} if location is None else {"filename": location.filename, "lineno": location.lineno}
-
-

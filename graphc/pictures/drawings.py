@@ -205,7 +205,9 @@ def _program(program: Program) -> Dot:
         dot.edge(start, end, label="\n".join(dict.fromkeys(types)))
     for row, buffer in enumerate(program.buffers):
         if buffer.kind == "output" and row in writer:
-            dot.node(f"buffer {row}", f"output {buffer.index}\n{buffer.type}", shape="ellipse", fillcolor="#8ce99a")
+            dot.node(
+                f"buffer {row}", f"output {buffer.index}\n{buffer.type}", shape="ellipse", fillcolor="#8ce99a"
+            )
             dot.edge(writer[row], f"buffer {row}")
     return dot
 

@@ -160,7 +160,11 @@ class _Grouping:
             return False
         edges = between(producer, consumer)
         merged = None if consumer.scatter else unify(producer, consumer, edges)
-        if merged is not None and keeps_parallelism(producer, consumer, merged) and separated(producer, consumer):
+        if (
+            merged is not None
+            and keeps_parallelism(producer, consumer, merged)
+            and separated(producer, consumer)
+        ):
             self._join(producer, consumer, merged)
             return True
         return self._absorb(producer, consumer, edges)
@@ -183,7 +187,11 @@ class _Grouping:
         for member in producer.members.values():
             member.floating = True
         consumer.floating += len(producer.members)
-        self._join(producer, consumer, Merged(consumer.outer, consumer.spaces, substitution, consumer.fixed, consumer.product))
+        self._join(
+            producer,
+            consumer,
+            Merged(consumer.outer, consumer.spaces, substitution, consumer.fixed, consumer.product),
+        )
         return True
 
     def _join(self, producer: Group, consumer: Group, merged: Merged) -> None:
@@ -263,4 +271,3 @@ def _place_free_ops(graph: Graph, groups: list[Group], found: Survey) -> None:
     for op in graph.ops:
         if op in place:
             place[op].ops.append(op)
-

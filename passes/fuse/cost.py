@@ -76,4 +76,3 @@ def small_scalars(group: Group) -> bool:
         else:
             work += node.op.results[0].type.numel
     return work <= SMALL_STAGES and not any(isinstance(n.op, Contraction) for n in group.members)
-

@@ -17,7 +17,9 @@ __all__ = ["replace_empty"]
 
 def replace_empty(graph: Graph) -> None:
     """Replaces results without elements in place, and drops what only they were made of."""
-    empty = [op for op in graph.ops if not any(r.type.numel for r in op.results) and not is_buffer_constant(op)]
+    empty = [
+        op for op in graph.ops if not any(r.type.numel for r in op.results) and not is_buffer_constant(op)
+    ]
     for op in empty:
         for r in op.results:
             r.replace_by(Builder(graph, op, op.loc).constant(np.empty(r.type.sizes, r.type.dtype.numpy)))

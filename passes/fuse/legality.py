@@ -195,7 +195,12 @@ def _applied(x: Dim, function: str) -> tuple[Dim, int] | None:
     if isinstance(x, int) or len(x.terms) != 1 or x.terms[0][1] != 1 or len(x.terms[0][0]) != 1:
         return None
     atom, power = x.terms[0][0][0]
-    if power != 1 or isinstance(atom, Symbol) or atom.function != function or not isinstance(atom.args[1], int):
+    if (
+        power != 1
+        or isinstance(atom, Symbol)
+        or atom.function != function
+        or not isinstance(atom.args[1], int)
+    ):
         return None
     return atom.args[0], atom.args[1]
 

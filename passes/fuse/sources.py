@@ -58,7 +58,9 @@ class Read:
         shape = self.value.type.shape
         if self.index == self.at and shape == self.shape:
             return True
-        return _numel(shape) == _numel(self.shape) and linear(self.index, shape) == linear(self.at, self.shape)
+        return _numel(shape) == _numel(self.shape) and linear(self.index, shape) == linear(
+            self.at, self.shape
+        )
 
 
 @dataclass(eq=False)
@@ -198,7 +200,9 @@ def _node(number: int, op: Op) -> Node:
     if isinstance(op, (Pointwise, Scatter)):
         return Node(number, op, index)
     where = f" (recorded at {op.loc})" if op.loc else ""
-    raise CompileError(f"no kernel can hold the op `{op.name}`{where}: it should have been decomposed before fusion")
+    raise CompileError(
+        f"no kernel can hold the op `{op.name}`{where}: it should have been decomposed before fusion"
+    )
 
 
 def _has_checks(op: Elementwise) -> bool:
@@ -239,9 +243,7 @@ def _raw_reads(node: Node) -> list[Raw]:
             return [(v, node.index, True) for v in op.operands]
         case Accumulate():
             accesses = op.accesses(op.attrs, types, result, node.index, node.reduced)
-            return [
-                (v, tuple(a.index), not a.guards) for v, a in zip(op.operands, accesses, strict=True)
-            ]
+            return [(v, tuple(a.index), not a.guards) for v, a in zip(op.operands, accesses, strict=True)]
         case Pointwise():
             probe = _Probe(node.number, op.operands)
             op.point(probe, op.attrs, types, result, node.index, probe.readers())

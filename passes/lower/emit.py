@@ -156,9 +156,7 @@ class _Emitter:
             self._forget_inner(frame)
             return Stage("scatter" if body.kind == "scatter" else "map", body.axes, tuple(instructions))
         init = _init(body.op)
-        instructions.append(
-            Instruction(-1, "yield", init[0][0], tuple(self.ids[n] for n in body.yields))
-        )
+        instructions.append(Instruction(-1, "yield", init[0][0], tuple(self.ids[n] for n in body.yields)))
         self._forget_inner(frame)
         combine = self._combine(body.op, [d for d, _ in init])
         for node in body.results:
@@ -201,7 +199,9 @@ class _Emitter:
         self.used.setdefault(store.buffer)
         value = "add" if store.add else None
         index = tuple(self._named(x) for x in store.index)
-        return Instruction(-1, "store", store.value.dtype, (self.ids[store.value],), value, store.buffer, index)
+        return Instruction(
+            -1, "store", store.value.dtype, (self.ids[store.value],), value, store.buffer, index
+        )
 
     def _named(self, x: Dim) -> Dim:
         """The expression with `to_index` symbols named by their instruction."""

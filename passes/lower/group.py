@@ -215,7 +215,8 @@ class _Lowering:
         assert isinstance(op, Accumulate)
         init = op.init(op.attrs, op.operand_types)
         folded = tuple(
-            self.graph.make("result", d, value=(stage, i), least=2 * stage + 2) for i, (d, _) in enumerate(init)
+            self.graph.make("result", d, value=(stage, i), least=2 * stage + 2)
+            for i, (d, _) in enumerate(init)
         )
         self.results[node] = list(op.finish(self.graph, op.attrs, op.operand_types, op.result_types, folded))
         return folded
@@ -280,7 +281,9 @@ class _ScatterLowering(_Lowering):
         """Outer axes: those that source and base share one to one; then base and source indices."""
         result, indices = op.results[0], op.operands[1]
         probe = KernelGraph()
-        target = op.target(probe, op.attrs, op.operand_types, where, lambda i: probe.const(indices.type.dtype, 0))
+        target = op.target(
+            probe, op.attrs, op.operand_types, where, lambda i: probe.const(indices.type.dtype, 0)
+        )
         outer: list[Symbol] = []
         base_index = list(axes("i", result.type.shape))
         source_index = [
@@ -289,7 +292,11 @@ class _ScatterLowering(_Lowering):
         ]
         for k, x in enumerate(target):
             symbol = plain_symbol(x)
-            if symbol is None or symbol.name.startswith("%") or sum(symbol in at_symbols([t]) for t in target) > 1:
+            if (
+                symbol is None
+                or symbol.name.startswith("%")
+                or sum(symbol in at_symbols([t]) for t in target) > 1
+            ):
                 continue
             axis = next(j for j, w in enumerate(where) if w == x)
             if extent(symbol) == result.type.shape[k]:
@@ -322,4 +329,3 @@ def _check(text: str, loc: Location | None) -> Check:
 
 def _bound(read: Callable[[Index], Node], index: Index) -> Callable[[], Node]:
     return lambda: read(tuple(index))
-

@@ -67,7 +67,16 @@ class KernelGraph:
     ) -> Node:
         """The node with these parts, in a frame not before `least`."""
         frame = -1 if opcode == "const" else self._frame(operands, index, guards, least)
-        key = (opcode, dtype.name, tuple(o.key for o in operands), _exact(value), buffer, index, guards, frame)
+        key = (
+            opcode,
+            dtype.name,
+            tuple(o.key for o in operands),
+            _exact(value),
+            buffer,
+            index,
+            guards,
+            frame,
+        )
         found = self._made.get(key)
         if found is None:
             found = Node(len(self._made), opcode, dtype, operands, value, buffer, index, guards, frame)
@@ -185,5 +194,3 @@ def _as(dtype: DType, value: Any) -> Any:
 def _exact(value: Any) -> Any:
     # 0.0 == -0.0 and nan != nan, but both must be told apart by their bits.
     return ("float", value.hex()) if isinstance(value, float) else (type(value).__name__, value)
-
-

@@ -73,7 +73,9 @@ class _Planner:
         return at_symbols(member.at(member.node.index)) - self.outer
 
     def run(self) -> StagePlan:
-        reduces = [n for n in self.members if isinstance(n.op, Accumulate) and n.reduced and _axes(self.members[n])]
+        reduces = [
+            n for n in self.members if isinstance(n.op, Accumulate) and n.reduced and _axes(self.members[n])
+        ]
         reduces.sort(key=lambda n: (self.level[n], n.number))
         plan = StagePlan([InnerStage(_axes(self.members[n]), n) for n in reduces], {}, [])
         stage_of = {s.reduces: i for i, s in enumerate(plan.stages)}
@@ -151,4 +153,6 @@ def _own_cost(node: Node) -> int:
 
 
 def _axes(member: Member) -> tuple[Symbol, ...]:
-    return tuple(dict.fromkeys(s for i in member.at(member.node.reduced) for s in sorted(symbols(i), key=str)))
+    return tuple(
+        dict.fromkeys(s for i in member.at(member.node.reduced) for s in sorted(symbols(i), key=str))
+    )

@@ -17,7 +17,11 @@ __all__ = ["can_share", "share"]
 def can_share(kernel: Kernel, read: int, written: int) -> bool:
     """True where parameter `written` may be stored over parameter `read`."""
     a, b = kernel.buffers[read], kernel.buffers[written]
-    if (a.access, b.access) != ("in", "out") or a.type.dtype is not b.type.dtype or a.type.numel != b.type.numel:
+    if (
+        (a.access, b.access) != ("in", "out")
+        or a.type.dtype is not b.type.dtype
+        or a.type.numel != b.type.numel
+    ):
         return False
     place: Dim | None = None
     last_read, stored_in = -1, -1

@@ -69,7 +69,9 @@ class _Scheduler:
 
     def run(self) -> Schedule:
         stages = [self._stage_axis(s, along) for s, along in zip(self.kernel.stages, self.along, strict=True)]
-        folds = any(a is not None and s.kind == "reduce" for s, a in zip(self.kernel.stages, stages, strict=True))
+        folds = any(
+            a is not None and s.kind == "reduce" for s, a in zip(self.kernel.stages, stages, strict=True)
+        )
         outer = None if folds else self._outer_axis()
         if outer is not None:
             stages = [None] * len(stages)
@@ -192,4 +194,3 @@ class _Scheduler:
         if vector is not None:
             loops.append(Loop(vector.name, "vector", self.width))
         return tuple(loops)
-

@@ -11,7 +11,22 @@ from graphc.ir.target import Target
 __all__ = ["lanes", "partitions", "points", "stride_cost", "work"]
 
 EXPENSIVE = frozenset(
-    {"exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "pow", "div", "rem", "sqrt", "rsqrt"}
+    {
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "tanh",
+        "sigmoid",
+        "erf",
+        "sin",
+        "cos",
+        "pow",
+        "div",
+        "rem",
+        "sqrt",
+        "rsqrt",
+    }
 )
 EXPENSIVE_COST = 8
 
@@ -30,7 +45,11 @@ def work(kernel: Kernel) -> int:
 
 
 def _body_cost(stage: Stage) -> int:
-    return sum(EXPENSIVE_COST if i.opcode in EXPENSIVE else 1 for i in stage.body if i.opcode not in ("const", "yield"))
+    return sum(
+        EXPENSIVE_COST if i.opcode in EXPENSIVE else 1
+        for i in stage.body
+        if i.opcode not in ("const", "yield")
+    )
 
 
 def partitions(kernel: Kernel, grain: int, most: int) -> int:

@@ -95,4 +95,3 @@ def join_outer_axes(kernel: Kernel) -> Kernel:
 def _as_one(x: Dim, outer: Symbol, inner: Symbol) -> bool:
     by_outer, by_inner = split_linear(x, outer), split_linear(x, inner)
     return by_outer is not None and by_inner is not None and by_outer[0] == by_inner[0] * extent(inner)
-

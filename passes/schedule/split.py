@@ -113,7 +113,14 @@ class _Splitter:
                 operands = i.operands
                 if not operands:
                     fill = self._fresh()
-                    made.append(Instruction(fill, "const", i.dtype, value=0.0 if i.dtype.is_floating_point else i.dtype is not bool_ and 0))
+                    made.append(
+                        Instruction(
+                            fill,
+                            "const",
+                            i.dtype,
+                            value=0.0 if i.dtype.is_floating_point else i.dtype is not bool_ and 0,
+                        )
+                    )
                     operands = (fill,)
                 made.append(dataclasses.replace(i, operands=operands, guards=(*i.guards, guard)))
             elif i.opcode == "store":

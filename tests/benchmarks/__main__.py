@@ -102,7 +102,9 @@ def row(workload: Workload, threads: int, results: list[Measured], peak: float) 
 def main() -> None:
     """Runs the chosen workloads and prints the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--workloads", nargs="*", default=list(WORKLOADS), choices=list(WORKLOADS), metavar="NAME")
+    parser.add_argument(
+        "--workloads", nargs="*", default=list(WORKLOADS), choices=list(WORKLOADS), metavar="NAME"
+    )
     parser.add_argument("--peers", nargs="*", default=["graphc", "torch eager"], choices=PEERS)
     parser.add_argument("--threads", type=int, help="override every row's own thread count")
     parser.add_argument("--rounds", type=int, default=7)

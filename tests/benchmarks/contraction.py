@@ -84,7 +84,9 @@ def measure(name: str, kernel: Kernel, flops: float, peer: Callable[[], object] 
             for _ in range(min(count, 200)):
                 peer()
             theirs = min(theirs, (time.perf_counter() - start) / min(count, 200))
-    line = f"{name:34s} {ours * 1e6:10.2f} us {flops / ours / 1e9:7.1f} GFLOP/s {flops / ours / 1e9 / peak:6.1%}"
+    line = (
+        f"{name:34s} {ours * 1e6:10.2f} us {flops / ours / 1e9:7.1f} GFLOP/s {flops / ours / 1e9 / peak:6.1%}"
+    )
     line += f"  torch {theirs * 1e6:10.2f} us x{theirs / ours:.2f}" if peer else ""
     target = host_target()
     print(

@@ -108,7 +108,9 @@ def main() -> None:
         inner = ", ".join(
             f"{s.kind}[{'×'.join(str((a.hi or 0) + 1) for a in s.axes)}]" for s in call.kernel.stages
         )
-        print(f"{number:3} {seconds * 1e6:10.1f} µs {seconds / total:6.1%}  {call.parts:2} parts  {outer}: {inner}")
+        print(
+            f"{number:3} {seconds * 1e6:10.1f} µs {seconds / total:6.1%}  {call.parts:2} parts  {outer}: {inner}"
+        )
         if options.text:
             print(call.kernel)
     print(f"    {total * 1e6:10.1f} µs in all")

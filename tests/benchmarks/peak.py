@@ -30,7 +30,9 @@ def _probe(target: Target, scalar: str, width: int, accumulators: int) -> float:
         return b.splat(b.load(scalar, b.gep(data, i, scalar)), width)
 
     x, y = load(0), load(1)
-    sums = b.loop(0, count, 1, [load(i) for i in range(accumulators)], lambda _, c: [b.fma(x, y, s) for s in c])
+    sums = b.loop(
+        0, count, 1, [load(i) for i in range(accumulators)], lambda _, c: [b.fma(x, y, s) for s in c]
+    )
     total = sums[0]
     for s in sums[1:]:
         total = b.fadd(total, s)

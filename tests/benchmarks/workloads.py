@@ -92,7 +92,9 @@ def lenet(f: Framework) -> Callable[[], Any]:
     )  # fmt: skip
     x = rng.standard_normal((64, 3, 32, 32)).astype(np.float32)
     y = rng.integers(0, 10, 64)
-    return _training_step(f, model, nn.CrossEntropyLoss(), f.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), x, y)
+    return _training_step(
+        f, model, nn.CrossEntropyLoss(), f.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), x, y
+    )
 
 
 def matmul_512(f: Framework) -> Callable[[], Any]:
@@ -112,7 +114,12 @@ WORKLOADS: dict[str, Workload] = {
         Workload("linear regression step", linear_regression, 1, 2.0 * 3 * 2 * 2),
         Workload("MLP step, SGD", mlp_sgd, 2, _MLP_FLOPS),
         Workload("MLP step, Adam", mlp_adam, 2, _MLP_FLOPS),
-        Workload("LeNet step, SGD momentum", lenet, 2, 2.0 * 64 * 3 * (28 * 28 * 6 * 75 + 100 * 16 * 150 + 48000 + 10080 + 840)),
+        Workload(
+            "LeNet step, SGD momentum",
+            lenet,
+            2,
+            2.0 * 64 * 3 * (28 * 28 * 6 * 75 + 100 * 16 * 150 + 48000 + 10080 + 840),
+        ),
         Workload("matmul 512", matmul_512, 1, 2.0 * 512**3),
     )
 }

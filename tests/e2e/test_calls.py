@@ -415,6 +415,7 @@ def test_kept_gradients() -> None:
         run.step(*batch)
         eager(plain, *batch)
         for p, q in zip(run.model.parameters(), plain.model.parameters(), strict=True):
+            assert p.grad is not None and q.grad is not None
             np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 

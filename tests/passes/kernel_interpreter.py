@@ -163,7 +163,9 @@ class _Run:
             total = [values[r] for r in stage.combine.results]
         self.kept.update(zip(stage.results, total, strict=True))
 
-    def scalar(self, i: Instruction, values: dict[int, Any], env: dict[str, Any], full: tuple[int, ...]) -> Any:
+    def scalar(
+        self, i: Instruction, values: dict[int, Any], env: dict[str, Any], full: tuple[int, ...]
+    ) -> Any:
         x = [values[o] for o in i.operands]
         match i.opcode:
             case "const":
@@ -222,7 +224,9 @@ class _Run:
         check_bounds(at, array)
         return np.where(holds, array[at] if at else array, x[0])
 
-    def store(self, i: Instruction, values: dict[int, Any], env: dict[str, Any], full: tuple[int, ...]) -> None:
+    def store(
+        self, i: Instruction, values: dict[int, Any], env: dict[str, Any], full: tuple[int, ...]
+    ) -> None:
         array = self.arrays[i.buffer]
         at = self.place(i, env, full)
         value = np.broadcast_to(values[i.operands[0]], full)

@@ -176,7 +176,10 @@ def test_prune_keeps_the_newest(directory: Path) -> None:
     (directory / "a user's file").write_bytes(bytes(10_000))
     cache.prune()
     assert [cache.get(f"key{age}") is not None for age in range(5)] == [True, True, True, False, False]
-    assert sorted(p.name for p in directory.iterdir() if p.suffix != ".entry") == [".partial-new", "a user's file"]
+    assert sorted(p.name for p in directory.iterdir() if p.suffix != ".entry") == [
+        ".partial-new",
+        "a user's file",
+    ]
 
 
 WRITERS = """

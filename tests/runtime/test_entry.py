@@ -178,9 +178,7 @@ SAME = Same()
     ],
 )
 def test_static_arguments(expected: object, given: object, served: bool) -> None:
-    entry, _, variant = dispatcher(
-        add_program(), [tensor_argument(0), tensor_argument(1), Static(expected)]
-    )
+    entry, _, variant = dispatcher(add_program(), [tensor_argument(0), tensor_argument(1), Static(expected)])
     entry.function(Tensor(ONES), Tensor(ONES), given)
     assert variant.calls == int(served)
 
@@ -226,9 +224,7 @@ def sequence_kernel() -> Any:
 def test_numbers(given: tuple[Any, ...], served: bool) -> None:
     table = [*(Buffer("input", f32(), i) for i in range(3)), Buffer("output", f32(N), 0)]
     program = executable(table, [[(sequence_kernel(), (0, 1, 2, 3), 1)]])
-    entry, _, variant = dispatcher(
-        program, [Number("float32", 0), Number("float64", 1), Number("int64", 2)]
-    )
+    entry, _, variant = dispatcher(program, [Number("float32", 0), Number("float64", 1), Number("int64", 2)])
     out = entry.function(*given)
     assert variant.calls == int(served)
     if served:

@@ -224,9 +224,7 @@ def test_calls_that_write_one_state_are_serialised(set_threads: Callable[[int], 
     np.testing.assert_array_equal(state, 2000)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "states"), [(1, 1, 0), (3, 1, 0), (2, 0, 0), (2, 1, 1)]
-)
+@pytest.mark.parametrize(("inputs", "outputs", "states"), [(1, 1, 0), (3, 1, 0), (2, 0, 0), (2, 1, 1)])
 def test_wrong_number_of_addresses(inputs: int, outputs: int, states: int) -> None:
     with pytest.raises(ValueError, match="expected"):
         chain().run([0] * inputs, [0] * outputs, [0] * states)

@@ -1,9 +1,9 @@
 """The loops around the register tile: batch, blocks of rows, columns and k, packing, partitions.
 
-    for batch, row block of mb, column block of nc, k block of kc:
-        pack B                                     (kc × nc)
-        for row block of mc: pack A                (mc × kc)
-            for each register tile: accumulate, keep or finish
+for batch, row block of mb, column block of nc, k block of kc:
+    pack B                                     (kc × nc)
+    for row block of mc: pack A                (mc × kc)
+        for each register tile: accumulate, keep or finish
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
 from graphc.backends.llvm.text import Builder, Val
 
 __all__ = ["Scratch", "emit_blocked", "pack_rows", "packed_elements", "panel_of", "scratch_of"]
+
 
 @dataclass(frozen=True)
 class Scratch:
@@ -165,7 +166,9 @@ class _Blocked:
 
     def _row_block(self, m: Val, _: tuple[Val, ...]) -> list[Val]:
         self.block_m = m
-        self.block_m_end = minimum(self.builder, plus(self.builder, m, constant(self.tiling.mb)), self.rows_share[1])
+        self.block_m_end = minimum(
+            self.builder, plus(self.builder, m, constant(self.tiling.mb)), self.rows_share[1]
+        )
         self.builder.loop(*self.columns_share, self.tiling.nc, (), self._column_block, "nc")
         return []
 
@@ -183,7 +186,9 @@ class _Blocked:
         self.block_k = k
         self.block_k_end = minimum(builder, plus(builder, k, constant(tiling.kc)), constant(self.problem.k))
         self.steps = builder.sub(self.block_k_end, k)
-        self._pack(self.problem.b, tiling.b, tiling.b_lead, self.block_n, self.block_n_end, self.packed_b, True)
+        self._pack(
+            self.problem.b, tiling.b, tiling.b_lead, self.block_n, self.block_n_end, self.packed_b, True
+        )
         builder.loop(self.block_m, self.block_m_end, tiling.mc, (), self._packed_rows, "mc")
         return []
 
@@ -250,7 +255,9 @@ class _Blocked:
             with builder.if_(builder.icmp("slt", whole, self.inner_m_end)):
                 call(whole, TileShape(edge, vectors, ragged))
 
-    def _address(self, operand: Operand, source: Source, row: Val, start: Val, packed: Val, is_b: bool) -> Val:
+    def _address(
+        self, operand: Operand, source: Source, row: Val, start: Val, packed: Val, is_b: bool
+    ) -> Val:
         """Where the register tile begins to read an operand."""
         builder = self.builder
         if source == "place":

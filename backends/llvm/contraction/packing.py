@@ -138,7 +138,9 @@ def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
             at_step = operand.steps.split(builder, k)
             to = plus(builder, base, times(builder, builder.sub(k, block.step), panel))
             for j in range(0, reach, block.width):
-                at = _fastest(operand.rows.inner, at_step, plus(builder, r, constant(j)), constant(0), builder)
+                at = _fastest(
+                    operand.rows.inner, at_step, plus(builder, r, constant(j)), constant(0), builder
+                )
                 mask = None if whole else _tail_mask(builder, left, j, block.width)
                 block.put(builder, block.value(builder, at, "rows", mask), plus(builder, to, constant(j)))
             return []

@@ -94,15 +94,22 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
     divided = {"batch": batch, "rows": rows, "columns": columns}[side]
     loops = [Loop(a.name, "parallel") for a in divided if parts > 1]
     inner: list[Loop] = []
-    for axes, sizes in ((rows, [("tile", units["rows"])]), (columns, [("tile", units["columns"]), ("vector", tiling.width)])):
+    for axes, sizes in (
+        (rows, [("tile", units["rows"])]),
+        (columns, [("tile", units["columns"]), ("vector", tiling.width)]),
+    ):
         if axes:
             inner += [Loop(axes[-1].name, role, size) for role, size in sizes]  # type: ignore[arg-type]
     named = {loop.axis for loop in (*loops, *inner)}
     loops += [Loop(a.name, "sequential") for a in kernel.axes if a.name not in named]
     steps = [a for a in kernel.stages[0].axes if extent(a) != 1]
     around = [Loop(a.name, "sequential") for a in kernel.stages[0].axes if a not in steps[-1:]]
-    sums = [Loop(a.name, "tile", tiling.kc) for a in steps[-1:]] + [Loop(a.name, "unroll", UNROLL) for a in steps[-1:]]
-    return Schedule((*loops, *inner), ((*around, *sums), *(() for _ in kernel.stages[1:])), parts, "contraction")
+    sums = [Loop(a.name, "tile", tiling.kc) for a in steps[-1:]] + [
+        Loop(a.name, "unroll", UNROLL) for a in steps[-1:]
+    ]
+    return Schedule(
+        (*loops, *inner), ((*around, *sums), *(() for _ in kernel.stages[1:])), parts, "contraction"
+    )
 
 
 _PIECE = 1.5
@@ -121,7 +128,9 @@ def estimate(plan: Plan) -> float:
         copy = _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
         return problem.batch.total * (problem.k * tiles + pack_a + copy + finish)
     pack_a *= max(1, -(-problem.n // tiling.nc))
-    pack_b = problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)
+    pack_b = (
+        problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)
+    )
     return problem.batch.total * (problem.k * tiles + pack_a + pack_b + finish)
 
 

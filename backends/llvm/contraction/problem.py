@@ -127,7 +127,13 @@ class Problem:
     def plain_store(self) -> Instruction | None:
         """The epilogue where it only stores the sum as it is, contiguously along columns."""
         stores = [i for i in self.epilogue if i.opcode == "store"]
-        if self.run != self.n or len(self.epilogue) != 1 or not stores or stores[0].operands != (self.sum,) or stores[0].guards:
+        if (
+            self.run != self.n
+            or len(self.epilogue) != 1
+            or not stores
+            or stores[0].operands != (self.sum,)
+            or stores[0].guards
+        ):
             return None
         buffer = self.buffers[stores[0].buffer]
         axis = self.columns.inner

@@ -69,14 +69,24 @@ def emit_tile(
     kept_lead: int,
 ) -> None:
     """Emits the function `name(TILE_PARAMETERS)`. `kept_lead` is the row length of kept sums."""
-    builder = module.function(name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline")
+    builder = module.function(
+        name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline"
+    )
     buffers, a_address, b_address, steps, kept, block, m, n, batch = builder.params
     placed = side.place(builder, shape, b_address, n)
     tile = _Tile(builder, problem, tiling, shape, load_pointers(builder, problem, buffers), m, batch, placed)
     blocks = tiling.blocks(problem.k)
     whole = problem.k % UNROLL == 0 and (blocks == 1 or tiling.kc % UNROLL == 0)
     grid = accumulate(
-        builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a), placed.source, steps, whole
+        builder,
+        problem.scalar,
+        tiling.width,
+        shape.rows,
+        shape.vectors,
+        (a_address, a),
+        placed.source,
+        steps,
+        whole,
     )
     if blocks == 1:
         tile.finish(grid)
@@ -86,7 +96,9 @@ def emit_tile(
         later, first = builder.label("later"), builder.label("first")
         builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
         builder.block(later)
-        tile.finish([[builder.fadd(tile.stored(i, j), x) for j, x in enumerate(r)] for i, r in enumerate(grid)])
+        tile.finish(
+            [[builder.fadd(tile.stored(i, j), x) for j, x in enumerate(r)] for i, r in enumerate(grid)]
+        )
         builder.ret()
         builder.block(first)
         tile.finish(grid)
@@ -163,7 +175,11 @@ class _Tile:
             return
         ragged = self.placed.ragged if j == self.shape.vectors - 1 else 0
         for start in range(0, ragged or width, piece):
-            part = builder.shuffle(value, None, range(start, start + piece)) if piece > 1 else builder.extract(value, start)
+            part = (
+                builder.shuffle(value, None, range(start, start + piece))
+                if piece > 1
+                else builder.extract(value, start)
+            )
             env = self._env(row, j)
             if problem.columns.inner is not None:
                 env[problem.columns.inner] = plus(builder, self.placed.first[j], constant(start))

@@ -75,7 +75,9 @@ class _Vector:
         """One batch entry's columns."""
         self.batch_env = self.problem.batch.split(self.builder, batch)
         if not _walks_steps(self.problem):
-            self.builder.loop(*columns, _COLUMNS, (), lambda j, _: self._column_block(j, columns[1]), "columns")
+            self.builder.loop(
+                *columns, _COLUMNS, (), lambda j, _: self._column_block(j, columns[1]), "columns"
+            )
             return
         if _packs(self.problem):
             zero, k = constant(0), constant(self.problem.k)
@@ -112,7 +114,9 @@ class _Vector:
         if problem.n == 1:
             value, mask, width = self.builder.extract(value, 0), None, 1
         point = Point(self.pointers, env, problem.columns.inner, width, mask, width)
-        emit_body(self.builder, problem.buffers, problem.epilogue, point, {problem.sum: (problem.dtype, value)})
+        emit_body(
+            self.builder, problem.buffers, problem.epilogue, point, {problem.sum: (problem.dtype, value)}
+        )
 
     # -- along k: neighbouring k of the matrix are neighbours in memory ------------------
 
@@ -143,7 +147,9 @@ class _Vector:
     def _sum_block(self, k: Val, end: Val, envs: Sequence[Env]) -> list[Val]:
         builder = self.builder
         rest = self.problem.k % self.width
-        whole = builder.sub(end, builder.op("i64", f"urem {builder.sub(end, k)}, {self.width}")) if rest else end
+        whole = (
+            builder.sub(end, builder.op("i64", f"urem {builder.sub(end, k)}, {self.width}")) if rest else end
+        )
 
         def chunk(at: Val, sums: Sequence[Val], mask: Val | None) -> list[Val]:
             x = self._vector_at(at, mask)
@@ -151,7 +157,9 @@ class _Vector:
             assert axis is not None
             result = []
             for env, total in zip(envs, sums, strict=True):
-                value = multiply_add(builder, x, self._value(self.problem.b, env | {axis: at}, "steps", mask), total)
+                value = multiply_add(
+                    builder, x, self._value(self.problem.b, env | {axis: at}, "steps", mask), total
+                )
                 result.append(value if mask is None else builder.select(mask, value, total))
             return result
 
@@ -183,7 +191,9 @@ class _Vector:
             rest = problem.k % self.width
             whole = builder.sub(stop, builder.op("i64", f"urem {builder.sub(stop, k)}, {self.width}"))
             self._clear(self.partial, self.width * _COLUMNS)
-            builder.loop(k, whole, self.width, (), lambda at, _: self._add_steps(at, self.width, column, end), "steps")
+            builder.loop(
+                k, whole, self.width, (), lambda at, _: self._add_steps(at, self.width, column, end), "steps"
+            )
             if rest:
                 with builder.if_(builder.icmp("slt", whole, stop)):
                     self._add_steps(whole, rest, column, end)
@@ -226,7 +236,9 @@ class _Vector:
                 for i, (factor, at_step) in enumerate(zip(factors, at_steps, strict=True)):
                     place = builder.gep(base, i * _COLUMNS, problem.scalar)
                     old = builder.load(self.type, place, problem.dtype.itemsize)
-                    value = multiply_add(builder, factor, self._value(problem.b, here | at_step, "rows", mask), old)
+                    value = multiply_add(
+                        builder, factor, self._value(problem.b, here | at_step, "rows", mask), old
+                    )
                     kept = value if mask is None else builder.select(mask, value, old)
                     builder.store(kept, place, problem.dtype.itemsize)
 
@@ -240,7 +252,9 @@ class _Vector:
 
         def one(j: Val, _: tuple[Val, ...]) -> list[Val]:
             parts = [
-                builder.load(self.type, builder.gep(self.partial, plus(builder, j, constant(i * _COLUMNS)), scalar), 64)
+                builder.load(
+                    self.type, builder.gep(self.partial, plus(builder, j, constant(i * _COLUMNS)), scalar), 64
+                )
                 for i in range(self.width)
             ]
             place = builder.gep(self.total, j, scalar)

@@ -75,7 +75,9 @@ class Window:
             least = min(0, step * (count - 1))
             totals = [t + ahead * v - behind for t in totals for v in range(count)]
             last = [x + step * v - least for x in last for v in range(count)]
-        return [t + x % self.phases * self.pitch + x // self.phases for t, x in zip(totals, last, strict=True)]
+        return [
+            t + x % self.phases * self.pitch + x // self.phases for t, x in zip(totals, last, strict=True)
+        ]
 
     @property
     def elements(self) -> int:
@@ -119,7 +121,13 @@ def find_window(problem: Problem, kc: int) -> Window | None:
     """The window of `problem.b`, or None where it has none or reading it would gain nothing."""
     columns, steps = problem.sides[2], problem.step_axes
     loads = [i for i in problem.b.source if i.opcode == "load"]
-    if len(loads) != 1 or not columns or problem.run != problem.n or problem.is_vector or not problem.n * problem.k:
+    if (
+        len(loads) != 1
+        or not columns
+        or problem.run != problem.n
+        or problem.is_vector
+        or not problem.n * problem.k
+    ):
         return None
     if any(i.opcode == "index" for i in problem.b.source):
         return None
@@ -132,7 +140,9 @@ def find_window(problem: Problem, kc: int) -> Window | None:
     stride = known[last][0].get(lane_axis, 0)
     if stride < 1 or any(lane_axis in c for c, _ in known[:last]):
         return None
-    if any(a in known[last][0] for a in columns[:-1]) or any(k < 0 for c, _ in known for a, k in c.items() if a in columns):
+    if any(a in known[last][0] for a in columns[:-1]) or any(
+        k < 0 for c, _ in known for a, k in c.items() if a in columns
+    ):
         return None
     return _build(problem, load, known, stride, kc)
 
@@ -172,7 +182,12 @@ def _build(
         strides[d] = step
         step *= sizes[d]
     dimensions = [
-        Dimension(Symbol(f"window{d}", 0, max(sizes[d], extent(steps[0]) if d == sliced else 0) - 1), bases[d], sizes[d], strides[d])
+        Dimension(
+            Symbol(f"window{d}", 0, max(sizes[d], extent(steps[0]) if d == sliced else 0) - 1),
+            bases[d],
+            sizes[d],
+            strides[d],
+        )
         for d in range(len(sizes))
     ]
     return Window(

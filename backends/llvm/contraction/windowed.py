@@ -137,7 +137,9 @@ class _Windowed:
         side = _WindowSide(problem, window, tiling.width, table)
         self.tiles = {s: f"{builder.name}.tile.{s.rows}x{s.vectors}" for s in self._shapes()}
         for shape, name in self.tiles.items():
-            emit_tile(builder.module, name, problem, tiling, shape, panel_of(problem.a, tiling), side, self.lead)
+            emit_tile(
+                builder.module, name, problem, tiling, shape, panel_of(problem.a, tiling), side, self.lead
+            )
 
     def _shapes(self) -> list[TileShape]:
         rows = [r for r in (self.tiling.rows, self.problem.m % self.tiling.rows) if r]
@@ -286,7 +288,17 @@ class _Windowed:
             at = plus(builder, times(builder, m, self.lead), times(builder, v, self.tiling.width))
             kept = builder.gep(self.kept, at, self.problem.scalar)
             steps = builder.sub(self.block_end, self.block)
-            arguments = [self.buffers, self._address_of_a(m), self.read, steps, kept, self.block, m, v, self.batch]
+            arguments = [
+                self.buffers,
+                self._address_of_a(m),
+                self.read,
+                steps,
+                kept,
+                self.block,
+                m,
+                v,
+                self.batch,
+            ]
             builder.call_void(self.tiles[TileShape(rows, vectors, 0)], arguments)
 
         def full(m: Val, _: tuple[Val, ...]) -> list[Val]:

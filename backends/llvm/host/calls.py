@@ -225,9 +225,7 @@ def _add_run_addresses(module: ModuleText) -> None:
     program's inputs and outputs. Returns the error word; raises MemoryError.
     """
     _add_place_addresses(module)
-    r = Routine.start(
-        module, "run_addresses", "ptr", [("ptr", "self"), ("ptr", "args"), ("i64", "nargs")]
-    )
+    r = Routine.start(module, "run_addresses", "ptr", [("ptr", "self"), ("ptr", "args"), ("i64", "nargs")])
     _, args, _ = r.params
     executable, binding = (_address_in(r, r.load_ptr(args, i)) for i in range(2))
     frame = r.call("ptr", "frame_take", [executable])

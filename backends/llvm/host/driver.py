@@ -103,9 +103,7 @@ def claim_back(r: Routine, pool: Val, claim: Val) -> tuple[Val, Val]:
 def add_spmd_driver(module: ModuleText) -> None:
     """`i64 run_spmd(ptr ctx, ptr program, ptr pool)`; the caller owns the pool while it runs."""
     _add_publisher(module)
-    r = Routine.start(
-        module, "run_spmd", "i64", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "pool")]
-    )
+    r = Routine.start(module, "run_spmd", "i64", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "pool")])
     ctx, program, pool = r.params
     with r.each(r.read(program, PROGRAM, "phase_count")) as phase:
         first, count = _items(r, program, phase)

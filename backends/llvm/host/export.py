@@ -163,7 +163,9 @@ def _add_tables(module: ModuleText, tables: ProgramTables) -> Val:
         flat = [word for row in rows for word in row]
         body = ", ".join(flat)
         types = ", ".join(word.split(" ")[0] for word in flat)
-        return module.global_text(f"program.{name}", f"internal constant <{{ {types} }}> <{{ {body} }}>, align 64")
+        return module.global_text(
+            f"program.{name}", f"internal constant <{{ {types} }}> <{{ {body} }}>, align 64"
+        )
 
     def numbers(row: Sequence[int]) -> list[str]:
         return [f"i64 {value}" for value in row]

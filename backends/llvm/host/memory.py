@@ -178,7 +178,10 @@ def add_block_owner(module: ModuleText) -> None:
 
     r = Routine.start(module, "new_block", "ptr", [("ptr", "self"), ("ptr", "size")])
     nbytes = r.import_call("i64", "PyLong_AsLongLong", [r.params[1]])
-    with r.if_(r.icmp("slt", nbytes, i64(0))), r.exit_if(r.not_null(r.import_call("ptr", "PyErr_Occurred", []))):
+    with (
+        r.if_(r.icmp("slt", nbytes, i64(0))),
+        r.exit_if(r.not_null(r.import_call("ptr", "PyErr_Occurred", []))),
+    ):
         r.ret(NULL)
     data = r.call("ptr", "block_alloc", [nbytes])
     with r.exit_if(r.is_null(data)):

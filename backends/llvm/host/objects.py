@@ -80,4 +80,3 @@ def add_grad_mode(module: ModuleText) -> None:
     with r.exit_if(r.zero(r.read(r.imported("state"), STATE, "grad_count"))):
         r.ret(i64(1))
     r.ret(r.call("i64", "grad_mode_search", []))
-

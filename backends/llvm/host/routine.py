@@ -14,6 +14,7 @@ from graphc.runtime.layout import Record
 
 __all__ = ["NULL", "Routine", "Variable", "i64"]
 
+
 def i64(value: int) -> Val:
     """An integer constant."""
     return Val("i64", str(value))
@@ -203,12 +204,12 @@ class Routine(Builder):
 
     def imported(self, name: str) -> Val:
         """Address of an imported function or object."""
-        table = self.module.global_text(
-            "imports", f"global [{len(IMPORTS)} x ptr] zeroinitializer, align 64"
-        )
+        table = self.module.global_text("imports", f"global [{len(IMPORTS)} x ptr] zeroinitializer, align 64")
         return self.load_ptr(table, IMPORTS.index(name))
 
-    def import_call(self, result: str, name: str, arguments: Sequence[Val], *, variadic: int | None = None) -> Val:
+    def import_call(
+        self, result: str, name: str, arguments: Sequence[Val], *, variadic: int | None = None
+    ) -> Val:
         """Calls an imported function; `variadic` is the number of fixed parameters of a variadic one."""
         return self.call_address(result, self.imported(name), arguments, variadic=variadic)
 

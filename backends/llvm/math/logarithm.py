@@ -64,9 +64,7 @@ def _special(b: Builder, x: Val, argument: Val, y: Val) -> Val:
     """`y` with log's special values for `argument` (x or 1 + x): inf, NaN, 0 and negative."""
     y = b.select(b.fcmp("olt", x, b.const(x.type, math.inf)), y, x)
     zero = b.const(x.type, 0.0)
-    pole = b.select(
-        b.fcmp("oeq", argument, zero), b.const(x.type, -math.inf), b.const(x.type, math.nan)
-    )
+    pole = b.select(b.fcmp("oeq", argument, zero), b.const(x.type, -math.inf), b.const(x.type, math.nan))
     return b.select(b.fcmp("ole", argument, zero), pole, y)
 
 

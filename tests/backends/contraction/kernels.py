@@ -161,7 +161,15 @@ class Convolution:
         )
 
     def _axes(self) -> dict[str, Symbol]:
-        sizes = {"n": self.n, "c": self.c, "o": self.o, "r": self.r, "s": self.s, "oh": self.oh, "ow": self.ow}
+        sizes = {
+            "n": self.n,
+            "c": self.c,
+            "o": self.o,
+            "r": self.r,
+            "s": self.s,
+            "oh": self.oh,
+            "ow": self.ow,
+        }
         return {name: axis(name, size) for name, size in sizes.items()}
 
     def _source(self, e: dict[str, Dim]) -> tuple[list[Dim], list[Guard]]:

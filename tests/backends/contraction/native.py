@@ -15,9 +15,7 @@ from graphc.ir.kernel import Kernel
 from graphc.ir.target import Target
 
 _GUARD = 256
-_FUNCTION = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-)
+_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
 
 def guarded(nbytes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -75,7 +75,9 @@ def test_convolution_is_exact(case: Convolution, target: str) -> None:
         native = Native(make(float32), TARGETS[target])
         out = np.zeros(expected.shape, np.float32)
         for parts in (1, 3):
-            assert np.array_equal(native([*operands, out], parts)[2], expected.astype(np.float32)), make.__name__
+            assert np.array_equal(native([*operands, out], parts)[2], expected.astype(np.float32)), (
+                make.__name__
+            )
 
 
 def test_float64() -> None:

@@ -85,7 +85,9 @@ def small_integers(shape: tuple[int, ...], dtype: DType, seed: int) -> np.ndarra
 
 
 @pytest.mark.parametrize("target", [V1, V3], ids=lambda t: t.name)
-@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c[:3])) + f"-{c[3].name}-{''.join(c[4])}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda c: "-".join(map(str, c[:3])) + f"-{c[3].name}-{''.join(c[4])}"
+)
 def test_product_is_exact(case: tuple[int, int, int, DType, dict[str, object], int], target: Target) -> None:
     m, n, k, dtype, options, parts = case
     kernel = matmul(m, n, k, dtype, **options)  # type: ignore[arg-type]
@@ -128,7 +130,9 @@ def test_order_of_summation_is_stated(k: int) -> None:
 
 
 @pytest.mark.parametrize("target", [V1, V3], ids=lambda t: t.name)
-@pytest.mark.parametrize("shape", [(64, 10, 128), (37, 50, 700), (1, 128, 784), (70, 1, 1000), (130, 40, 1024)])
+@pytest.mark.parametrize(
+    "shape", [(64, 10, 128), (37, 50, 700), (1, 128, 784), (70, 1, 1000), (130, 40, 1024)]
+)
 def test_layout_and_partition_change_no_bit(shape: tuple[int, int, int], target: Target) -> None:
     m, n, k = shape
     rng = np.random.default_rng(7)
@@ -171,7 +175,9 @@ def test_epilogue_reads_biases_and_updates_in_place() -> None:
 
 @pytest.mark.parametrize("name", ["x86-64", "x86-64-v3", "x86-64-v4", "aarch64"])
 @pytest.mark.parametrize("dtype", [float32, float64, bfloat16], ids=lambda d: d.name)
-@pytest.mark.parametrize("options", [{}, {"b_transposed": T}, {"a_transposed": T}], ids=lambda o: "".join(o) or "plain")
+@pytest.mark.parametrize(
+    "options", [{}, {"b_transposed": T}, {"a_transposed": T}], ids=lambda o: "".join(o) or "plain"
+)
 def test_objects_call_nothing(name: str, dtype: DType, options: dict[str, bool]) -> None:
     target = TARGETS[name]
     module = ModuleText(target)

@@ -28,15 +28,28 @@ def check_product(seed: int) -> None:
     kernel = matmul(m, n, k, dtype, batch=batch, **options)  # type: ignore[arg-type]
     x, y, out = (small_integers(b.type.sizes, dtype, seed + i) for i, b in enumerate(kernel.buffers))
     got = Native(kernel, target)([x, y, out], int(rng.integers(1, 6)))[2]
-    assert np.array_equal(got, product(x, y, options).astype(np.float32).astype(dtype.numpy)), (m, n, k, batch, options)
+    assert np.array_equal(got, product(x, y, options).astype(np.float32).astype(dtype.numpy)), (
+        m,
+        n,
+        k,
+        batch,
+        options,
+    )
 
 
 def draw_convolution(rng: np.random.Generator) -> Convolution:
     """A convolution with at least one output position."""
     while True:
         n, c, o = (int(rng.integers(1, top)) for top in (5, 20, 20))
-        h, w, r, s = int(rng.integers(1, 20)), int(rng.integers(1, 36)), int(rng.integers(1, 5)), int(rng.integers(1, 5))
-        drawn = Convolution(n, c, h, w, o, r, s, int(rng.integers(1, 4)), int(rng.integers(0, 3)), int(rng.integers(1, 3)))
+        h, w, r, s = (
+            int(rng.integers(1, 20)),
+            int(rng.integers(1, 36)),
+            int(rng.integers(1, 5)),
+            int(rng.integers(1, 5)),
+        )
+        drawn = Convolution(
+            n, c, h, w, o, r, s, int(rng.integers(1, 4)), int(rng.integers(0, 3)), int(rng.integers(1, 3))
+        )
         if min(drawn.oh, drawn.ow) >= 1:
             return drawn
 

@@ -30,7 +30,11 @@ from graphc.runtime.executable import Executable
 from tests.runtime.handmade import binary_kernel, checking_kernel, f32
 
 N = 100
-CHECK, ADD, MUL = checking_kernel("k_check", N), binary_kernel("k_add", "fadd", N), binary_kernel("k_mul", "fmul", N)
+CHECK, ADD, MUL = (
+    checking_kernel("k_check", N),
+    binary_kernel("k_add", "fadd", N),
+    binary_kernel("k_mul", "fmul", N),
+)
 
 PROGRAM = Program(
     "step",
@@ -183,10 +187,22 @@ def test_without_embedded_weights(tmp_path: Path, kernels: list[bytes]) -> None:
 def test_only_the_interface_is_visible_and_only_libc_is_needed(tmp_path: Path, kernels: list[bytes]) -> None:
     build(tmp_path, kernels, states=INITIAL)
     names = subprocess.run(
-        ["nm", "-D", "--defined-only", str(tmp_path / "libstep.so")], capture_output=True, text=True, check=True
+        ["nm", "-D", "--defined-only", str(tmp_path / "libstep.so")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = {line.split()[2] for line in names.stdout.splitlines()}
-    suffixes = ("abi_version", "fingerprint", "state_size", "workspace_size", "init", "run", "set_lr", "error")
+    suffixes = (
+        "abi_version",
+        "fingerprint",
+        "state_size",
+        "workspace_size",
+        "init",
+        "run",
+        "set_lr",
+        "error",
+    )
     assert found == {f"step_{s}" for s in suffixes}
     needed = subprocess.run(
         ["readelf", "-d", str(tmp_path / "libstep.so")], capture_output=True, text=True, check=True

@@ -95,5 +95,3 @@ def test_worker_loads_neither_numpy_nor_graphc() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == "[]"
-
-

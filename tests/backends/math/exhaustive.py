@@ -108,7 +108,9 @@ def largest_errors(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; 1 where a bound is exceeded or a special value is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--function", action="append", choices=list(FUNCTIONS))
     parser.add_argument("--target", action="append", choices=runnable())
     parser.add_argument("--samples", type=int)

@@ -63,9 +63,7 @@ def add_loop(
     *inputs, out, count = b.params
 
     def body(index: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
-        loaded = [
-            b.load(vector(t, width), b.gep(p, index, t), 1) for t, p in zip(types, inputs, strict=True)
-        ]
+        loaded = [b.load(vector(t, width), b.gep(p, index, t), 1) for t, p in zip(types, inputs, strict=True)]
         b.store(emit(b, *loaded), b.gep(out, index, result), 1)
         return carried
 
@@ -114,7 +112,9 @@ def undefined_symbols(code: bytes) -> set[str]:
     """Names of the undefined symbols of a 64-bit little-endian ELF object."""
     header = struct.unpack_from("<16sHHIQQQIHHHHHH", code)
     assert header[0][:6] == b"\x7fELF\x02\x01"
-    sections = [struct.unpack_from("<IIQQQQIIQQ", code, header[6] + i * header[11]) for i in range(header[12])]
+    sections = [
+        struct.unpack_from("<IIQQQQIIQQ", code, header[6] + i * header[11]) for i in range(header[12])
+    ]
     names = set()
     for section in sections:
         if section[1] != 2:  # SHT_SYMTAB

@@ -80,9 +80,7 @@ def _exchange(grid: list[mpf], values: list[mpf], weights: list[mpf], terms: int
             right[row] = weights[p] * values[p]
         answer = mp.lu_solve(matrix, right)
         solution = [answer[i] for i in range(terms)]
-        errors = [
-            w * (v - _evaluate(solution, x)) for w, v, x in zip(weights, values, grid, strict=True)
-        ]
+        errors = [w * (v - _evaluate(solution, x)) for w, v, x in zip(weights, values, grid, strict=True)]
         following = _alternation(errors, terms + 1)
         if following is None or following == points:
             break
@@ -94,7 +92,9 @@ def _correct(grid: list[mpf], errors: list[mpf], weights: list[mpf], powers: Seq
     """What to add to the coefficients of `powers` so that the largest weighted error is least."""
     level = max(abs(e) for e in errors)
     reach = max(abs(x) for x in grid)
-    rows = np.array([[float(w * (x / reach) ** p) for p in powers] for w, x in zip(weights, grid, strict=True)])
+    rows = np.array(
+        [[float(w * (x / reach) ** p) for p in powers] for w, x in zip(weights, grid, strict=True)]
+    )
     target = np.array([float(e / level) for e in errors])
     size = np.abs(rows).max(axis=0)
     rows = rows / size
@@ -125,7 +125,9 @@ def _alternation(errors: list[mpf], wanted: int) -> list[int] | None:
             if least in (0, len(peaks) - 1):
                 peaks.pop(least)
             else:
-                other = least - 1 if abs(errors[peaks[least - 1]]) < abs(errors[peaks[least + 1]]) else least + 1
+                other = (
+                    least - 1 if abs(errors[peaks[least - 1]]) < abs(errors[peaks[least + 1]]) else least + 1
+                )
                 for i in sorted((least, other), reverse=True):
                     peaks.pop(i)
     return peaks if len(peaks) == wanted else None
@@ -143,9 +145,7 @@ def fit(table: Table) -> tuple[float, ...]:
         current[position] = mpf(round_to(table.format, current[position]))
         powers = range(position + 1, table.terms)
         if powers:
-            errors = [
-                w * (v - _evaluate(current, x)) for w, v, x in zip(weights, values, grid, strict=True)
-            ]
+            errors = [w * (v - _evaluate(current, x)) for w, v, x in zip(weights, values, grid, strict=True)]
             for power, change in zip(powers, _correct(grid, errors, weights, powers), strict=True):
                 current[power] += change
     return tuple(float(c) for c in current)
@@ -227,56 +227,216 @@ _LN2 = "0.6932"
 _HALF_LN2 = "0.34661"
 
 TABLES: tuple[Table, ...] = (
-    Table("EXP_F32", "float", 6, "-" + _LN2, _LN2, _exp_tail, lambda x: x**2 / mp.exp(x),
-          "(e^r - 1 - r)/r² for |r| <= ln 2, relative error of e^r"),
-    Table("EXPM1_F32", "float", 5, "-" + _HALF_LN2, _HALF_LN2, _exp_tail, lambda x: x**2 / mp.expm1(x),
-          "(e^r - 1 - r)/r² for |r| <= ln(2)/2, relative error of e^r - 1"),
-    Table("TANH_F32", "float", 4, "0", "0.3136", _odd_tail(mp.tanh), _odd_tail_weight(mp.tanh),
-          "(tanh(x)/x - 1)/x² in x² for |x| <= 0.56, relative error of tanh"),
-    Table("LOG_F32", "float", 8, "-0.2501", "0.5001", _log_tail, lambda x: x**2 / mp.log1p(x),
-          "(log(1+f) - f)/f² for -1/4 <= f <= 1/2, relative error of log(1+f)"),
-    Table("SIN_F32", "float", 3, "0", "0.62", _odd_tail(mp.sin), _odd_tail_weight(mp.sin),
-          "(sin(r)/r - 1)/r² in r² for |r| <= 0.787, relative error of sin"),
-    Table("COS_F32", "float", 3, "0", "0.62", _cos_tail, _cos_weight,
-          "(cos(r) - 1 + r²/2)/r⁴ in r² for |r| <= 0.787, relative error of cos"),
-    Table("ERF_F32", "float", 6, "0", "0.81", lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1,
-          lambda u: mp.sqrt(u) / mp.erf(mp.sqrt(u)),
-          "erf(x)/x - 1 in x² for |x| <= 0.9, relative error of erf"),
-    Table("ERFC_F32", "float", 7, "0.89", "4.0", _log2_erfc, _erfc_weight,
-          "log2(erfc(x)) for 0.89 <= x <= 4, relative error of erf"),
-    Table("EXP2_F32", "float", 5, "-0.5001", "0.5001", lambda x: (mp.mpf(2) ** x - 1) / x,
-          lambda x: x / mp.mpf(2) ** x,
-          "(2^f - 1)/f for |f| <= 1/2, relative error of 2^f"),
-    Table("POW_LOG2_F32", "double", 5, "0", "0.02945", _atanh_tail(0, 1 / mp.log(2)),
-          lambda z: mp.log(2) / _atanh_tail(0, mpf(1))(z),
-          "log2((1+s)/(1-s))/s in s² for |s| <= 0.1716, relative error"),
-    Table("POW_EXP2_F32", "double", 6, "-0.5001", "0.5001", lambda x: (mp.mpf(2) ** x - 1) / x,
-          lambda x: x / mp.mpf(2) ** x,
-          "(2^f - 1)/f for |f| <= 1/2, relative error of 2^f"),
-    Table("EXP_F64", "double", 12, "-" + _LN2, _LN2, _exp_tail, lambda x: x**2 / mp.exp(x),
-          "(e^r - 1 - r)/r² for |r| <= ln 2, relative error of e^r"),
-    Table("EXPM1_F64", "double", 11, "-" + _HALF_LN2, _HALF_LN2, _exp_tail, lambda x: x**2 / mp.expm1(x),
-          "(e^r - 1 - r)/r² for |r| <= ln(2)/2, relative error of e^r - 1"),
-    Table("TANH_F64", "double", 10, "0", "0.3136", _odd_tail(mp.tanh), _odd_tail_weight(mp.tanh),
-          "(tanh(x)/x - 1)/x² in x² for |x| <= 0.56, relative error of tanh"),
-    Table("LOG_F64", "double", 7, "0", "0.0401", _atanh_tail(1, mpf(1)),
-          lambda z: z / _atanh_tail(0, mpf(1))(z),
-          "(log((1+s)/(1-s))/s - 2)/s² in s² for |s| <= 0.2, relative error of log"),
-    Table("SIN_F64", "double", 6, "0", "0.62", _odd_tail(mp.sin), _odd_tail_weight(mp.sin),
-          "(sin(r)/r - 1)/r² in r² for |r| <= 0.787, relative error of sin"),
-    Table("COS_F64", "double", 6, "0", "0.62", _cos_tail, _cos_weight,
-          "(cos(r) - 1 + r²/2)/r⁴ in r² for |r| <= 0.787, relative error of cos"),
-    Table("ERF_F64", "double", 12, "0", "0.81", lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1,
-          lambda u: mp.sqrt(u) / mp.erf(mp.sqrt(u)),
-          "erf(x)/x - 1 in x² for |x| <= 0.9, relative error of erf"),
-    Table("ERFC_F64", "double", 18, "0.89", "6.0", _log2_erfc, _erfc_weight,
-          "log2(erfc(x)) for 0.89 <= x <= 6, relative error of erf"),
-    Table("EXP2_F64", "double", 11, "-0.5001", "0.5001", lambda x: (mp.mpf(2) ** x - 1) / x,
-          lambda x: x / mp.mpf(2) ** x,
-          "(2^f - 1)/f for |f| <= 1/2, relative error of 2^f"),
-    Table("POW_LOG_F64", "double", 8, "0", "0.02945", _atanh_tail(2, mpf(1)),
-          lambda z: z**2 / _atanh_tail(0, mpf(1))(z),
-          "(log((1+s)/(1-s))/s - 2 - 2s²/3)/s⁴ in s² for |s| <= 0.1716, relative error of log"),
+    Table(
+        "EXP_F32",
+        "float",
+        6,
+        "-" + _LN2,
+        _LN2,
+        _exp_tail,
+        lambda x: x**2 / mp.exp(x),
+        "(e^r - 1 - r)/r² for |r| <= ln 2, relative error of e^r",
+    ),
+    Table(
+        "EXPM1_F32",
+        "float",
+        5,
+        "-" + _HALF_LN2,
+        _HALF_LN2,
+        _exp_tail,
+        lambda x: x**2 / mp.expm1(x),
+        "(e^r - 1 - r)/r² for |r| <= ln(2)/2, relative error of e^r - 1",
+    ),
+    Table(
+        "TANH_F32",
+        "float",
+        4,
+        "0",
+        "0.3136",
+        _odd_tail(mp.tanh),
+        _odd_tail_weight(mp.tanh),
+        "(tanh(x)/x - 1)/x² in x² for |x| <= 0.56, relative error of tanh",
+    ),
+    Table(
+        "LOG_F32",
+        "float",
+        8,
+        "-0.2501",
+        "0.5001",
+        _log_tail,
+        lambda x: x**2 / mp.log1p(x),
+        "(log(1+f) - f)/f² for -1/4 <= f <= 1/2, relative error of log(1+f)",
+    ),
+    Table(
+        "SIN_F32",
+        "float",
+        3,
+        "0",
+        "0.62",
+        _odd_tail(mp.sin),
+        _odd_tail_weight(mp.sin),
+        "(sin(r)/r - 1)/r² in r² for |r| <= 0.787, relative error of sin",
+    ),
+    Table(
+        "COS_F32",
+        "float",
+        3,
+        "0",
+        "0.62",
+        _cos_tail,
+        _cos_weight,
+        "(cos(r) - 1 + r²/2)/r⁴ in r² for |r| <= 0.787, relative error of cos",
+    ),
+    Table(
+        "ERF_F32",
+        "float",
+        6,
+        "0",
+        "0.81",
+        lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1,
+        lambda u: mp.sqrt(u) / mp.erf(mp.sqrt(u)),
+        "erf(x)/x - 1 in x² for |x| <= 0.9, relative error of erf",
+    ),
+    Table(
+        "ERFC_F32",
+        "float",
+        7,
+        "0.89",
+        "4.0",
+        _log2_erfc,
+        _erfc_weight,
+        "log2(erfc(x)) for 0.89 <= x <= 4, relative error of erf",
+    ),
+    Table(
+        "EXP2_F32",
+        "float",
+        5,
+        "-0.5001",
+        "0.5001",
+        lambda x: (mp.mpf(2) ** x - 1) / x,
+        lambda x: x / mp.mpf(2) ** x,
+        "(2^f - 1)/f for |f| <= 1/2, relative error of 2^f",
+    ),
+    Table(
+        "POW_LOG2_F32",
+        "double",
+        5,
+        "0",
+        "0.02945",
+        _atanh_tail(0, 1 / mp.log(2)),
+        lambda z: mp.log(2) / _atanh_tail(0, mpf(1))(z),
+        "log2((1+s)/(1-s))/s in s² for |s| <= 0.1716, relative error",
+    ),
+    Table(
+        "POW_EXP2_F32",
+        "double",
+        6,
+        "-0.5001",
+        "0.5001",
+        lambda x: (mp.mpf(2) ** x - 1) / x,
+        lambda x: x / mp.mpf(2) ** x,
+        "(2^f - 1)/f for |f| <= 1/2, relative error of 2^f",
+    ),
+    Table(
+        "EXP_F64",
+        "double",
+        12,
+        "-" + _LN2,
+        _LN2,
+        _exp_tail,
+        lambda x: x**2 / mp.exp(x),
+        "(e^r - 1 - r)/r² for |r| <= ln 2, relative error of e^r",
+    ),
+    Table(
+        "EXPM1_F64",
+        "double",
+        11,
+        "-" + _HALF_LN2,
+        _HALF_LN2,
+        _exp_tail,
+        lambda x: x**2 / mp.expm1(x),
+        "(e^r - 1 - r)/r² for |r| <= ln(2)/2, relative error of e^r - 1",
+    ),
+    Table(
+        "TANH_F64",
+        "double",
+        10,
+        "0",
+        "0.3136",
+        _odd_tail(mp.tanh),
+        _odd_tail_weight(mp.tanh),
+        "(tanh(x)/x - 1)/x² in x² for |x| <= 0.56, relative error of tanh",
+    ),
+    Table(
+        "LOG_F64",
+        "double",
+        7,
+        "0",
+        "0.0401",
+        _atanh_tail(1, mpf(1)),
+        lambda z: z / _atanh_tail(0, mpf(1))(z),
+        "(log((1+s)/(1-s))/s - 2)/s² in s² for |s| <= 0.2, relative error of log",
+    ),
+    Table(
+        "SIN_F64",
+        "double",
+        6,
+        "0",
+        "0.62",
+        _odd_tail(mp.sin),
+        _odd_tail_weight(mp.sin),
+        "(sin(r)/r - 1)/r² in r² for |r| <= 0.787, relative error of sin",
+    ),
+    Table(
+        "COS_F64",
+        "double",
+        6,
+        "0",
+        "0.62",
+        _cos_tail,
+        _cos_weight,
+        "(cos(r) - 1 + r²/2)/r⁴ in r² for |r| <= 0.787, relative error of cos",
+    ),
+    Table(
+        "ERF_F64",
+        "double",
+        12,
+        "0",
+        "0.81",
+        lambda u: mp.erf(mp.sqrt(u)) / mp.sqrt(u) - 1,
+        lambda u: mp.sqrt(u) / mp.erf(mp.sqrt(u)),
+        "erf(x)/x - 1 in x² for |x| <= 0.9, relative error of erf",
+    ),
+    Table(
+        "ERFC_F64",
+        "double",
+        18,
+        "0.89",
+        "6.0",
+        _log2_erfc,
+        _erfc_weight,
+        "log2(erfc(x)) for 0.89 <= x <= 6, relative error of erf",
+    ),
+    Table(
+        "EXP2_F64",
+        "double",
+        11,
+        "-0.5001",
+        "0.5001",
+        lambda x: (mp.mpf(2) ** x - 1) / x,
+        lambda x: x / mp.mpf(2) ** x,
+        "(2^f - 1)/f for |f| <= 1/2, relative error of 2^f",
+    ),
+    Table(
+        "POW_LOG_F64",
+        "double",
+        8,
+        "0",
+        "0.02945",
+        _atanh_tail(2, mpf(1)),
+        lambda z: z**2 / _atanh_tail(0, mpf(1))(z),
+        "(log((1+s)/(1-s))/s - 2 - 2s²/3)/s⁴ in s² for |s| <= 0.1716, relative error of log",
+    ),
 )
 """Every table, in the order of the coefficients module."""
 

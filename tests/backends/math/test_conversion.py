@@ -88,7 +88,9 @@ def sampled_floats() -> Array:
     step = np.arange(0, 1 << 32, 8191, dtype=np.uint64)
     halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
     ties = halves.astype(np.uint64)[:, None] + np.array([0, 0xFFF, 0x1000, 0x1001, 0x1FFF], np.uint64)
-    upper = np.arange(1 << 16, dtype=np.uint64)[:, None] * 0x10000 + np.array([0, 0x7FFF, 0x8000, 0x8001], np.uint64)
+    upper = np.arange(1 << 16, dtype=np.uint64)[:, None] * 0x10000 + np.array(
+        [0, 0x7FFF, 0x8000, 0x8001], np.uint64
+    )
     bits = np.concatenate([step, ties.ravel(), upper.ravel()]).astype(np.uint32)
     return bits[: bits.size // 8 * 8].view(np.float32)
 
@@ -133,7 +135,9 @@ def test_floats_to_integers_saturate(integer: str, scalar: str, target: str) -> 
     x = np.resize(x, -(-x.size // 8) * 8)
     result = kernel_of(f"{scalar} to {integer} True", target)(x)
     expected = [0 if v != v else int(min(max(v, float(info.min)), float(info.max))) for v in x.tolist()]
-    np.testing.assert_array_equal(result, np.array([min(max(v, info.min), info.max) for v in expected], info.dtype))
+    np.testing.assert_array_equal(
+        result, np.array([min(max(v, info.min), info.max) for v in expected], info.dtype)
+    )
 
 
 @pytest.mark.parametrize("target", runnable())

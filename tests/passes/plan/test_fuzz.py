@@ -37,11 +37,16 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
         nan = np.isnan(wide_a)
         if not np.array_equal(nan, np.isnan(wide_b)):
             return False
-        return bool(np.array_equal(wide_a[~nan], wide_b[~nan]) and np.array_equal(np.signbit(wide_a[~nan]), np.signbit(wide_b[~nan])))
+        return bool(
+            np.array_equal(wide_a[~nan], wide_b[~nan])
+            and np.array_equal(np.signbit(wide_a[~nan]), np.signbit(wide_b[~nan]))
+        )
     return bool(np.array_equal(a, b))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=CHECKS, phases=[Phase.generate])
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=CHECKS, phases=[Phase.generate]
+)
 @given(programs())
 def test_fusion_keeps_the_bits(program: Program) -> None:
     check_one_meaning(program)

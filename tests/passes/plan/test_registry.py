@@ -33,7 +33,11 @@ def test_op(name: str) -> None:
             if op.results[0].type.dtype.is_floating_point:
                 tolerance = TOLERANCE[op.results[0].type.dtype.name]
                 np.testing.assert_allclose(
-                    got.astype(np.float64), want.astype(np.float64), rtol=tolerance, atol=tolerance, err_msg=str(sample)
+                    got.astype(np.float64),
+                    want.astype(np.float64),
+                    rtol=tolerance,
+                    atol=tolerance,
+                    err_msg=str(sample),
                 )
             else:
                 np.testing.assert_array_equal(got, want, err_msg=str(sample))

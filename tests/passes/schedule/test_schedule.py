@@ -35,7 +35,11 @@ CASES: dict[str, tuple[tuple[int, ...], Build, str]] = {
         "o0 tile 16, o1 tile 16, o0 sequential, o1 vector 8",
     ),
     "a few elements run one by one": ((3,), lambda b, x: b.exp(x), "o0 sequential"),
-    "rows are folded along the last axis": ((6, 40), lambda b, x: b.sum(x, axes=(1,)), "o0 sequential | i0 vector 8"),
+    "rows are folded along the last axis": (
+        (6, 40),
+        lambda b, x: b.sum(x, axes=(1,)),
+        "o0 sequential | i0 vector 8",
+    ),
     "short rows are folded in order": (
         (64, 5),
         lambda b, x: b.sum(x, axes=(1,)),
@@ -59,7 +63,9 @@ def spell(kernel: Kernel) -> str:
     plan = kernel.schedule
     assert plan is not None
     levels = [plan.loops, *(s for s, stage in zip(plan.stages, kernel.stages, strict=True) if stage.axes)]
-    return " | ".join(", ".join(f"{x.axis} {x.role}" + (f" {x.size}" if x.size else "") for x in p) for p in levels)
+    return " | ".join(
+        ", ".join(f"{x.axis} {x.role}" + (f" {x.size}" if x.size else "") for x in p) for p in levels
+    )
 
 
 @pytest.mark.parametrize("name", CASES)

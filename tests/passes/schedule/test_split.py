@@ -62,7 +62,13 @@ def test_reading_it_back_does_not_change_how_a_sum_is_cut() -> None:
 
 @pytest.mark.parametrize(
     ("results", "reduced", "along", "chunks"),
-    ((1, 1 << 20, True, 16), (1, 1 << 16, True, 1), (64, 1 << 16, True, 1), (10, 60_000, False, 9), (0, 9, True, 1)),
+    (
+        (1, 1 << 20, True, 16),
+        (1, 1 << 16, True, 1),
+        (64, 1 << 16, True, 1),
+        (10, 60_000, False, 9),
+        (0, 9, True, 1),
+    ),
 )
 def test_chunk_count(results: int, reduced: int, along: bool, chunks: int) -> None:
     assert chunk_count(results, reduced, along) == chunks
