@@ -26,7 +26,7 @@ from graphc import nn, optim
 from graphc.utils.data import DataLoader, TensorDataset
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 OUT = Path(__file__).parent / "out"
 

@@ -8,6 +8,7 @@ Prints a line a kernel: microseconds, share, what it computes. Buffers hold smal
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import time
 from typing import Any
@@ -45,10 +46,8 @@ def captured_step(name: str) -> tuple[Any, tuple[Any, ...]]:
         return call
 
     work = WORKLOADS[name].build(Framework(made.torch, made.nn, made.optim, capture))
-    try:
+    with contextlib.suppress(_Captured):
         work()
-    except _Captured:
-        pass
     return found[0], found[1]
 
 

@@ -171,7 +171,7 @@ def test_target_out_of_range_changes_nothing() -> None:
 
     before = state()
     assert len(before) == 2 + 2 * 3
-    with pytest.raises(IndexError, match="Target.*out of bounds") as caught:
+    with pytest.raises(IndexError, match=r"Target.*out of bounds") as caught:
         step(x, graphc.tensor([0, 1, 10, 9]))
     assert state() == before
     assert caught.value.filename == __file__  # type: ignore[attr-defined]
