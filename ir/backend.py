@@ -13,8 +13,12 @@ __all__ = ["BackendInfo"]
 class BackendInfo(Protocol):
     """Implemented by each backend and carried by the compile context."""
 
-    def contraction_schedule(self, kernel: Kernel, target: Target) -> Schedule | None:
-        """Tiles, vector axis and partitions where the contraction engine takes `kernel`, else None."""
+    def contraction_schedule(self, kernel: Kernel, target: Target, vector: bool) -> Schedule | None:
+        """Tiles, vector axis and partitions where the contraction engine takes `kernel`, else None.
+
+        `vector` says that one side of the contraction op has a single point, by the op's own operands:
+        the order of its sum may depend on that, and not on what the kernel reads in their place.
+        """
 
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         """Bytes of scratch that the scheduled kernel needs as its last buffer; 0 for none."""

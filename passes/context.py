@@ -37,7 +37,7 @@ class Options:
 class PlainBackend:
     """A backend without a contraction engine: every kernel gets the general schedule."""
 
-    def contraction_schedule(self, kernel: Kernel, target: Target) -> Schedule | None:
+    def contraction_schedule(self, kernel: Kernel, target: Target, vector: bool) -> Schedule | None:
         return None
 
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:

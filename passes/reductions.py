@@ -5,10 +5,14 @@ Fusion and scheduling both ask here, so that a sum has the same bits in every ke
 
 from __future__ import annotations
 
-from graphc.ir.families import Reduce
-from graphc.ir.graph import Op
+import math
 
-__all__ = ["chunk_count", "folds_along_last_axis", "op_chunks"]
+from graphc.ir.dims import Symbol, symbols
+from graphc.ir.families import Access, Contraction, Reduce, axes_of
+from graphc.ir.graph import Op
+from graphc.ir.kernel import extent
+
+__all__ = ["chunk_count", "folds_along_last_axis", "is_vector_product", "op_chunks"]
 
 CHUNK_ELEMENTS = 64 * 1024
 """Elements that are worth a partition of their own."""
@@ -20,6 +24,22 @@ COLUMN_BLOCK = 64
 def folds_along_last_axis(op: Op) -> bool:
     """True where the last reduced axis is the operand's last: such a fold runs in lanes."""
     return isinstance(op, Reduce) and op.operands[0].type.rank - 1 in op.attrs["axes"]
+
+
+def is_vector_product(op: Op) -> bool:
+    """True of a contraction one of whose operands has a single point besides shared and summed axes."""
+    if not isinstance(op, Contraction):
+        return False
+    types, result = op.operand_types, op.results[0].type
+    outer = axes_of("o", result.shape)
+    inner = axes_of("i", op.domain(op.attrs, types, result))
+    at = [tuple(a.expr for a in group) for group in (outer, inner)]
+    left, right = map(_used, op.accesses(op.attrs, types, result, *at))
+    return any(math.prod(extent(a) for a in outer if a in mine - other) == 1 for mine, other in ((left, right), (right, left)))
+
+
+def _used(access: Access) -> frozenset[Symbol]:
+    return frozenset().union(*(symbols(x) for x in access.index), *(symbols(g[0]) for g in access.guards))
 
 
 def chunk_count(results: int, reduced: int, along: bool) -> int:

@@ -33,8 +33,8 @@ __all__ = [
 class LlvmBackend:
     """What passes may ask of this backend; see `graphc.ir.backend.BackendInfo`."""
 
-    def contraction_schedule(self, kernel: Kernel, target: Target) -> Schedule | None:
-        return contraction.contraction_schedule(kernel, target)
+    def contraction_schedule(self, kernel: Kernel, target: Target, vector: bool) -> Schedule | None:
+        return contraction.contraction_schedule(kernel, target, vector)
 
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         if kernel.schedule is None or kernel.schedule.engine == "loops":
@@ -49,7 +49,7 @@ def kernel_symbol(kernel: Kernel, target: Target) -> str:
 
 def _module(kernel: Kernel, symbol: str, target: Target) -> str:
     module = ModuleText(target)
-    if kernel.schedule is not None and kernel.schedule.engine == "contraction":
+    if kernel.schedule is not None and kernel.schedule.engine != "loops":
         contraction.emit_contraction(kernel, module, symbol, target)
     else:
         loops.emit_kernel(kernel, module, symbol, target)

@@ -22,7 +22,7 @@ from graphc.passes.fuse.sources import Node as OpNode
 from graphc.passes.lower.emit import Body, Store, emit
 from graphc.passes.lower.nodes import KernelGraph, Node
 from graphc.passes.lower.stages import StagePlan, plan_stages
-from graphc.passes.reductions import folds_along_last_axis
+from graphc.passes.reductions import folds_along_last_axis, is_vector_product
 
 __all__ = ["Lowered", "lower"]
 
@@ -41,6 +41,8 @@ class Lowered:
     """
     contraction: bool = False
     """True where the reduction is that of a contraction op, which has an order of its own."""
+    vector: bool = False
+    """True where one side of that op has a single point; see `is_vector_product`."""
 
     def __str__(self) -> str:
         return str(self.kernel)
@@ -90,7 +92,8 @@ class _Lowering:
         kernel, keys = emit(self.graph, outer, bodies, last, self.buffers, contraction)
         checks = tuple(_check(message, loc) for message, loc in self.graph.checks)
         along = tuple(folds_along_last_axis(b.op) for b in bodies if b.op is not None)
-        return Lowered(kernel, tuple(k[1] for k in keys), checks, along, contraction)
+        vector = any(is_vector_product(b.op) for b in bodies if b.op is not None)
+        return Lowered(kernel, tuple(k[1] for k in keys), checks, along, contraction, vector)
 
     def _bodies(self, plan: StagePlan) -> list[Body]:
         bodies = []

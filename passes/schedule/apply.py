@@ -37,7 +37,7 @@ def schedule(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]:
     """The scheduled kernels of a group in order: one, or two where a large reduction is cut in chunks."""
     chosen = None
     if lowered.contraction:
-        chosen = context.backend.contraction_schedule(lowered.kernel, context.target)
+        chosen = context.backend.contraction_schedule(lowered.kernel, context.target, lowered.vector)
     if chosen is not None:
         return (_checked(dataclasses.replace(lowered, kernel=_with(lowered.kernel, chosen)), context),)
     found = []

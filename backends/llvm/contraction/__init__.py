@@ -29,12 +29,15 @@ _MOST_PARTS = 16
 
 def is_contraction(kernel: Kernel) -> bool:
     """True where this engine can emit the kernel."""
-    return bool(readings(kernel))
+    return bool(readings(kernel, None))
 
 
 def partitions(kernel: Kernel, target: Target) -> int:
     """Into how many partitions the kernel is worth dividing; from its shape and target alone."""
-    plan = _plan(kernel, target)
+    return _partitions(_plan(kernel, target))
+
+
+def _partitions(plan: Plan) -> int:
     problem = plan.problem
     work = problem.batch.total * problem.m * problem.n * problem.k
     least = _VECTOR_MULTIPLY_ADDS_A_PART if problem.is_vector else _MULTIPLY_ADDS_A_PART
@@ -43,14 +46,15 @@ def partitions(kernel: Kernel, target: Target) -> int:
     return 1 << (count.bit_length() - 1)
 
 
-def contraction_schedule(kernel: Kernel, target: Target) -> Schedule | None:
+def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = None) -> Schedule | None:
     """Tiles, vector axis and partitions of a contraction kernel; None where it is not one.
 
+    `vector` says whether one side of the op has a single point; None goes by what the kernel reads.
     The emitter follows the same plan, which depends on the kernel and the target only; of the
-    schedule it needs nothing.
+    schedule it needs no more than the engine, which says the order of the sum.
     """
-    plan = make_plan(kernel, target)
-    return None if plan is None else describe(kernel, plan, partitions(kernel, target))
+    plan = make_plan(kernel, target, vector)
+    return None if plan is None else describe(kernel, plan, _partitions(plan))
 
 
 def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
@@ -84,7 +88,9 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
 
 
 def _plan(kernel: Kernel, target: Target) -> Plan:
-    plan = make_plan(kernel, target)
+    schedule = kernel.schedule
+    vector = None if schedule is None or schedule.engine == "loops" else schedule.engine == "vector_contraction"
+    plan = make_plan(kernel, target, vector)
     if plan is None:
         raise CompileError("the kernel is not a contraction: expected a sum of products, then map stages")
     return plan

@@ -47,15 +47,15 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=64)
-def make_plan(kernel: Kernel, target: Target) -> Plan | None:
-    """The plan of a contraction kernel; None where it is not one."""
-    return min(all_plans(kernel, target), key=estimate, default=None)
+def make_plan(kernel: Kernel, target: Target, vector: bool | None = None) -> Plan | None:
+    """The plan of a contraction kernel; None where it is not one. See `readings`."""
+    return min(all_plans(kernel, target, vector), key=estimate, default=None)
 
 
-def all_plans(kernel: Kernel, target: Target) -> list[Plan]:
+def all_plans(kernel: Kernel, target: Target, vector: bool | None = None) -> list[Plan]:
     """Every plan of a contraction kernel; all give the same bits."""
     plans = []
-    for problem in readings(kernel):
+    for problem in readings(kernel, vector):
         tiling = choose_tiling(problem, target)
         plans.append(Plan(problem, tiling))
         window = find_window(problem, tiling.kc)
@@ -108,7 +108,10 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
         Loop(a.name, "unroll", UNROLL) for a in steps[-1:]
     ]
     return Schedule(
-        (*loops, *inner), ((*around, *sums), *(() for _ in kernel.stages[1:])), parts, "contraction"
+        (*loops, *inner),
+        ((*around, *sums), *(() for _ in kernel.stages[1:])),
+        parts,
+        "vector_contraction" if problem.is_vector else "contraction",
     )
 
 

@@ -142,13 +142,15 @@ class Problem:
         return stores[0] if same and split is not None and split[0] == 1 else None
 
 
-def readings(kernel: Kernel) -> list[Problem]:
+def readings(kernel: Kernel, vector: bool | None) -> list[Problem]:
     """The ways to read a contraction kernel as rows × columns; empty where it is none.
 
     They differ in which factor is `a` and in whether vectors may cross the outer column axes.
-    Every reading means the same sums in the same order.
+    Every reading means the same sums in the same order. `vector` says whether one side of the op
+    has a single point, by the op's own operands: what the kernel reads instead of an expanded
+    operand has fewer axes. None goes by what the kernel reads.
     """
-    parts = _split(kernel)
+    parts = _split(kernel, vector)
     if parts is None:
         return []
     found = []
@@ -177,14 +179,10 @@ class _Parts:
     batch: list[Symbol]
     steps: list[Symbol]
     epilogue: list[Instruction]
-
-    @property
-    def is_vector(self) -> bool:
-        sides = (Group(tuple(self.rows)).total, Group(tuple(self.columns)).total)
-        return min(sides) == 1 and Group(tuple(self.steps)).total >= VECTOR_LEAST_STEPS
+    is_vector: bool
 
 
-def _split(kernel: Kernel) -> _Parts | None:
+def _split(kernel: Kernel, vector: bool | None) -> _Parts | None:
     factors = _factors(kernel)
     if factors is None or any(b.access == "local" or not b.type.is_static for b in kernel.buffers):
         return None
@@ -194,15 +192,27 @@ def _split(kernel: Kernel) -> _Parts | None:
     left, right = (_cone(stage.body, f) for f in factors)
     uses_left, uses_right = _used_axes(left), _used_axes(right)
     outer = [a for a in kernel.axes if extent(a) != 1]
+    rows = [a for a in outer if a in uses_left and a not in uses_right]
+    columns = [a for a in outer if a in uses_right and a not in uses_left]
+    batch = [a for a in outer if (a in uses_left) == (a in uses_right)]
+    steps = [a for a in stage.axes if extent(a) != 1]
+    totals = [Group(tuple(side)).total for side in (rows, columns)]
+    is_vector = (min(totals) == 1 if vector is None else vector) and Group(tuple(steps)).total >= VECTOR_LEAST_STEPS
+    if is_vector and min(totals) > 1:
+        # Axes that both operands had: one of them is the same all along.
+        few = rows if totals[0] <= totals[1] else columns
+        batch = [a for a in outer if a in batch or a in few]
+        rows, columns = [a for a in rows if a not in few], [a for a in columns if a not in few]
     return _Parts(
         left=left,
         right=right,
         results=factors,
-        rows=[a for a in outer if a in uses_left and a not in uses_right],
-        columns=[a for a in outer if a in uses_right and a not in uses_left],
-        batch=[a for a in outer if (a in uses_left) == (a in uses_right)],
-        steps=[a for a in stage.axes if extent(a) != 1],
+        rows=rows,
+        columns=columns,
+        batch=batch,
+        steps=steps,
         epilogue=[_flat(kernel, i) for s in kernel.stages[1:] for i in s.body],
+        is_vector=is_vector,
     )
 
 
