@@ -139,7 +139,7 @@ def kernel_title(kernel: Any) -> str:
         return "×".join("?" if a.hi is None else str(a.hi + 1) for a in axes)
 
     stages = [f"{s.kind} {extents(s.axes)}".strip() for s in kernel.stages]
-    return f"[{extents(kernel.axes)}] {', '.join(stages)}"
+    return f"[{extents(kernel.axes)}] {', '.join(stages)}" if kernel.axes else ", ".join(stages)
 
 
 def _call_lines(call: KernelCall, names: list[str]) -> list[str]:

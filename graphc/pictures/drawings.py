@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os.path import basename
 from typing import Any
 
 from graphc.ir.attributes import attribute_text
-from graphc.ir.families import (
-    Accumulate,
-    Composite,
-    Contraction,
-    Creation,
-    Elementwise,
-    Gather,
-    Random,
-    Scatter,
-    View,
-)
+from graphc.ir.families import Accumulate, Contraction, Creation, View
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.kernel import Kernel
 from graphc.ir.printer import value_names
-from graphc.ir.program import KernelCall, Program
+from graphc.ir.program import KernelCall, Program, kernel_title
 from graphc.passes.fuse import Fused
-from graphc.pictures.dot import Dot
+from graphc.pictures import palette
+from graphc.pictures.dot import Dot, Row, Span
 
 __all__ = ["draw"]
 
-# Colour by family, most specific first.
-_COLORS: tuple[tuple[type[Op], str], ...] = (
-    (Contraction, "#ffd8a8"),
-    (Accumulate, "#d0bfff"),
-    (View, "#e9ecef"),
-    (Elementwise, "#b2f2bb"),
-    (Gather, "#99e9f2"),
-    (Scatter, "#99e9f2"),
-    (Random, "#fcc2d7"),
-    (Creation, "#f1f3f5"),
-    (Composite, "#ffec99"),
-)
-_KIND_COLORS = {"contraction": "#ffd8a8", "reduce": "#d0bfff", "map": "#b2f2bb", "scatter": "#99e9f2"}
-_ROLE_COLORS = {"argument": "#a5d8ff", "parameter": "#74c0fc", "constant": "#f1f3f5"}
 _LONGEST = 40
+_WIDTH = 44
+_LINE, _MOST_LINES = 96, 80
+_OVAL = {"style": "rounded,filled", "margin": "0.12,0.04"}
 
 
 def draw(x: Any) -> Dot:
@@ -61,6 +43,28 @@ def draw(x: Any) -> Dot:
     raise TypeError(f"visualize takes a Graph or any stage of Compiled.stages(), got {type(x).__name__}")
 
 
+def _value(dot: Dot, name: str, title: str, note: str, colors: tuple[str, str]) -> None:
+    """An input or output: a pill with a title and a type."""
+    dot.card(name, [[Span(title, "bold")], [Span(note, "muted")]], **palette.look(colors), **_OVAL)
+
+
+def _wrapped(words: Sequence[str], separator: str = ", ") -> list[str]:
+    """Words joined and wrapped to the width of a card; a word is never broken."""
+    text = separator.join(w.replace(" ", "\0") for w in words)
+    lines = textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\0", " ") for line in lines]
+
+
+def _arrow(dot: Dot, start: str, end: str, types: Iterable[str]) -> None:
+    """An arrow labelled with the types of what goes along it; types that a card states need no label."""
+    lines = [f" {t} " for t in dict.fromkeys(types)]
+    label = "\n".join([*lines, ""] if len(lines) > 1 else lines)
+    dot.edge(start, end, **({"label": label} if label else {}))
+
+
+# -- graphs -------------------------------------------------------------------------------------------
+
+
 def _literal(value: Value) -> str | None:
     """The number that a value is everywhere, where it is a constant of one element, expanded or not."""
     op = value.op
@@ -73,41 +77,57 @@ def _literal(value: Value) -> str | None:
 
 
 def _graph(graph: Graph) -> Dot:
-    """Every op a box. Numbers stand in the boxes that use them."""
+    """Every op a card. Numbers stand in the cards that use them."""
     dot = Dot(graph.name)
     names = value_names(graph)
     source: dict[Value, str] = {}
     for v in graph.inputs:
         source[v] = f"in {names[v]}"
-        color = _ROLE_COLORS.get(v.role or "", "#ffc9c9")
-        dot.node(source[v], f"{names[v]}\n{v.type} {v.role}", shape="ellipse", fillcolor=color)
+        _value(dot, source[v], names[v], f"{v.type} {v.role or ''}", palette.of_role(v.role))
     shown = set(graph.outputs)
     for number, op in enumerate(graph.ops):
         if op.results and all(_literal(r) is not None and r not in shown for r in op.results):
             continue
         numbers = [_literal(v) for v in op.operands]
         name = f"op {number}"
-        dot.node(name, _op_label(op, numbers), fillcolor=_color(op), tooltip=str(op.loc or ""))
+        dot.card(
+            name, _op_rows(op, numbers), tooltip=str(op.loc or op.name), **palette.look(palette.of_op(op))
+        )
         for r in op.results:
             source[r] = name
         for v, number_text in zip(op.operands, numbers, strict=True):
             if number_text is None or v in source:
-                dot.edge(source[v], name, label=str(v.type))
-    _outputs(dot, graph, names, source)
+                dot.edge(source[v], name)
+    for i, v in enumerate(graph.outputs):
+        state = graph.aliases.get(i)
+        title = f"output {i}" if state is None else f"new {names[graph.inputs[state]]}"
+        colors = palette.OUTPUT if state is None else palette.of_role(graph.inputs[state].role)
+        _value(dot, f"out {i}", title, str(v.type), colors)
+        if v in source:
+            dot.edge(source[v], f"out {i}")
     return dot
 
 
-def _outputs(dot: Dot, graph: Graph, names: dict[Value, str], source: dict[Value, str]) -> None:
-    for i, v in enumerate(graph.outputs):
-        state = graph.aliases.get(i)
-        label = f"output {i}" if state is None else f"new {names[graph.inputs[state]]}"
-        color = "#8ce99a" if state is None else "#ffc9c9"
-        dot.node(f"out {i}", f"{label}\n{v.type}", shape="ellipse", fillcolor=color)
-        dot.edge(source[v], f"out {i}")
+def _op_rows(op: Op, numbers: Iterable[str | None]) -> list[Row]:
+    attrs = [f"{k}={_short(attribute_text(v))}" for k, v in op.attrs.items()]
+    used = "".join(f" {n}" for n in numbers if n is not None)
+    rows: list[Row] = [[Span(op.name, "bold"), Span(used)]]
+    rows += [[Span(line, "muted")] for line in _wrapped(attrs)]
+    rows += [[Span(str(r.type))] for r in op.results]
+    if op.loc is not None:
+        rows.append([Span(f"{basename(op.loc.filename)}:{op.loc.lineno}", "muted")])
+    return rows
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+# -- fused graphs -------------------------------------------------------------------------------------
 
 
 def _fused(fused: Fused) -> Dot:
-    """Every kernel a box that lists its ops; state is named in the boxes, other values are arrows."""
+    """Every kernel a card that lists its ops; state is named in the cards, other values are arrows."""
     graph = fused.graph
     dot = Dot(graph.name)
     names = value_names(graph)
@@ -116,127 +136,165 @@ def _fused(fused: Fused) -> Dot:
     for v in graph.inputs:
         if not v.is_state:
             source[v] = f"in {names[v]}"
-            dot.node(source[v], f"{names[v]}\n{v.type}", shape="ellipse", fillcolor="#a5d8ff")
+            _value(dot, source[v], names[v], str(v.type), palette.of_role(v.role))
     for number, group in enumerate(fused.groups):
-        name = f"kernel {number}"
-        for op in group.ops:
-            source.update(dict.fromkeys(op.results, name))
+        source.update((r, f"kernel {number}") for op in group.ops for r in op.results)
     for number, group in enumerate(fused.groups):
-        name = f"kernel {number}"
         mine = {r for op in group.ops for r in op.results}
-        read = [v for op in group.ops for v in op.operands if v not in mine]
-        states = dict.fromkeys(names[v] for v in read if v.op is None and v.is_state)
+        read = dict.fromkeys(v for op in group.ops for v in op.operands if v not in mine)
         updated = dict.fromkeys(new_states[r] for op in group.ops for r in op.results if r in new_states)
-        lines = [f"kernel {number}: {group.kind}", *_op_lines(group.ops)]
-        lines += _wrapped("reads ", [s for s in states if s not in updated])
-        lines += _wrapped("updates ", list(updated))
-        dot.node(name, "\n".join(lines), fillcolor=_KIND_COLORS[group.kind])
+        states = [names[v] for v in read if v.op is None and v.is_state and names[v] not in updated]
+        head = f"kernel {number} · {group.kind}{_places(group.ops)}"
+        rows: list[Row] = [[Span(head, "muted")], *_op_list(group.ops), *_state_rows(states, list(updated))]
+        dot.card(f"kernel {number}", rows, **palette.look(palette.KINDS[group.kind]))
         arrows: dict[str, list[str]] = {}
-        for v in dict.fromkeys(read):
+        for v in read:
             if v in source and _literal(v) is None:
-                arrows.setdefault(source[v], []).append(str(v.type))
+                arrows.setdefault(source[v], []).extend([str(v.type)] * (v.op is not None))
         for start, types in arrows.items():
-            dot.edge(start, name, label="\n".join(types))
+            _arrow(dot, start, f"kernel {number}", types)
     for i in graph.returned():
         v = graph.outputs[i]
         if v in source:
-            dot.node(f"out {i}", f"output {i}\n{v.type}", shape="ellipse", fillcolor="#8ce99a")
+            _value(dot, f"out {i}", f"output {i}", str(v.type), palette.OUTPUT)
             dot.edge(source[v], f"out {i}")
     return dot
 
 
-def _op_lines(ops: Iterable[Op]) -> list[str]:
-    """Ops of a kernel as wrapped lines; what only moves or holds numbers is left out."""
-    words = [op.name for op in ops if not isinstance(op, (View, Creation))]
-    return _wrapped("", words or ["copy"], separator=" · ")
+def _places(ops: Iterable[Op]) -> str:
+    """The lines of user code that ops come from."""
+    lines = dict.fromkeys(f"{basename(op.loc.filename)}:{op.loc.lineno}" for op in ops if op.loc is not None)
+    if not lines:
+        return ""
+    return f" · {', '.join(list(lines)[:2])}{' …' if len(lines) > 2 else ''}"
 
 
-def _wrapped(head: str, words: list[str], separator: str = ", ") -> list[str]:
-    if not words:
-        return []
-    return textwrap.wrap(head + separator.join(words), 46, subsequent_indent="  " if head else "")
+def _op_list(ops: Iterable[Op]) -> list[Row]:
+    """Ops of a kernel on wrapped lines, accumulating ones in bold; what only moves or holds numbers is left out."""
+    rows: list[list[Span]] = [[]]
+    width = 0
+    counted = itertools.groupby(
+        (op.name, isinstance(op, (Accumulate, Contraction)))
+        for op in ops
+        if not isinstance(op, (View, Creation))
+    )
+    for (name, accumulates), same in counted:
+        count = len(list(same))
+        word = name + f" ×{count}" * (count > 1)
+        if width + len(word) > _WIDTH:
+            rows.append([])
+            width = 0
+        if rows[-1]:
+            rows[-1].append(Span(" · ", "muted"))
+        rows[-1].append(Span(word, "bold" if accumulates else "plain"))
+        width += len(word) + 3
+    return [row or [Span("copy")] for row in rows]
 
 
-def _color(op: Op) -> str:
-    return next((color for family, color in _COLORS if isinstance(op, family)), "#ffffff")
+def _state_rows(read: Sequence[str], updated: Sequence[str]) -> list[Row]:
+    rows: list[Row] = []
+    for head, words, style in (("reads ", read, "muted"), ("updates ", updated, "changed")):
+        for n, line in enumerate(_wrapped(words)):
+            rows.append([Span(head + line if n == 0 else line, "changed" if style == "changed" else "muted")])
+    return rows
 
 
-def _op_label(op: Op, numbers: Iterable[str | None]) -> str:
-    attrs = ", ".join(f"{k}={_short(attribute_text(v))}" for k, v in op.attrs.items())
-    used = "".join(f" {n}" for n in numbers if n is not None)
-    lines = [op.name + used + (f" {{{attrs}}}" if attrs else "")]
-    lines += [str(r.type) for r in op.results]
-    if op.loc is not None:
-        lines.append(f"{basename(op.loc.filename)}:{op.loc.lineno}")
-    return "\n".join(lines)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+# -- programs -----------------------------------------------------------------------------------------
 
 
 def _program(program: Program) -> Dot:
     """Phases as frames of kernel calls; arrows are the buffers that go from call to call."""
     dot = Dot(program.name)
+    names = program.row_names()
     writer: dict[int, str] = {}
     for row, buffer in enumerate(program.buffers):
         if buffer.kind in ("input", "constant"):
             writer[row] = f"buffer {row}"
-            color = "#a5d8ff" if buffer.kind == "input" else "#e9ecef"
-            label = f"{buffer.kind} {buffer.name or buffer.index}\n{buffer.type}"
-            dot.node(writer[row], label, shape="ellipse", fillcolor=color)
+            colors = palette.INPUT if buffer.kind == "input" else palette.GREY
+            _value(dot, writer[row], names[row], str(buffer.type), colors)
     edges: dict[tuple[str, str], list[str]] = {}
     number = 0
     for i, phase in enumerate(program.phases):
-        dot.open_cluster(f"phase {i}", "#adb5bd")
+        dot.open_cluster(f"phase {i}" + (" · may fail" if any(c.kernel.checks for c in phase.calls) else ""))
         made: dict[int, str] = {}
         for call in phase.calls:
             name = f"call {number}"
-            dot.node(name, _call_label(program, call, number), fillcolor="#ffd8a8")
+            dot.card(
+                name, _call_rows(program, names, call, number), **palette.look(_call_colors(call.kernel))
+            )
             number += 1
-            for row, parameter in zip(call.buffers, call.kernel.parameters, strict=False):
+            for row, parameter in zip(call.buffers, call.kernel.parameters, strict=True):
                 if parameter.access in ("in", "inout") and row in writer:
-                    edges.setdefault((writer[row], name), []).append(str(program.buffers[row].type))
+                    buffer = program.buffers[row]
+                    types = edges.setdefault((writer[row], name), [])
+                    types += [str(buffer.type)] * (buffer.kind not in ("input", "constant"))
                 if parameter.access in ("out", "inout") and program.buffers[row].kind != "state":
                     made[row] = name
         dot.close_cluster()
         writer.update(made)
     for (start, end), types in edges.items():
-        dot.edge(start, end, label="\n".join(dict.fromkeys(types)))
+        _arrow(dot, start, end, types)
     for row, buffer in enumerate(program.buffers):
         if buffer.kind == "output" and row in writer:
-            dot.node(
-                f"buffer {row}", f"output {buffer.index}\n{buffer.type}", shape="ellipse", fillcolor="#8ce99a"
-            )
+            _value(dot, f"buffer {row}", names[row], str(buffer.type), palette.OUTPUT)
             dot.edge(writer[row], f"buffer {row}")
     return dot
 
 
-def _call_label(program: Program, call: KernelCall, number: int) -> str:
+def _call_colors(kernel: Kernel) -> tuple[str, str]:
+    """Colours by the stage that decides: scatter before reduce before map."""
+    if kernel.schedule is not None and kernel.schedule.engine != "loops":
+        return palette.KINDS["contraction"]
+    kinds = {stage.kind for stage in kernel.stages}
+    return palette.KINDS[next((k for k in ("scatter", "reduce") if k in kinds), "map")]
+
+
+def _call_rows(program: Program, names: Sequence[str], call: KernelCall, number: int) -> list[Row]:
     """What a call does: its stages, partitions, and the states it reads and updates."""
-    kinds = " · ".join(stage.kind for stage in call.kernel.stages)
-    lines = [f"kernel {number}", kinds, f"{call.parts} part" + "s" * (call.parts > 1)]
-    for head, accesses in (("reads ", ("in",)), ("updates ", ("out", "inout"))):
-        names = [
-            program.buffers[row].name or f"state {program.buffers[row].index}"
-            for row, parameter in zip(call.buffers, call.kernel.parameters, strict=False)
-            if parameter.access in accesses and program.buffers[row].kind == "state"
+
+    def states(*accesses: str) -> list[str]:
+        parameters = zip(call.buffers, call.kernel.parameters, strict=True)
+        return [
+            names[r] for r, p in parameters if p.access in accesses and program.buffers[r].kind == "state"
         ]
-        lines += _wrapped(head, names)
-    return "\n".join(lines)
+
+    head = f"kernel {number} · {call.parts} part{'s' if call.parts != 1 else ''}"
+    title = [
+        [Span(line, "bold" if n == 0 else "plain")]
+        for n, line in enumerate(_wrapped([kernel_title(call.kernel)]))
+    ]
+    return [[Span(head, "muted")], *title, *_state_rows(states("in"), states("out", "inout"))]
+
+
+# -- text ---------------------------------------------------------------------------------------------
 
 
 def _kernels(kernels: Iterable[Kernel]) -> Dot:
     dot = Dot("kernels")
-    for i, kernel in enumerate(kernels):
-        dot.node(f"kernel {i}", str(kernel), fillcolor="#fff4e6", fontname="monospace", style="filled")
+    rows = [(f"kernel {i}\n{k}", palette.look(_call_colors(k))) for i, k in enumerate(kernels)]
+    _listings(dot, rows)
     return dot
 
 
 def _text(text: str) -> Dot:
     dot = Dot("code")
-    for i, section in enumerate(text.split("; kernel ")[1:] or [text]):
-        head, *lines = section.splitlines()
-        body = "\n".join([head, *lines[:60], *(["…"] if len(lines) > 60 else [])])
-        dot.node(f"section {i}", body, fillcolor="#f8f9fa", fontname="monospace", style="filled")
+    _listings(
+        dot, [(section, palette.look(palette.GREY)) for section in text.split("; kernel ")[1:] or [text]]
+    )
     return dot
+
+
+def _listings(dot: Dot, listings: Sequence[tuple[str, dict[str, str]]]) -> None:
+    """Pieces of code in columns that are about as many as each is long."""
+    height = math.isqrt(len(listings))
+    for i, (text, look) in enumerate(listings):
+        lines = [part for line in text.splitlines() for part in _folded(line.replace("\t", "    "))]
+        body = "\n".join([*lines[:_MOST_LINES], *(["…"] if len(lines) > _MOST_LINES else [])])
+        dot.text(f"{i}", body, fontname="Menlo,Consolas,monospace", fontsize="8", style="filled", **look)
+        if i % height:
+            dot.edge(f"{i - 1}", f"{i}", style="invis")
+
+
+def _folded(line: str) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.wrap(line, _LINE, subsequent_indent=indent, break_on_hyphens=False) or [""]

@@ -48,5 +48,8 @@ def _render(text: str, kind: str) -> bytes:
             "drawing .svg or .png needs graphviz's `dot` program: install it, for example with "
             "`apt-get install graphviz` or `brew install graphviz` (or write a .dot file)"
         )
+    if kind == "png":
+        # Twice the resolution of a screen of old, so that small type can be read.
+        text = text.replace("{\n", '{\n  graph [dpi="144"];\n', 1)
     rendered: bytes = graphviz.Source(text).pipe(format=kind)
     return rendered

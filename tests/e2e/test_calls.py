@@ -428,13 +428,11 @@ def test_gradients_accumulate_over_calls() -> None:
     for i in range(1, 5):
         backward(x, y)
         np.testing.assert_allclose(model.weight.grad.numpy(), i * single, rtol=1e-5)
-    model.zero_grad()
-    assert model.weight.grad is None
-    backward(x, y)
-    np.testing.assert_allclose(model.weight.grad.numpy(), single, rtol=1e-5)
-    model.zero_grad(set_to_none=False)
-    backward(x, y)
-    np.testing.assert_allclose(model.weight.grad.numpy(), single, rtol=1e-5)
+    for to_none in (True, False):
+        model.zero_grad(set_to_none=to_none)
+        assert (model.weight.grad is None) == to_none
+        backward(x, y)
+        np.testing.assert_allclose(model.weight.grad.numpy(), single, rtol=1e-5)
     assert backward.cache_info().misses <= 2
 
 
