@@ -40,10 +40,13 @@ def _fail(check: str | None) -> None:
     raise {"IndexError": IndexError, "RuntimeError": RuntimeError}[kind](message)
 
 
-def _bounded(indices: Any, extent: int, check: str | None) -> Any:
-    """Positions in NumPy, with the check done; out of range becomes 0 where there is none."""
+def _bounded(indices: Any, extent: int, check: str | None, elements: int) -> Any:
+    """Positions in NumPy, with the check done; out of range becomes 0 where there is none.
+
+    Every one of `elements` moves checks its position, so where there are none nothing is checked.
+    """
     outside = (indices < 0) | (indices >= extent)
-    if check is not None and outside.any():
+    if check is not None and elements and outside.any():
         _fail(check)
     return np.where(outside, 0, indices).astype(np.int64)
 
@@ -93,7 +96,7 @@ class GatherAxis(Gather):
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
         x, indices = arrays
         axis = attrs["axis"]
-        indices = _bounded(indices, x.shape[axis], attrs["check"])
+        indices = _bounded(indices, x.shape[axis], attrs["check"], indices.size)
         part = x[tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))]
         return np.take_along_axis(part, indices, axis)
 
@@ -173,7 +176,7 @@ class ScatterAdd(Scatter):
         base, indices, source = arrays
         axis = attrs["axis"]
         at = list(np.indices(indices.shape))
-        at[axis] = _bounded(indices, base.shape[axis], attrs["check"])
+        at[axis] = _bounded(indices, base.shape[axis], attrs["check"], source.size)
         return _added(base, tuple(at), source)
 
     @classmethod
@@ -245,7 +248,10 @@ class Take(Gather):
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
         x, indices = arrays
         axis = attrs["axis"]
-        return np.take(x, _bounded(indices, x.shape[axis], attrs["check"]), axis)
+        shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+        if 0 in shape:
+            return np.empty(shape, x.dtype)
+        return np.take(x, _bounded(indices, x.shape[axis], attrs["check"], indices.size), axis)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -307,7 +313,7 @@ class TakeAdd(Scatter):
         base, indices, source = arrays
         axis, rank = attrs["axis"], indices.ndim
         at = list(np.indices(source.shape))
-        places = _bounded(indices, base.shape[axis], attrs["check"])
+        places = _bounded(indices, base.shape[axis], attrs["check"], source.size)
         lined = places.reshape([*(1,) * axis, *indices.shape, *(1,) * (source.ndim - axis - rank)])
         return _added(base, (*at[:axis], np.broadcast_to(lined, source.shape), *at[axis + rank :]), source)
 

@@ -179,13 +179,18 @@ class _Lowering:
                 return self._load_kept(node, value, index)
         if isinstance(op, Accumulate):
             assert node is not None and index == self.at[node], f"{op.name} is read away from its point"
-            if node not in self.results:
-                self.results[node] = self._direct(node)
-            return self.results[node][value.index]
+            if node in self.results:
+                return self.results[node][value.index]
         key = (value, index, self.graph.context(), self.graph.stage)
         if key not in self.memo:
-            self.memo[key] = self._point(op, value, index)
+            self.memo[key] = self._made(op, value, index)
         return self.memo[key]
+
+    def _made(self, op: Op, value: Value, index: Index) -> Node:
+        """The scalar, computed in the stage and under the guards at hand."""
+        if isinstance(op, Accumulate):
+            return self._direct(self.nodes[op])[value.index]
+        return self._point(op, value, index)
 
     def _point(self, op: Op, value: Value, index: Index) -> Node:
         assert isinstance(op, Pointwise), op
