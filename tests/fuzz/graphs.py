@@ -120,7 +120,7 @@ class _Grower:
         known = [v for v in self.values if v.type == type_]
         kind = self.number(0, 5)
         if known and kind < 3:
-            return self.pick(known)
+            return self.pick(known)  # type: ignore[no-any-return]
         if kind == 3:
             return self.remember(self.builder.constant(draw(type_, how, self.rng)))
         if kind == 4:

@@ -284,7 +284,7 @@ class _Grower:
 
     def indices(self, x: Value, axis: int, shape: Shape) -> Value | None:
         extent = x.type.sizes[axis]
-        if not extent and math.prod(shape):
+        if not extent and 0 not in shape:
             return None
         # Seldom one that is out of range: then all ways of running the graph must fail.
         most = max(1, extent + (self.chance(30) and extent > 0))

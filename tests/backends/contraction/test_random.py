@@ -81,7 +81,7 @@ def check_plans(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = [rng.standard_normal(case.shapes[i], np.float32) for i in order]
     results = set()
     for plan in all_plans(kernel, target):
-        monkeypatch.setattr(contraction, "make_plan", lambda k, t, plan=plan: plan)
+        monkeypatch.setattr(contraction, "make_plan", lambda k, t, vector, plan=plan: plan)
         results.add(Native(kernel, target)(arrays, int(rng.integers(1, 4)))[2].tobytes())
     assert len(results) == 1, (case, make.__name__)
 
