@@ -37,7 +37,12 @@ _MOST_NATIVE_VARIANTS = 8
 
 
 class CacheInfo(NamedTuple):
-    """Calls served by a known program, programs made, of these from disk, made again, programs held."""
+    """Counts of calls and programs.
+
+    `hits` are calls that a known program served; `misses` programs that were made, of which for
+    `disk_hits` no kernel had to be compiled because all were on disk, and `recompiles` were made for a
+    signature that had one already. `size` is the number of programs held.
+    """
 
     hits: int
     misses: int
@@ -103,6 +108,7 @@ class Compiled:
     _dispatcher: entry.Dispatcher
     _hits: int
     _misses: int
+    _disk_hits: int
     _recompiles: int
 
     @staticmethod
@@ -115,7 +121,7 @@ class Compiled:
         self._options = options
         self._name = name if name.isidentifier() else "function"
         self._programs = {}
-        self._hits = self._misses = self._recompiles = 0
+        self._hits = self._misses = self._disk_hits = self._recompiles = 0
         self._dispatcher = entry.Dispatcher(self._slow, self._name)
         kind.__call__ = self._dispatcher.function  # type: ignore[method-assign]
         functools.update_wrapper(self, function, updated=())
@@ -174,6 +180,7 @@ class Compiled:
         known = self._programs.setdefault(key, [])
         self._recompiles += bool(known)
         compiled = compile_graph(traced.graph, target=self._options.target, passes=self._options.passes)
+        self._disk_hits += compiled.from_disk
         made = _Specialisation(traced, compiled, len(tensors))
         known.append(made)
         return made
@@ -199,13 +206,13 @@ class Compiled:
         """Counts of calls and programs."""
         programs = [s for known in self._programs.values() for s in known]
         native = sum(s.variant.calls for s in programs if s.variant is not None)
-        return CacheInfo(self._hits + native, self._misses, 0, self._recompiles, len(programs))
+        return CacheInfo(self._hits + native, self._misses, self._disk_hits, self._recompiles, len(programs))
 
     def cache_clear(self) -> None:
         """Forgets all programs."""
         self._dispatcher.set_variants(())
         self._programs.clear()
-        self._hits = self._misses = self._recompiles = 0
+        self._hits = self._misses = self._disk_hits = self._recompiles = 0
 
     def traced(self, *args: Any, **kwargs: Any) -> Traced:
         """The trace of the function on these arguments. Nothing is executed or changed."""

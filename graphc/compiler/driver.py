@@ -114,9 +114,10 @@ class CompiledGraph:
         self.stages = stages
         self.program = stages.program
         self.aliases = dict(graph.aliases)
-        symbols, codes = compile_kernels(self.program, stages.target)
-        self.code = CodeGroup(codes)
-        self.executable = Executable(self.program, self.code, symbols, release=_is_long(self.program))
+        kernels = compile_kernels(self.program, stages.target)
+        self.from_disk = kernels.from_disk
+        self.code = CodeGroup(kernels.codes)
+        self.executable = Executable(self.program, self.code, kernels.symbols, release=_is_long(self.program))
         # The planner numbers arguments and states separately, each in the order of the graph's inputs.
         self.argument_positions = [i for i, v in enumerate(graph.inputs) if not v.is_state]
         self.state_positions = [i for i, v in enumerate(graph.inputs) if v.is_state]

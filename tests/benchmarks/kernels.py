@@ -63,7 +63,7 @@ def _memory(buffer: Buffer, rng: np.random.Generator) -> np.ndarray:
 def time_kernels(program: Program, target: Any) -> list[tuple[KernelCall, float]]:
     """Best seconds of each kernel call, all its partitions in turn."""
     rng = np.random.default_rng(0)
-    symbols, codes = compile_kernels(program, target)
+    symbols, codes, _ = compile_kernels(program, target)
     memory = [_memory(b, rng) for b in program.buffers]
     for b, array in zip(program.buffers, memory, strict=True):
         if b.kind == "constant":

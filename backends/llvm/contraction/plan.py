@@ -81,7 +81,7 @@ def most_parts(plan: Plan) -> int:
     return min(pieces, int(_PACKED_AGAIN * work / again)) if again else pieces
 
 
-_PACKED_AGAIN = 0.2
+_PACKED_AGAIN = 0.06
 """How much longer a partition may take by packing what the others pack too."""
 
 
