@@ -24,6 +24,7 @@ __all__ = [
     "compile_text",
     "host_target",
     "machine",
+    "missing_here",
     "resolve_target",
 ]
 
@@ -103,6 +104,16 @@ def host_target() -> Target:
         l2_bytes=sizes[1],
         l3_bytes=sizes[2],
     )
+
+
+def missing_here(target: Target) -> list[str]:
+    """What this machine lacks to run code for `target`: its architecture or instruction sets."""
+    arch = target.triple.partition("-")[0]
+    if arch != host_target().triple.partition("-")[0].replace("arm64", "aarch64"):
+        return [arch]
+    present = llvm.get_host_cpu_features()
+    wanted = [f.removeprefix("+") for f in target.features.split(",") if f.startswith("+")]
+    return [f for f in wanted if not present.get(f)]
 
 
 def resolve_target(target: str | Target) -> Target:

@@ -16,7 +16,7 @@ from typing import Any
 import graphc.backends.llvm.host  # noqa: F401 - installs the native run time
 from graphc.backends import reference
 from graphc.backends.llvm.codegen import LlvmBackend, compile_kernels, kernel_modules
-from graphc.backends.llvm.compile import assembly_text, host_target, resolve_target
+from graphc.backends.llvm.compile import assembly_text, host_target, missing_here, resolve_target
 from graphc.core.evaluate import on_compile
 from graphc.core.storage import Memory
 from graphc.ir.errors import CompileError, located
@@ -149,8 +149,18 @@ def _is_long(program: Program) -> bool:
 
 
 def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = None) -> CompiledGraph:
-    """Compiles a graph for this machine. The graph is optimised in place."""
-    return CompiledGraph(graph, lower_graph(graph, make_context(target), passes))
+    """Compiles a graph to be run here. The graph is optimised in place.
+
+    Raises CompileError for a target whose code this machine cannot run.
+    """
+    context = make_context(target)
+    lacking = missing_here(context.target)
+    if lacking:
+        raise CompileError(
+            f"target {target!r} does not run on this machine, which lacks {', '.join(lacking)}; look at its "
+            "assembly, or export a library for it"
+        )
+    return CompiledGraph(graph, lower_graph(graph, context, passes))
 
 
 on_compile(compile_graph)

@@ -60,7 +60,8 @@ def export_library(
     block, whose initial values are the present ones. Exporting a training step exports training.
     Nothing is executed or changed. `target` is `"host"` or the name of another target.
 
-    Raises MissingToolError without a linker, TraceError where the function cannot be traced.
+    Raises MissingToolError without a linker, TraceError where the function cannot be traced, ValueError
+    where it writes an argument in place.
     """
     if dynamic is not None:
         raise NotImplementedError("export_library: dynamic is not supported yet")
@@ -75,6 +76,7 @@ def export_library(
     )
     args = tuple(example_args) if isinstance(example_args, (tuple, list)) else (example_args,)
     traced = compiled.traced(*args)
+    _forbid_written_arguments(traced)
     context = make_context(target)
     program = _with_offsets(lower_graph(traced.graph.copy(), context).program)
     interface = _interface(name, context.target.name, program, traced)
@@ -110,6 +112,17 @@ def _with_offsets(program: Program) -> Program:
         at += -(-buffer.type.nbytes // _ALIGNMENT) * _ALIGNMENT
     placed = tuple(replace(b, offset=offsets[b.index]) if b.kind == "state" else b for b in program.buffers)
     return replace(program, buffers=placed)
+
+
+def _forbid_written_arguments(traced: Traced) -> None:
+    """Inputs of the C interface are read-only."""
+    for j in traced.graph.aliases.values():
+        value = traced.graph.inputs[j]
+        if not value.is_state:
+            raise ValueError(
+                f"export_library: the function writes its argument {value.name!r} in place, but inputs of a "
+                "library are read-only; return the new value instead"
+            )
 
 
 def _learning_rates(traced: Traced) -> list[int]:

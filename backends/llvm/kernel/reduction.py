@@ -5,6 +5,10 @@ per lane of the outer vector axis. With one, point r of the innermost axis goes 
 accumulator r mod P; the P partials are folded by halves at the end. P depends on the axis's
 extent, the accumulator's dtype and the target's vector length alone, so a sum has the same bits
 in every kernel that it is fused into.
+
+A float sum in partials is made in two levels, so that its error grows with the square root of the
+number of points and not with the number: a run of points of the innermost axis starts from zero
+and is then added to the totals. Where the axis is long, the run is about as long as there are runs.
 """
 
 from __future__ import annotations
@@ -99,6 +103,8 @@ def _partials(
     width = min(inner.size, partials)
     copies, count = partials // width, len(stage.init)
     full = inner.extent // partials * partials
+    levels = how.opcode == "add" and stage.init[0][0].is_floating_point
+    run = _run_length(full // partials) * partials if levels else full
 
     def fold(base: Val, owner: Scope, old: Accumulators, active: int) -> Accumulators:
         point = owner.bind_vector(inner.axis, base, width, active=active)
@@ -119,21 +125,43 @@ def _partials(
                 result += fold(base, owner, values[k * count : (k + 1) * count], width)
             return tuple(result)
 
-        if full > partials:
-            carried = b.loop(0, full, partials, carried, block, inner.axis)
-        elif full:
-            carried = block(Val("i64", "0"), carried)
-        values = list(carried)
+        def one_run(i: Val, totals: Accumulators) -> Accumulators:
+            end = b.add(i, Val("i64", str(run)))
+            fresh = b.loop(i, end, partials, start, block, inner.axis)
+            return tuple(b.fadd(t, f) for t, f in zip(totals, fresh, strict=True))
+
+        whole = full // run * run if levels and full > run else 0
+        if whole:
+            carried = b.loop(0, whole, run, carried, one_run, inner.axis)
+        totals, fresh = carried, start if levels and outer else carried
+        if full - whole > partials:
+            fresh = b.loop(whole, full, partials, fresh, block, inner.axis)
+        elif full > whole:
+            fresh = block(Val("i64", str(whole)), fresh)
+        values = list(fresh)
         for k, base in enumerate(range(full, inner.extent, width)):
             active = min(width, inner.extent - base)
             own = slice(k * count, (k + 1) * count)
             values[own] = fold(Val("i64", str(base)), owner, tuple(values[own]), active)
+        if levels and outer:
+            values = [b.fadd(t, v) for t, v in zip(totals, values, strict=True)]
         return tuple(values)
 
     start = _initial(stage, scope, width) * copies
     vectors = run_loops(outer, scope, {}, start, leaf, entered)
     groups = [vectors[k * count : (k + 1) * count] for k in range(copies)]
     return _halves(scope, how, groups)
+
+
+def _run_length(blocks: int) -> int:
+    """Blocks of partials in one run of a two-level sum: all of a short axis, else about their square root."""
+    if blocks < _LEAST_BLOCKS:
+        return max(blocks, 1)
+    return int(1 << ((blocks.bit_length() + 1) // 2))
+
+
+_LEAST_BLOCKS = 64
+"""Additions into one partial accumulator below which one level is exact enough."""
 
 
 def _halves(scope: Scope, how: Combine, groups: list[Accumulators]) -> Accumulators:
