@@ -35,7 +35,10 @@ def is_vector_product(op: Op) -> bool:
     inner = axes_of("i", op.domain(op.attrs, types, result))
     at = [tuple(a.expr for a in group) for group in (outer, inner)]
     left, right = map(_used, op.accesses(op.attrs, types, result, *at))
-    return any(math.prod(extent(a) for a in outer if a in mine - other) == 1 for mine, other in ((left, right), (right, left)))
+    return any(
+        math.prod(extent(a) for a in outer if a in mine - other) == 1
+        for mine, other in ((left, right), (right, left))
+    )
 
 
 def _used(access: Access) -> frozenset[Symbol]:

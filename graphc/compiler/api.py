@@ -11,9 +11,10 @@ import numpy as np
 
 from graphc.backends import reference
 from graphc.compiler.compiled import Compiled, CompileOptions
-from graphc.compiler.driver import compile_graph
+from graphc.compiler.driver import compile_graph, make_context
 from graphc.core.storage import Memory, allocate_memory, memory_of
 from graphc.ir.graph import Graph
+from graphc.passes.pipeline import parse_pipeline
 from graphc.runtime.threads import set_num_threads
 
 __all__ = ["Dim", "compile", "run_graph"]
@@ -77,13 +78,17 @@ def compile(
     `target` is `"host"` or a target's name; `threads` sets the process's thread count; `passes` is a
     pipeline in text form; `keep_grads` keeps gradients that are both made and consumed inside the call
     readable as `.grad`. `dynamic`, `memory_budget` and `tune` are not built yet and raise
-    NotImplementedError. Raises TypeError where `fn` cannot be called.
+    NotImplementedError. Raises TypeError where `fn` cannot be called, ValueError for an unknown
+    target or pass.
     """
     for name, value in (("dynamic", dynamic), ("memory_budget", memory_budget), ("tune", tune or None)):
         if value is not None:
             raise NotImplementedError(f"graphc.compile: {name} is not supported yet")
     if threads is not None:
         set_num_threads(threads)
+    make_context(target)
+    if passes is not None:
+        parse_pipeline(passes)
     options = CompileOptions(target=target, passes=passes, keep_grads=keep_grads)
     if fn is None:
         return functools.partial(_compile, options)

@@ -85,7 +85,9 @@ CASES: list[tuple[Callable[[], Any], type[Exception], tuple[str, ...]]] = [
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["recorded", "compiled"])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c[0].__name__.strip("_"))
-def test_error_at_the_users_line(case: tuple[Callable[[], Any], type[Exception], tuple[str, ...]], compiled: bool) -> None:
+def test_error_at_the_users_line(
+    case: tuple[Callable[[], Any], type[Exception], tuple[str, ...]], compiled: bool
+) -> None:
     call, kind, words = case
     with pytest.raises(kind) as caught:
         graphc.compile(call)() if compiled else call()
@@ -114,7 +116,9 @@ def _reads_argument(x: Any) -> Any:
     return x * x.tolist()[0][0]
 
 
-@pytest.mark.parametrize("function", [_reads_item, _branches, _to_numpy, _reads_argument], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "function", [_reads_item, _branches, _to_numpy, _reads_argument], ids=lambda f: f.__name__
+)
 def test_values_while_tracing(function: Callable[[Any], Any]) -> None:
     with pytest.raises(graphc.TraceError) as caught:
         graphc.compile(function)(X)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections import namedtuple
 from collections.abc import Callable
@@ -515,3 +516,37 @@ def test_looking_changes_nothing(look: str, called: bool) -> None:
     for batch in BATCHES:
         assert run.step(*batch).item() == plain.step(*batch).item()
     assert state_bits(run.model) == state_bits(plain.model)
+
+
+# -- options ------------------------------------------------------------------------------------------
+
+
+def test_targets_that_do_not_run_here() -> None:
+    foreign = graphc.compile(
+        lambda a: a.exp(), target="x86-64" if platform.machine() == "aarch64" else "aarch64"
+    )
+    assert "exp" in str(foreign.trace(A))
+    assert foreign.assembly(A)
+    with pytest.raises(graphc.CompileError, match="does not run on this machine"):
+        foreign(A)
+
+
+def test_pipelines_in_text_form() -> None:
+    for passes in ("", "dce", "canonicalise,fold,cse,dce", "decompose,cse"):
+        assert graphc.compile(lambda a: (a * 1 + 0).softmax(0), passes=passes)(A).tolist() == pytest.approx(
+            A.softmax(0).tolist()
+        )
+
+
+def test_bad_options() -> None:
+    for options, kind, expected in (
+        ({"passes": "nonsense"}, ValueError, "expected a pass at 'nonsense'"),
+        ({"target": "z80"}, ValueError, "unknown target 'z80'; expected host, x86-64"),
+        ({"threads": 0}, ValueError, "from 1 to"),
+        ({"dynamic": {"x": {0: "n"}}}, NotImplementedError, "dynamic"),
+        ({"tune": True}, NotImplementedError, "tune"),
+    ):
+        with pytest.raises(kind, match=expected):
+            graphc.compile(lambda a: a, **options)
+    with pytest.raises(TypeError, match="expects a function or a Module, got int"):
+        graphc.compile(3)  # type: ignore[call-overload]

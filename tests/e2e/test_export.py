@@ -480,3 +480,8 @@ def test_other_targets_link_or_name_the_cross_linker(target: str, tmp_path: Path
 def test_unknown_target(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="x86-64-v3"):
         graphc.export_library(inference(MLP), (BATCHES[0][0],), tmp_path / "libdigits.so", target="z80")
+
+
+def test_written_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"writes its argument 'total' in place.*return the new value"):
+        graphc.export_library(lambda total: total.add_(1), (graphc.ones(2),), tmp_path / "libf.so")

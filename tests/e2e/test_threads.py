@@ -149,7 +149,9 @@ class Embedded(nn.Module):
         self.output = nn.Linear(256, 10)
 
     def forward(self, x: Any) -> Any:
-        return self.output(self.table(x.reshape(len(x), -1)[:, :40].abs().mul(30).clamp(0, 96).long()).mean(1))
+        return self.output(
+            self.table(x.reshape(len(x), -1)[:, :40].abs().mul(30).clamp(0, 96).long()).mean(1)
+        )
 
 
 @pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])

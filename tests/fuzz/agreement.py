@@ -71,7 +71,9 @@ def execute(graph: Graph, arrays: Sequence[Any], context: CompileContext, thread
     finally:
         set_num_threads(before)
         for i, (memory, array) in enumerate(zip(inputs, arrays, strict=True)):
-            assert i in written or memory.array.tobytes() == np.asarray(array).tobytes(), f"input {i} was changed"
+            assert i in written or memory.array.tobytes() == np.asarray(array).tobytes(), (
+                f"input {i} was changed"
+            )
     return [m.array for m in outputs]
 
 
@@ -120,7 +122,11 @@ def check_failing(graph: Graph, arrays: Sequence[Any], exact: bool) -> None:
 def every_value(graph: Graph, arrays: Sequence[Any]) -> dict[Value, Any]:
     """The value of every input and op result, by unfused kernels."""
     copy = graph.copy()
-    pairs = [(a, b) for op, twin in zip(graph.ops, copy.ops, strict=True) for a, b in zip(op.results, twin.results, strict=True)]
+    pairs = [
+        (a, b)
+        for op, twin in zip(graph.ops, copy.ops, strict=True)
+        for a, b in zip(op.results, twin.results, strict=True)
+    ]
     count = len(copy.outputs)
     copy.outputs += [twin for _, twin in pairs]
     found = execute(copy, arrays, APART)
@@ -145,7 +151,13 @@ def check_op(op: Op, values: dict[Value, Any]) -> None:
     with np.errstate(all="ignore"):
         magnitude = type(op).magnitude(op.attrs, *operands)
     for n, (r, expected) in enumerate(zip(op.results, run_op(op, operands, {}), strict=True)):
-        assert_within(op.ulp, values[r], expected, magnitude if n == 0 else None, f"{op.name} {op.attrs} of {op.operand_types}")
+        assert_within(
+            op.ulp,
+            values[r],
+            expected,
+            magnitude if n == 0 else None,
+            f"{op.name} {op.attrs} of {op.operand_types}",
+        )
 
 
 def _moderate(array: Any) -> bool:
@@ -157,7 +169,11 @@ def _moderate(array: Any) -> bool:
         finite = size[np.isfinite(size) & (size > 0)]
         wide = np.abs(np.log2(finite))
     # 16-bit floats accumulate in float32 but end in their own range.
-    return bool(wide.sum() < 14 or (array.dtype.itemsize > 2 and wide.max() < 40 and wide.sum() < 100) or _summable(finite, array))
+    return bool(
+        wide.sum() < 14
+        or (array.dtype.itemsize > 2 and wide.max() < 40 and wide.sum() < 100)
+        or _summable(finite, array)
+    )
 
 
 def _summable(finite: Any, array: Any) -> bool:

@@ -112,7 +112,9 @@ class _Grower:
         same = [v for v in self.values if v.type == type_]
         if same and kind < 4:
             return self.pick(same)  # type: ignore[no-any-return]
-        fitting = [v for v in self.values if v.type.dtype is type_.dtype and _expands(v.type.sizes, type_.sizes)]
+        fitting = [
+            v for v in self.values if v.type.dtype is type_.dtype and _expands(v.type.sizes, type_.sizes)
+        ]
         if fitting and kind < 6:
             return b.broadcast_to(self.pick(fitting), type_.shape)
         if kind == 6:
@@ -295,7 +297,9 @@ class _Grower:
             return self.reshape(x)
         axis = self.number(0, x.type.rank - 1)
         if self.chance(2):
-            shape = tuple(self.pick(self.sizes) if i == axis else self.number(0, d) for i, d in enumerate(x.type.sizes))
+            shape = tuple(
+                self.pick(self.sizes) if i == axis else self.number(0, d) for i, d in enumerate(x.type.sizes)
+            )
             indices = self.indices(x, axis, shape) if math.prod(shape) <= self.most else None
             if indices is not None:
                 self.keep(self.builder.gather(x, indices, axis=axis))

@@ -30,13 +30,17 @@ def check(program: Program) -> None:
     check_agreement(program.graph, program.arrays)
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=CHECKS, phases=[Phase.generate])
+@settings(
+    max_examples=250, deadline=None, derandomize=True, suppress_health_check=CHECKS, phases=[Phase.generate]
+)
 @given(shaped_programs(max_steps=8))
 def test_shapes(program: Program) -> None:
     check(program)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=CHECKS, phases=[Phase.generate])
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=CHECKS, phases=[Phase.generate]
+)
 @given(programs(max_ops=8))
 def test_registry(program: Program) -> None:
     check(program)

@@ -89,7 +89,9 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
 
 def _plan(kernel: Kernel, target: Target) -> Plan:
     schedule = kernel.schedule
-    vector = None if schedule is None or schedule.engine == "loops" else schedule.engine == "vector_contraction"
+    vector = (
+        None if schedule is None or schedule.engine == "loops" else schedule.engine == "vector_contraction"
+    )
     plan = make_plan(kernel, target, vector)
     if plan is None:
         raise CompileError("the kernel is not a contraction: expected a sum of products, then map stages")

@@ -197,7 +197,9 @@ def _split(kernel: Kernel, vector: bool | None) -> _Parts | None:
     batch = [a for a in outer if (a in uses_left) == (a in uses_right)]
     steps = [a for a in stage.axes if extent(a) != 1]
     totals = [Group(tuple(side)).total for side in (rows, columns)]
-    is_vector = (min(totals) == 1 if vector is None else vector) and Group(tuple(steps)).total >= VECTOR_LEAST_STEPS
+    is_vector = (min(totals) == 1 if vector is None else vector) and Group(
+        tuple(steps)
+    ).total >= VECTOR_LEAST_STEPS
     if is_vector and min(totals) > 1:
         # Axes that both operands had: one of them is the same all along.
         few = rows if totals[0] <= totals[1] else columns
