@@ -146,7 +146,9 @@ class TensorBase:
         if self._leaf and base.leaf is None and not self._chain and not self._detached:
             base.leaf = weakref.ref(self)
             base.requires_grad = True
-        if not self._chain and not self._detached:
+        # Another handle on a leaf's storage (what a Parameter was made of) is no leaf itself.
+        detached = self._detached or (base.leaf is not None and not self._leaf and not self._chain)
+        if not self._chain and not detached:
             return base
         cached = self._cache
         if (
@@ -159,7 +161,7 @@ class TensorBase:
         node = base
         for name, attrs in self._chain:
             node = record_nodes(name, (node,), dict(attrs))[0]
-        if self._detached and node.requires_grad:
+        if detached and node.requires_grad:
             node = record_nodes("detach", (node,), {})[0]
         if self._leaf and not node.requires_grad:
             if node is base or node.leaf is not None:
@@ -233,7 +235,8 @@ class TensorBase:
         """True where operations on it are recorded for `backward`."""
         if self._leaf:
             return True
-        return not self._detached and self._storage.node.requires_grad
+        node = self._storage.node
+        return not self._detached and node.requires_grad and (node.leaf is None or bool(self._chain))
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
