@@ -17,6 +17,7 @@ import numpy as np
 
 from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import CompiledGraph, Stages, compile_graph, lower_graph, make_context
+from graphc.compiler.outer import WayBack, with_way_back
 from graphc.compiler.tracing import Traced, trace_function, zero_gradient
 from graphc.compiler.tree import flatten, unflatten
 from graphc.core.evaluate import evaluate
@@ -26,6 +27,7 @@ from graphc.core.recording import current
 from graphc.core.storage import Memory, allocate_memory
 from graphc.core.tensor import LostGradient, TensorBase, from_array, wrap
 from graphc.ir.graph import Graph
+from graphc.ir.types import TensorType
 from graphc.runtime import entry
 from graphc.runtime.state import epoch, grad_mode, set_grad_mode
 
@@ -63,14 +65,21 @@ class CompileOptions:
 class _Specialisation:
     """One traced and compiled signature of a function."""
 
-    def __init__(self, traced: Traced, compiled: CompiledGraph, arguments: int) -> None:
+    def __init__(
+        self,
+        traced: Traced,
+        compiled: CompiledGraph,
+        arguments: int,
+        outputs: list[TensorType],
+        way: WayBack | None,
+    ) -> None:
         self.traced = traced
         self.compiled = compiled
         self.arguments = arguments
+        self.fresh_types = outputs
+        self.way_back = way
         self.bound: list[Memory] = []
         self.variant: entry.Variant | None = None
-        count = len(traced.graph.outputs) - len(traced.graph.aliases)
-        self.fresh_types = [v.type for v in traced.graph.outputs[:count]]
 
     def valid(self) -> bool:
         """True where everything that the trace depended on is as it was."""
@@ -87,7 +96,10 @@ class _Specialisation:
         self.compiled.run(inputs, outputs)
         for position in self.compiled.aliases.values():
             inputs[position].version += 1
-        made = [wrap(Node(m.type, memory=m)) for m in outputs]
+        nodes = [Node(m.type, memory=m) for m in outputs]
+        if self.way_back is not None:
+            self.way_back.attach(nodes, tensors, self.traced)
+        made = [wrap(n) for n in nodes]
         for tensor, at in self.traced.grads:
             assert at is not None
             tensor._grad = made[at]
@@ -163,7 +175,9 @@ class Compiled:
         tensors = [_argument(leaf) for leaf in leaves]
         args, kwargs = unflatten(tree, iter(tensors))
         storages = [id(t._storage) for t in tensors]
-        shape = tuple([(t.type, t._leaf, storages.index(s)) for t, s in zip(tensors, storages, strict=True)])
+        shape = tuple(
+            [(t.type, t.requires_grad, storages.index(s)) for t, s in zip(tensors, storages, strict=True)]
+        )
         return args, kwargs, tensors, (tree, shape, is_grad_enabled())
 
     def _traced(self, args: Any, kwargs: Any, *, keep_grads: bool) -> Traced:
@@ -179,9 +193,11 @@ class Compiled:
         self._misses += 1
         known = self._programs.setdefault(key, [])
         self._recompiles += bool(known)
-        compiled = compile_graph(traced.graph, target=self._options.target, passes=self._options.passes)
+        graph, way = with_way_back(traced)
+        outputs = [v.type for i, v in enumerate(graph.outputs) if i not in graph.aliases]
+        compiled = compile_graph(graph, target=self._options.target, passes=self._options.passes)
         self._disk_hits += compiled.from_disk
-        made = _Specialisation(traced, compiled, len(tensors))
+        made = _Specialisation(traced, compiled, len(tensors), outputs, way)
         known.append(made)
         return made
 
@@ -271,10 +287,13 @@ def _argument(leaf: Any) -> Any:
         return from_array(leaf, share=True)
     leaf.realize()
     if leaf._chain:
+        if leaf.requires_grad:
+            return wrap(leaf._read()).realize()
         return from_array(leaf._values(), share=False)
-    if leaf._record is None:
-        memory = leaf._storage.memory
-        leaf._record = _record(memory.address, leaf.type, requires_grad=leaf._leaf)
+    memory = leaf._storage.memory
+    record = _record(memory.address, leaf.type, requires_grad=leaf.requires_grad)
+    if leaf._record != record:
+        leaf._record = record
     return leaf
 
 
@@ -310,13 +329,15 @@ def _native_variant(
 ) -> entry.Variant | None:
     """The signature for the native entry; None where only Python can serve it."""
     traced = found.traced
-    if traced.grads or any(p < found.arguments for p in found.compiled.aliases.values()):
+    if found.way_back is not None or traced.grads:
+        return None
+    if any(p < found.arguments for p in found.compiled.aliases.values()):
         return None
     arguments: list[Any] = []
     position = 0
     for value in [*args, *kwargs.values()]:
         if isinstance(value, TensorBase):
-            record = _record(0, value.type, requires_grad=value._leaf)
+            record = _record(0, value.type, requires_grad=value.requires_grad)
             arguments.append((record, value))
             position += 1
         elif value is None or isinstance(value, (int, float, str, bytes, bool)):

@@ -16,8 +16,10 @@ import numpy as np
 
 from graphc.compiler.tree import Tree, argument_names, flatten
 from graphc.core.build import GraphBuild
+from graphc.core.evaluate import reachable
+from graphc.core.modes import is_grad_enabled
 from graphc.core.node import Node
-from graphc.core.recording import Recording, flush_random, pop, push
+from graphc.core.recording import Recording, flush_random, pop, push, record_nodes
 from graphc.core.storage import Memory, Storage
 from graphc.core.tensor import TensorBase, from_array
 from graphc.ir.errors import TraceError
@@ -79,6 +81,9 @@ class State:
 
     fixed: Memory
     grad_of: TensorBase | None = None
+    storage: Storage | None = None
+    leaf: TensorBase | None = None
+    """The tensor whose `.grad` gradients of this state go to."""
 
     @property
     def memory(self) -> Memory:
@@ -119,6 +124,10 @@ class Traced:
     fresh: list[TensorBase] = field(default_factory=list)
     """Tensors whose `.grad` was None before and is left behind: accumulation needs a state for it."""
     guards: list[tuple[Callable[[], Any], Any]] = field(default_factory=list)
+    roots: list[int] = field(default_factory=list)
+    """Positions of returned outputs on the tape whose `backward` may come after the call."""
+    wrt: list[int] = field(default_factory=list)
+    """Positions of the inputs that gradients of `roots` go to."""
 
 
 @contextmanager
@@ -164,7 +173,11 @@ def trace_function(
 def _output(leaf: Any) -> Node:
     if not isinstance(leaf, TensorBase):
         raise TraceError("a compiled function returned a NumPy array; return a Tensor instead")
-    return leaf._read()
+    node = leaf._read()
+    if node.entry is None and node.requires_grad and is_grad_enabled():
+        # Returned as it came: a result of its own, which its gradient passes through.
+        node = record_nodes("reshape", (node,), {"shape": node.type.shape})[0]
+    return node
 
 
 class _Finish:
@@ -190,12 +203,20 @@ class _Finish:
         grads = self.gradients()
         build = self.build()
         graph = build.graph
+        roots, ends = self.gradients_outside(outputs)
+        leaves = {id(n.memory): n.leaf() for n in ends if n.leaf is not None}
         traced = Traced(
             graph,
-            [State(s.memory, trace.grad_of.get(id(s))) for s in trace.states.values() if s.memory],
+            [
+                State(s.memory, trace.grad_of.get(id(s)), s, leaves.get(id(s.memory)))
+                for s in trace.states.values()
+                if s.memory
+            ],
             tree,
             len(outputs),
             guards=trace.guards,
+            roots=[outputs.index(n) for n in roots],
+            wrt=list(dict.fromkeys(build.values[n].index for n in ends)),
         )
         for node in outputs:
             graph.outputs.append(build.values[node])
@@ -210,6 +231,16 @@ class _Finish:
             graph.aliases[len(graph.outputs)] = self.position[id(storage)]
             graph.outputs.append(build.values[storage.node])
         return traced
+
+    def gradients_outside(self, outputs: list[Node]) -> tuple[list[Node], list[Node]]:
+        """Returned values that a later `backward` may start from, and where it may end."""
+        roots = [
+            n
+            for n in dict.fromkeys(outputs)
+            if n.requires_grad and n.leaf is None and n.entry is not None and not n.entry.freed
+        ]
+        ends = reachable(roots)
+        return (roots, ends) if ends else ([], [])
 
     def gradients(self) -> list[tuple[TensorBase, str, Node | None]]:
         """What the function left in `.grad` of each tensor that it set."""

@@ -1,0 +1,105 @@
+"""Gradients that leave a compiled call: results that require grad and whose `backward` comes later.
+
+The traced graph is split at residuals as a recording is that is evaluated before its `backward`.
+Residuals are further outputs of the program; a `Tape` over them hangs on the results of each call.
+Where `backward` ran inside of the function, its results need none of this.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.compiler.tracing import State, Traced
+from graphc.core.build import ReplayPlan
+from graphc.core.node import Node
+from graphc.core.tape import Tape
+from graphc.ir.builder import Builder
+from graphc.ir.graph import Graph
+from graphc.passes.gradients import blocked_values, expand_gradients
+from graphc.passes.split import Source, split_joint
+
+__all__ = ["WayBack", "with_way_back"]
+
+
+@dataclass(frozen=True, eq=False)
+class WayBack:
+    """How gradients go from the results of a call to its inputs.
+
+    `roots` are the positions of results among the outputs, `wrt` those of inputs. Residual outputs
+    come after the ones that alias inputs, of which there are `aliases` from `first_alias` on.
+    """
+
+    plan: ReplayPlan
+    sources: tuple[Source, ...]
+    roots: tuple[int, ...]
+    wrt: tuple[int, ...]
+    first_alias: int
+    aliases: int
+
+    def attach(self, fresh: Sequence[Node], tensors: Sequence[Any], traced: Traced) -> None:
+        """Hangs a tape on the results among `fresh`, the values of the outputs that alias no input."""
+        inputs = [*tensors, *traced.states]
+        residuals = []
+        for kind, i in self.sources:
+            if kind == "input":
+                residuals.append(_read_now(inputs[i]))
+            else:
+                residuals.append(fresh[i if i < self.first_alias else i - self.aliases])
+        roots = [fresh[i] for i in self.roots]
+        tape = Tape(self.plan, residuals, roots, [_end(inputs[i]) for i in self.wrt])
+        for position, node in enumerate(roots):
+            node.tape, node.requires_grad = (tape, position), True
+
+
+def with_way_back(traced: Traced) -> tuple[Graph, WayBack | None]:
+    """The graph to compile for a trace, and the way back where gradients leave the call."""
+    graph = traced.graph
+    if not traced.roots:
+        return graph, None
+    expand_gradients(graph)
+    split = split_joint(
+        graph,
+        [graph.outputs[i] for i in traced.roots],
+        [graph.inputs[i] for i in traced.wrt],
+        blocked=blocked_values(graph),
+    )
+    b = Builder(split.backward)
+    split.backward.outputs = [
+        b.zeros_like(graph.inputs[i].type) if at is None else split.backward.outputs[at]
+        for i, at in zip(traced.wrt, split.gradients, strict=True)
+    ]
+    first_alias = min(graph.aliases, default=len(graph.outputs))
+    way = WayBack(
+        ReplayPlan(split.backward),
+        split.sources,
+        tuple(traced.roots),
+        tuple(traced.wrt),
+        first_alias,
+        len(graph.aliases),
+    )
+    return split.forward, way
+
+
+def _read_now(source: Any) -> Node:
+    """The value of an argument or state that the call has just read."""
+    if isinstance(source, State) and (source.storage is None or source.grad_of is not None):
+        return Node(source.memory.type, memory=source.memory)
+    storage = source.storage if isinstance(source, State) else source._storage
+    node: Node = storage.node
+    if node.memory is not None:
+        node.version = node.memory.version
+    return node
+
+
+def _end(source: Any) -> Node:
+    """Where a gradient with respect to an argument or state goes: a leaf, or a value on an older tape."""
+    node = _read_now(source)
+    tensor = source.leaf if isinstance(source, State) else source
+    if tensor is None or not tensor._leaf:
+        return node
+    leaf = Node(node.type, memory=node.memory)
+    leaf.leaf, leaf.requires_grad = weakref.ref(tensor), True
+    return leaf
