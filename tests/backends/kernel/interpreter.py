@@ -264,11 +264,21 @@ class Interpreter:
         accumulators = [list(start) for _ in range(partials)]
         order = [x.axis for x in loops] or [a.name for a in stage.axes]
         axes = sorted(stage.axes, key=lambda a: max(i for i, n in enumerate(order) if n == a.name))
+        run, whole = runs_of_sum(stage, axes, partials)
+        extent = (axes[-1].hi or 0) + 1 if axes else 1
+        totals = accumulators
         for point in _points(axes):
             self.symbols.update(point)
             yielded = self.body(stage.body)
-            which = point[axes[-1].name] % partials if axes else 0
-            accumulators[which] = self.combine(stage, accumulators[which], yielded)
+            at = point[axes[-1].name] if axes else 0
+            if run and (at % run == 0 if at < whole else at == whole):
+                # A run starts from zero; what is left of a single axis goes on from the totals.
+                totals = accumulators
+                fresh = at < whole or len(loops) > 1
+                accumulators = [list(start) for _ in range(partials)] if fresh else [list(a) for a in totals]
+            accumulators[at % partials] = self.combine(stage, accumulators[at % partials], yielded)
+            if run and ((at + 1) % run == 0 if at < whole else at + 1 == extent and len(loops) > 1):
+                accumulators = [self.combine(stage, t, a) for t, a in zip(totals, accumulators, strict=True)]
         while len(accumulators) > 1:
             half = len(accumulators) // 2
             accumulators = [
@@ -347,6 +357,17 @@ def _points(axes: Sequence[Symbol]) -> Iterator[dict[str, int]]:
     sizes = [range((a.hi if a.hi is not None else -1) + 1) for a in axes]
     for point in itertools.product(*sizes):
         yield {a.name: x for a, x in zip(axes, point, strict=True)}
+
+
+def runs_of_sum(stage: Stage, axes: Sequence[Symbol], partials: int) -> tuple[int, int]:
+    """Points of the last axis in one run of a two-level sum, and how many are in whole runs; (0, 0) for one level."""
+    how = stage.combine
+    if partials == 1 or how is None or how.opcode != "add" or not stage.init[0][0].is_floating_point:
+        return 0, 0
+    blocks = ((axes[-1].hi or 0) + 1) // partials
+    run = partials * (max(blocks, 1) if blocks < 64 else 1 << ((blocks.bit_length() + 1) // 2))
+    full = blocks * partials
+    return run, full // run * run if full > run else 0
 
 
 def order_of_partials(stage: Stage, loops: Sequence[Loop], target: Target) -> int:
