@@ -58,7 +58,7 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Elements of `src`, broadcast and converted to this tensor's dtype. Returns it."""
     value = as_operand(src, "copy_", "other")
-    fitted = indexing._fitted(converted(value, self.type.dtype), self.type.shape)
+    fitted = indexing.fitted(converted(value, self.type.dtype), self.type.shape)
     assign(self, fitted)
     return self
 

@@ -1,0 +1,170 @@
+"""`x[...]`, `x[...] = v`, and functions that read or write at several index tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphc.core import TensorBase, assign
+from graphc.functions import pointwise
+from graphc.functions.indexing.keys import Advanced, merge, parse_key, positions_of
+from graphc.functions.promotion import (
+    converted,
+    expanded,
+    is_number,
+    plain_number,
+    shapes_broadcast,
+)
+from graphc.functions.recording import from_array, record, scalar
+from graphc.functions.shape import as_view, select
+from graphc.ir.types import Shape, bool_, int64, uint8
+
+if TYPE_CHECKING:
+    from graphc.tensor_class import Tensor
+
+__all__ = ["fitted", "getitem", "index_put", "masked_select", "put_along", "setitem"]
+
+
+def getitem(x: Tensor, key: Any) -> Tensor:
+    """`x[key]`: a view for numbers, slices, None and `...`; a copy for index tensors and masks.
+
+    Raises IndexError for positions outside, too many indices, and masks of another shape.
+    """
+    if type(key) is int:
+        return select(x, 0, key) if x.type.shape else _scalar_key()
+    view, advanced = parse_key(x, key)
+    return _taken(view, positions_of(view, advanced)) if advanced else view
+
+
+def _scalar_key() -> Any:
+    raise IndexError(
+        "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert a "
+        "0-dim tensor to a number"
+    )
+
+
+def _taken(view: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
+    merged = merge(view, positions)
+    return record("take", merged.value, merged.index, axis=merged.axis)
+
+
+def setitem(x: Tensor, key: Any, value: Any) -> None:
+    """`x[key] = value`, with `value` converted to x's dtype and broadcast.
+
+    Where an index occurs more than once with different values, the result there is unspecified
+    (as in PyTorch).
+    """
+    view, advanced = parse_key(x, key)
+    if isinstance(value, TensorBase):
+        source: Any = converted(value, x.type.dtype)  # type: ignore[arg-type]
+    elif is_number(value):
+        source = scalar(plain_number(value), x.type.dtype)
+    elif isinstance(value, np.ndarray):
+        source = from_array(value.astype(x.type.dtype.numpy), share=False)
+    else:
+        raise TypeError(f"can't assign a {type(value).__name__} to a {x.type.dtype}")
+    if not advanced:
+        assign(view, fitted(source, view.type.shape))
+    elif (
+        len(advanced) == 1
+        and advanced[0].mask
+        and not source.type.shape
+        and isinstance(advanced[0].index, TensorBase)
+    ):
+        _set_masked(view, advanced[0], source)
+    else:
+        _set_positions(view, positions_of(view, advanced), source)
+
+
+def fitted(value: Tensor, shape: Shape) -> Tensor:
+    """`value` broadcast to `shape`; extra leading dimensions of size 1 are dropped."""
+    have = value.type.shape
+    while len(have) > len(shape) and have[0] == 1:
+        have = have[1:]
+    lead = len(shape) - len(have)
+    if lead < 0 or any(d not in (1, shape[i + lead]) for i, d in enumerate(have)):
+        raise RuntimeError(
+            f"The expanded size of the tensor ({list(shape)}) must match the existing size ({list(have)}): "
+            f"shape mismatch: value tensor of shape {list(value.type.shape)} cannot be broadcast to indexing result "
+            f"of shape {list(shape)}"
+        )
+    if have != value.type.shape:
+        value = record("reshape", value, shape=have)
+    return expanded(value, shape)
+
+
+def _set_masked(view: Tensor, item: Advanced, value: Tensor) -> None:
+    mask, shape = item.index, view.type.shape
+    rank = max(1, len(mask.type.shape))
+    spread = (*(1,) * item.at, *(mask.type.shape or (1,)), *(1,) * (len(shape) - item.at - rank))
+    full = expanded(as_view(mask, spread), shape)
+    assign(view, record("where", full, expanded(value, shape), view))
+
+
+def _set_positions(view: Tensor, positions: list[tuple[int, Tensor]], source: Tensor) -> None:
+    merged = merge(view, positions)
+    shape = merged.value.type.shape
+    target = (*shape[: merged.axis], *merged.index.type.shape, *shape[merged.axis + 1 :])
+    if not source.type.shape:
+        put = expanded(source, shape)
+    else:
+        put = None
+    new = put_along(
+        merged.value, merged.index, merged.axis, put, None if put is not None else fitted(source, target)
+    )
+    new = record("reshape", new, shape=merged.permuted)
+    inverse = tuple(merged.order.index(i) for i in range(len(merged.order)))
+    assign(
+        view,
+        new
+        if inverse == merged.order == tuple(range(len(inverse)))
+        else record("permute", new, axes=inverse),
+    )
+
+
+def put_along(base: Tensor, index: Tensor, axis: int, splat: Tensor | None, source: Tensor | None) -> Tensor:
+    """`base` with `splat` (of base's shape) or `source` at positions `index` along `axis`."""
+    size = base.type.shape[axis]
+    zeros = expanded(scalar(0, int64), (size,))
+    counts = record("take_add", zeros, index, expanded(scalar(1, int64), index.type.shape), axis=0)
+    lead = (*(1 if i != axis else size for i in range(len(base.type.shape))),)
+    counts = expanded(as_view(counts, lead), base.type.shape)
+    hit = pointwise.gt(counts, 0)
+    if splat is not None:
+        return record("where", hit, splat, base)
+    assert source is not None
+    dtype = base.type.dtype
+    wide = uint8 if dtype is bool_ else dtype
+    empty = expanded(scalar(0, wide), base.type.shape)
+    total = record("take_add", empty, index, converted(source, wide), axis=axis)
+    # Equal values written several times are summed; their mean is the value.
+    many = converted(pointwise.clamp(counts, 1), wide)
+    mean = record("div" if wide.is_floating_point else "floor_div", total, many)
+    value = record("where", pointwise.gt(counts, 1), mean, total)
+    return record("where", hit, converted(value, dtype), base)
+
+
+def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate: bool = False) -> Tensor:
+    """`input` with `values` written (or added) at the positions that index tensors give."""
+    view, advanced = parse_key(input, tuple(slice(None) if i is None else i for i in indices))
+    positions = positions_of(view, advanced)
+    if not accumulate:
+        result = pointwise.record_copy(input)
+        setitem(result, tuple(indices), values)
+        return result
+    merged = merge(view, positions)
+    shape = merged.value.type.shape
+    target = (*shape[: merged.axis], *merged.index.type.shape, *shape[merged.axis + 1 :])
+    new = record("take_add", merged.value, merged.index, fitted(values, target), axis=merged.axis)
+    inverse = tuple(merged.order.index(i) for i in range(len(merged.order)))
+    return record("permute", record("reshape", new, shape=merged.permuted), axes=inverse)
+
+
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
+    """Elements where `mask` is true, as a vector. Evaluates the mask."""
+    if mask.type.dtype is not bool_:
+        raise RuntimeError("masked_select: expected BoolTensor for mask")
+    shape = shapes_broadcast(input.type.shape, mask.type.shape)
+    return getitem(expanded(input, shape), expanded(mask, shape))

@@ -1,0 +1,120 @@
+"""`graphc.nn.functional`: PyTorch's functions of neural-network layers and losses."""
+
+from graphc.functions.indexing import one_hot
+from graphc.functions.pointwise import sigmoid, tanh
+from graphc.nn.functional.activations import (
+    celu,
+    elu,
+    gelu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    log_softmax,
+    logsigmoid,
+    mish,
+    relu,
+    relu6,
+    relu_,
+    selu,
+    silu,
+    softmax,
+    softmin,
+    softplus,
+    softsign,
+    threshold,
+)
+from graphc.nn.functional.convolutions import (
+    conv1d,
+    conv2d,
+)
+from graphc.nn.functional.dropouts import (
+    dropout,
+    dropout1d,
+    dropout2d,
+)
+from graphc.nn.functional.layers import (
+    cosine_similarity,
+    embedding,
+    linear,
+    normalize,
+    scaled_dot_product_attention,
+)
+from graphc.nn.functional.normalisation import (
+    batch_norm,
+    layer_norm,
+)
+from graphc.nn.functional.padding import (
+    pad,
+)
+from graphc.nn.functional.pooling import (
+    adaptive_avg_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    max_pool1d,
+    max_pool2d,
+)
+from graphc.nn.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "celu",
+    "conv1d",
+    "conv2d",
+    "cosine_similarity",
+    "cross_entropy",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "elu",
+    "embedding",
+    "gelu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "logsigmoid",
+    "max_pool1d",
+    "max_pool2d",
+    "mish",
+    "mse_loss",
+    "nll_loss",
+    "normalize",
+    "one_hot",
+    "pad",
+    "relu",
+    "relu6",
+    "relu_",
+    "scaled_dot_product_attention",
+    "selu",
+    "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "softmax",
+    "softmin",
+    "softplus",
+    "softsign",
+    "tanh",
+    "threshold",
+]

@@ -1,0 +1,91 @@
+"""Linear maps, embeddings, similarity and attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from graphc.core import TensorBase
+from graphc.functions import linear_algebra, pointwise, reduction, shape
+from graphc.functions.promotion import as_operand
+from graphc.functions.recording import record
+from graphc.ir.types import int64 as _int64
+from graphc.nn.functional.dropouts import dropout
+from graphc.tensor_class import Tensor
+
+__all__ = ["cosine_similarity", "embedding", "linear", "normalize", "scaled_dot_product_attention"]
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias; weight is [out, in]."""
+    if not isinstance(input, TensorBase):
+        input = as_operand(input, "linear")
+    if len(weight.type.shape) == 1:
+        result = linear_algebra.matmul(input, weight)
+        return result if bias is None else pointwise.add(result, bias)
+    return record("linear", input, weight) if bias is None else record("linear", input, weight, bias)
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Rows of `weight` at integer positions; row `padding_idx` gets no gradient."""
+    if max_norm is not None or scale_grad_by_freq or sparse:
+        raise NotImplementedError("embedding: max_norm, scale_grad_by_freq and sparse are not supported")
+    if padding_idx is not None:
+        rows: Any = weight.type.shape[0]
+        if not -rows <= padding_idx < rows:
+            raise AssertionError("Padding_idx must be within num_embeddings")
+        padding_idx = padding_idx % rows
+    return record("embedding", weight, as_operand(input, "embedding", "indices"), padding_idx=padding_idx)
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
+    """x over the larger of its p-norm along `dim` and eps."""
+    size = pointwise.clamp(reduction.norm(input, p, dim, keepdim=True), min=eps)
+    return pointwise.div(input, size)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """x1 · x2 over the product of their norms along `dim`, each norm at least eps."""
+    norms = [pointwise.clamp(reduction.norm(x, 2, dim, keepdim=True), min=eps) for x in (x1, x2)]
+    return reduction.sum(pointwise.mul(pointwise.div(x1, norms[0]), pointwise.div(x2, norms[1])), dim)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(query @ keyᵀ · scale + mask) @ value over the last two dimensions."""
+    if enable_gqa:
+        raise NotImplementedError("scaled_dot_product_attention: enable_gqa is not supported")
+    width: Any = query.type.shape[-1]
+    factor = 1.0 / math.sqrt(width) if scale is None else scale
+    scores = linear_algebra.matmul(pointwise.mul(query, factor), shape.transpose(key, -2, -1))
+    if is_causal:
+        if attn_mask is not None:
+            raise RuntimeError(
+                "scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True"
+            )
+        grid = scores.type.shape[-2:]
+        i, j = (record("iota", shape=grid, axis=k, dtype=_int64) for k in (0, 1))
+        attn_mask = record("ge", i, j)
+    if attn_mask is not None:
+        if attn_mask.type.dtype.name == "bool":
+            scores = pointwise.chosen(attn_mask, scores, -math.inf)
+        else:
+            scores = pointwise.add(scores, attn_mask)
+    weights = dropout(reduction.softmax(scores, -1), dropout_p)
+    return linear_algebra.matmul(weights, value)
