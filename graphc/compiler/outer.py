@@ -85,10 +85,12 @@ def with_way_back(traced: Traced) -> tuple[Graph, WayBack | None]:
 
 def _read_now(source: Any) -> Node:
     """The value of an argument or state that the call has just read."""
-    if isinstance(source, State) and (source.storage is None or source.grad_of is not None):
+    if not isinstance(source, State):
+        node: Node = source._storage.node
+    elif source.storage is None or source.grad_of is not None:
         return Node(source.memory.type, memory=source.memory)
-    storage = source.storage if isinstance(source, State) else source._storage
-    node: Node = storage.node
+    else:
+        node = source.storage.node
     if node.memory is not None:
         node.version = node.memory.version
     return node
