@@ -8,6 +8,7 @@ for batch, row block of mb, column block of nc, k block of kc:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
@@ -213,7 +214,29 @@ class _Blocked:
         pack_rows(self.builder, block, source, lead, tiling.kc)
 
     def _tile_columns(self) -> None:
-        """Register tiles of the packed rows: columns outside, so that a panel of B stays in L1."""
+        """Register tiles of the packed rows.
+
+        Columns are outside, so that a panel of B stays in L1; or rows are, so that the epilogue
+        walks along whole rows of the result.
+        """
+        if self.tiling.rows_outside:
+            self._over_rows(self._tile_row)
+        else:
+            self._over_columns(self._tile_column)
+
+    def _tile_column(self, n: Val, vectors: int, ragged: int) -> None:
+        b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b, True)
+        self._over_rows(lambda m, rows: self._call(m, n, b, TileShape(rows, vectors, ragged)))
+
+    def _tile_row(self, m: Val, rows: int) -> None:
+        def column(n: Val, vectors: int, ragged: int) -> None:
+            b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b, True)
+            self._call(m, n, b, TileShape(rows, vectors, ragged))
+
+        self._over_columns(column)
+
+    def _over_columns(self, tile: Callable[[Val, int, int], None]) -> None:
+        """`tile(first column, vectors, ragged lanes)` for every column tile of the block."""
         builder, width = self.builder, self.tiling.columns
         count = builder.sub(self.block_n_end, self.block_n)
         rest = builder.op("i64", f"urem {count}, {width}")
@@ -221,39 +244,40 @@ class _Blocked:
         if self.problem.n >= width:
 
             def full(n: Val, _: tuple[Val, ...]) -> list[Val]:
-                self._tile_rows(n, self.tiling.vectors, 0)
+                tile(n, self.tiling.vectors, 0)
                 return []
 
             builder.loop(self.block_n, whole, width, (), full, "jr")
         if self._edge()[0]:
             with builder.if_(builder.icmp("slt", whole, self.block_n_end)):
-                self._tile_rows(whole, *self._edge())
+                tile(whole, *self._edge())
 
-    def _tile_rows(self, n: Val, vectors: int, ragged: int) -> None:
+    def _over_rows(self, tile: Callable[[Val, int], None]) -> None:
+        """`tile(first row, rows)` for every row tile of the block."""
         builder = self.builder
         size, edge = self._row_sizes()
         count = builder.sub(self.inner_m_end, self.inner_m)
         rest = builder.op("i64", f"urem {count}, {size}")
         whole = builder.sub(self.inner_m_end, rest)
-        b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b, True)
-
-        def call(m: Val, shape: TileShape) -> None:
-            a = self._address(self.problem.a, self.tiling.a, m, self.inner_m, self.packed_a, False)
-            relative = times(builder, builder.sub(m, self.block_m), _kept_lead(self.tiling))
-            kept = builder.gep(
-                self.kept, plus(builder, relative, builder.sub(n, self.block_n)), self.problem.scalar
-            )
-            arguments = [self.buffers, a, b, self.steps, kept, self.block_k, m, n, self.batch]
-            builder.call_void(self.tiles[shape], arguments)
 
         def full(m: Val, _: tuple[Val, ...]) -> list[Val]:
-            call(m, TileShape(size, vectors, ragged))
+            tile(m, size)
             return []
 
         builder.loop(self.inner_m, whole, size, (), full, "ir")
         if edge:
             with builder.if_(builder.icmp("slt", whole, self.inner_m_end)):
-                call(whole, TileShape(edge, vectors, ragged))
+                tile(whole, edge)
+
+    def _call(self, m: Val, n: Val, b: Val, shape: TileShape) -> None:
+        builder = self.builder
+        a = self._address(self.problem.a, self.tiling.a, m, self.inner_m, self.packed_a, False)
+        relative = times(builder, builder.sub(m, self.block_m), _kept_lead(self.tiling))
+        kept = builder.gep(
+            self.kept, plus(builder, relative, builder.sub(n, self.block_n)), self.problem.scalar
+        )
+        arguments = [self.buffers, a, b, self.steps, kept, self.block_k, m, n, self.batch]
+        builder.call_void(self.tiles[shape], arguments)
 
     def _address(
         self, operand: Operand, source: Source, row: Val, start: Val, packed: Val, is_b: bool

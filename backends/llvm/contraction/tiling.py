@@ -12,6 +12,7 @@ from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.problem import Operand, Problem, Side
+from graphc.ir.dims import symbols
 from graphc.ir.target import Target
 
 __all__ = ["Source", "Tiling", "along_steps", "block_steps", "choose_tiling", "round_up", "window_tiling"]
@@ -32,7 +33,8 @@ class Tiling:
     """Register tile `rows` × `vectors`·`width` (`full_width` is the target's); blocks of `kc` steps, `mc` rows, `nc` columns.
 
     `mb` rows are finished before the next ones are begun, which bounds the partial sums kept.
-    `a_lead` and `b_lead` are element strides of packed blocks (see `Source`).
+    `a_lead` and `b_lead` are element strides of packed blocks (see `Source`). `rows_outside` says
+    that register tiles follow one another along rows of the result.
     """
 
     full_width: int
@@ -47,6 +49,7 @@ class Tiling:
     b: Source
     a_lead: int
     b_lead: int
+    rows_outside: bool = False
 
     @property
     def columns(self) -> int:
@@ -106,6 +109,9 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     a = _source_of_a(problem.a, column_tiles, size)
     # A block of B that stays in L2, unless A would be packed again for each.
     block_bytes = target.l2_bytes // 4 if a == "place" else target.l2_bytes
+    rows_outside = problem.k <= _SHORT and _updates(problem)
+    if rows_outside:
+        block_bytes = target.l2_bytes // 4
     nc = columns * min(column_tiles, max(1, block_bytes // (kc * size) // columns))
     mb = round_up(max(1, min(problem.m, max(mc, 1024))), mc)
     b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, target)
@@ -113,7 +119,19 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
         full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
         a_lead={"runs": kc + 64 // size, "panels": rows}.get(a, _odd_lines(mc + width, size)),
         b_lead=columns if b in ("panels", "transpose") else _odd_lines(nc + width, size),
+        rows_outside=rows_outside,
     )  # fmt: skip
+
+
+_SHORT = 160
+"""Steps of k up to which an epilogue that updates memory bounds the time of a tile."""
+
+
+def _updates(problem: Problem) -> bool:
+    """True where the epilogue reads arrays as large as the result, row by row."""
+    columns, rows = problem.columns.inner, problem.rows.inner
+    loads = [i.index[0] for i in problem.epilogue if i.opcode == "load"]
+    return any(columns in symbols(e) and rows in symbols(e) for e in loads)
 
 
 def window_tiling(problem: Problem, target: Target) -> Tiling:
