@@ -72,7 +72,8 @@ def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def accuracy(predict: Callable[[Any], Any], x: np.ndarray, y: np.ndarray) -> float:
     """Share of test images that are classified right."""
-    scores = predict(graphc.from_numpy(x)).numpy()
+    with graphc.no_grad():
+        scores = predict(graphc.from_numpy(x)).numpy()
     return float((scores.argmax(1) == y).mean())
 
 
