@@ -2,130 +2,86 @@
 
 Each framework runs in a process of its own; rounds alternate between them, so that a drift of the
 machine hits all alike. Printed are medians over rounds in microseconds, the ratio of the best peer
-to graphc, first-call time, and the share of the measured FMA peak.
+to graphc, first-call time (trace and compile with an empty cache), the process's peak memory, and the share
+that the time at the measured peak or bandwidth has of graphc's time (the roofline). A peer that is
+missing, or that cannot run a row, is left out and named below the table with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
-from tests.benchmarks.workloads import WORKLOADS, Workload
-
-PEERS = ("graphc", "torch eager", "torch.compile")
-
-
-@dataclass
-class Measured:
-    """One framework on one workload; seconds and bytes."""
-
-    peer: str
-    median: float
-    low: float
-    high: float
-    first: float
-    memory: int
+from tests.benchmarks.frameworks import PEERS
+from tests.benchmarks.measure import RowResult, measure
+from tests.benchmarks.micro import MICRO
+from tests.benchmarks.roofline import measured_machine
+from tests.benchmarks.table import as_json, markdown, summary, text_head, text_row
+from tests.benchmarks.workloads import ROWS, chosen
 
 
-class Worker:
-    """A process that runs one framework on one workload."""
-
-    def __init__(self, peer: str, workload: Workload, threads: int) -> None:
-        self.peer = peer
-        self.times: list[float] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.worker", peer, workload.name, str(threads)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.head = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.peer} stopped with exit code {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def round(self) -> None:
-        """Times one round."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self.times.append(self._answer()["seconds"])
-
-    def finish(self) -> Measured:
-        """Ends the process; what was measured."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-        return Measured(
-            self.peer, statistics.median(self.times), min(self.times), max(self.times),
-            self.head["first"], self.head["memory"],
-        )  # fmt: skip
-
-
-def measure(workload: Workload, peers: list[str], threads: int, rounds: int) -> list[Measured]:
-    """All peers on one workload, round by round in turn. A peer that fails is left out and said so."""
-    workers = []
-    for peer in peers:
-        try:
-            workers.append(Worker(peer, workload, threads))
-        except RuntimeError as error:
-            print(f"  left out: {error}", file=sys.stderr)
-    for _ in range(rounds):
-        for worker in workers:
-            worker.round()
-    return [worker.finish() for worker in workers]
-
-
-def row(workload: Workload, threads: int, results: list[Measured], peak: float) -> str:
-    """One line of the table."""
-    cells = [f"{workload.name} ({threads} thread{'s' * (threads > 1)})".ljust(42)]
-    ours = next((m for m in results if m.peer == "graphc"), None)
-    for peer in PEERS:
-        found = next((m for m in results if m.peer == peer), None)
-        cells.append(f"{found.median * 1e6:>12,.2f}" if found else f"{'–':>12}")
-    others = [m.median for m in results if m.peer != "graphc"]
-    cells.append(f"{min(others) / ours.median:>8.2f}×" if ours and others else f"{'–':>9}")
-    cells.append(f"{ours.first * 1e3:>9,.0f}" if ours else f"{'–':>9}")
-    share = workload.flops / ours.median / (peak * 1e9 * threads) if ours else 0.0
-    cells.append(f"{share:>8.1%}")
-    return " ".join(cells)
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--workloads", nargs="*", default=[], metavar="NAME", help="names or patterns like 'gpt*'"
+    )
+    parser.add_argument("--group", choices=["rows", "micro", "all"], default=None, help="default: rows")
+    parser.add_argument("--list", action="store_true", help="print the rows' names and stop")
+    parser.add_argument(
+        "--peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)}; default: all that fit"
+    )
+    parser.add_argument("--threads", type=int, help="override every row's own thread count")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.25, help="length of one round of one framework")
+    parser.add_argument(
+        "--gap", type=float, default=0.0, metavar="MS", help="Python between runs; time inside the call only"
+    )
+    parser.add_argument("--warm", action="store_true", help="use the disk cache instead of an empty one")
+    parser.add_argument(
+        "--lock", metavar="FILE", help="hold this file's lock, at real-time priority, while timing"
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write (and merge into) this file")
+    parser.add_argument("--markdown", metavar="FILE", help="also write the table for the README")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Runs the chosen workloads and prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument(
-        "--workloads", nargs="*", default=list(WORKLOADS), choices=list(WORKLOADS), metavar="NAME"
-    )
-    parser.add_argument("--peers", nargs="*", default=["graphc", "torch eager"], choices=PEERS)
-    parser.add_argument("--threads", type=int, help="override every row's own thread count")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", help="also write the figures to this file")
-    options = parser.parse_args()
-    probe = [sys.executable, "-c", "from tests.benchmarks.peak import *; from graphc.backends.llvm.compile import "
-             "host_target; print(fma_peak(host_target()))"]  # fmt: skip
-    peak = float(subprocess.run(probe, capture_output=True, text=True, check=True).stdout)
-    print(f"measured float32 FMA peak of one core: {peak:.1f} GFLOP/s (best of 256- and 512-bit loops)")
-    head = f"{'workload':42}" + "".join(f" {p + ' µs':>12}" for p in PEERS)
-    print(head + f" {'speedup':>9} {'first ms':>9} {'of peak':>8}")
-    everything = {}
-    for name in options.workloads:
-        workload = WORKLOADS[name]
-        threads = options.threads or workload.threads
-        results = measure(workload, options.peers, threads, options.rounds)
-        print(row(workload, threads, results, peak), flush=True)
-        everything[name] = [asdict(m) for m in results]
+    """Runs the chosen rows and prints the table."""
+    options = _arguments()
+    group = options.group or ("all" if options.workloads else "rows")
+    rows = [*(ROWS if group != "micro" else ()), *(MICRO if group != "rows" else ())]
+    if options.workloads:
+        rows = chosen(rows, options.workloads)
+    if options.list:
+        for w in rows:
+            print(f"{w.name:28} {w.title}")
+        return
+    peers = options.peers or list(PEERS)
+    unknown = set(peers) - set(PEERS)
+    if unknown:
+        sys.exit(f"unknown peer {', '.join(sorted(unknown))}; peers are {', '.join(PEERS)}")
+    machine = measured_machine(options.lock)
+    print(machine)
+    print(text_head(peers))
+    results: list[RowResult] = []
+    for workload in rows:
+        results.append(
+            measure(
+                workload, peers, options.threads or workload.threads, options.rounds, seconds=options.seconds,
+                pause=options.gap / 1e3, warm=options.warm, lock=options.lock,
+            )
+        )  # fmt: skip
+        print(text_row(results[-1], peers, machine), flush=True)
+    print(summary(results))
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"peak_gflops": peak, "workloads": everything}, file, indent=2)
+        as_json(results, machine, Path(options.json))
+    if options.markdown:
+        Path(options.markdown).write_text(markdown(results, peers, machine), encoding="utf-8")
 
 
 if __name__ == "__main__":

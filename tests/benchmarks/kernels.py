@@ -1,8 +1,9 @@
-"""Where a compiled step's time goes: every kernel of a workload timed alone, on one thread.
+"""Where a compiled step's time goes: every kernel of a row timed on one thread, against the machine's peak.
 
-    python -m tests.benchmarks.kernels "LeNet step, SGD momentum"
+    python -m tests.benchmarks.kernels resnet18 --sort
 
-Prints a line a kernel: microseconds, share, what it computes. Buffers hold small random numbers.
+Prints a line a kernel: microseconds in the program's order and alone, FLOPs, bytes, rates. Buffers hold
+small random numbers; all partitions of a kernel run on one thread, so two threads take about half.
 """
 
 from __future__ import annotations
@@ -10,16 +11,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import statistics
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphc.backends.llvm.codegen import compile_kernels
+from graphc.compiler.cost import KernelCost, program_cost
 from graphc.compiler.driver import lower_graph, make_context
+from graphc.ir.graph import Graph
 from graphc.ir.program import Buffer, KernelCall, Program
-from tests.benchmarks.worker import framework
-from tests.benchmarks.workloads import WORKLOADS, Framework
+from graphc.ir.target import Target
+from tests.benchmarks.frameworks import framework
+from tests.benchmarks.micro import MICRO
+from tests.benchmarks.models import Framework
+from tests.benchmarks.peak import fma_peak
+from tests.benchmarks.quietness import undisturbed
+from tests.benchmarks.workloads import ROWS, chosen
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 _ROUNDS = 7
@@ -31,7 +42,7 @@ class _Captured(Exception):
 
 
 def captured_step(name: str) -> tuple[Any, tuple[Any, ...]]:
-    """The compiled function of a workload and the arguments it is called with."""
+    """The compiled function of a row and the arguments it is called with."""
     found: list[Any] = []
     made = framework("graphc", 1)
 
@@ -45,9 +56,9 @@ def captured_step(name: str) -> tuple[Any, tuple[Any, ...]]:
 
         return call
 
-    work = WORKLOADS[name].build(Framework(made.torch, made.nn, made.optim, capture))
+    (row,) = chosen([*ROWS, *MICRO], [name])
     with contextlib.suppress(_Captured):
-        work()
+        row.build(Framework(made.torch, made.nn, made.optim, capture)).run()
     return found[0], found[1]
 
 
@@ -60,8 +71,18 @@ def _memory(buffer: Buffer, rng: np.random.Generator) -> np.ndarray:
     return array
 
 
-def time_kernels(program: Program, target: Any) -> list[tuple[KernelCall, float]]:
-    """Best seconds of each kernel call, all its partitions in turn."""
+@dataclass(frozen=True)
+class TimedCall:
+    """Seconds of a kernel call: repeated alone (its data as near as it gets), and in the program's order."""
+
+    call: KernelCall
+    cost: KernelCost
+    alone: float
+    in_order: float
+
+
+def time_kernels(program: Program, graph: Graph, target: Target, lock: str | None = None) -> list[TimedCall]:
+    """Every kernel call of the program, all its partitions in turn on one thread; medians over rounds."""
     rng = np.random.default_rng(0)
     symbols, codes, _ = compile_kernels(program, target)
     memory = [_memory(b, rng) for b in program.buffers]
@@ -72,47 +93,80 @@ def time_kernels(program: Program, target: Any) -> list[tuple[KernelCall, float]
     for code in codes:
         addresses.update({s: code.address(s) for s in code.symbols})
     calls = [call for phase in program.phases for call in phase.calls]
-    return [(c, _time(addresses[s], c, memory)) for c, s in zip(calls, symbols, strict=True)]
+    once = [_runner(addresses[s], c, memory) for s, c in zip(symbols, calls, strict=True)]
+    with undisturbed(lock):
+        for run in once:
+            run()
+        rounds = [[run() for run in once] for _ in range(_ROUNDS)]
+        in_order = [statistics.median(times) for times in zip(*rounds, strict=True)]
+        alone = [_alone(run) for run in once]
+    costs = program_cost(program, graph).per_kernel
+    return [TimedCall(*row) for row in zip(calls, costs, alone, in_order, strict=True)]
 
 
-def _time(address: int, call: KernelCall, memory: list[np.ndarray]) -> float:
+def _runner(address: int, call: KernelCall, memory: list[np.ndarray]) -> Callable[[], float]:
     rows = [*call.buffers, *([call.scratch] if call.scratch >= 0 else [])]
     table = (ctypes.c_void_p * len(rows))(*[memory[row].ctypes.data for row in rows])
     error = ctypes.c_int64(-1)
+    where = ctypes.addressof(error)
     run = _SIGNATURE(address)
 
     def once() -> float:
         start = time.perf_counter()
         for part in range(call.parts):
-            run(table, part, call.parts, ctypes.addressof(error))
+            run(table, part, call.parts, where)
         return time.perf_counter() - start
 
-    repeats = max(1, int(_LEAST_SECONDS / max(once(), 1e-7)))
-    return min(sum(once() for _ in range(repeats)) / repeats for _ in range(_ROUNDS))
+    return once
+
+
+def _alone(run: Callable[[], float]) -> float:
+    repeats = max(1, int(_LEAST_SECONDS / max(run(), 1e-7)))
+    return statistics.median(sum(run() for _ in range(repeats)) / repeats for _ in range(3))
+
+
+def _shape(kernel: Any) -> str:
+    outer = "×".join(str((a.hi or 0) + 1) for a in kernel.axes) or "1"
+    inner = ", ".join(f"{s.kind}[{'×'.join(str((a.hi or 0) + 1) for a in s.axes)}]" for s in kernel.stages)
+    return f"{outer}: {inner}"
 
 
 def main() -> None:
-    """Prints the table of one workload."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", choices=list(WORKLOADS))
+    """Prints the table of one row."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("row", help="a row's name or pattern (python -m tests.benchmarks --list)")
     parser.add_argument("--text", action="store_true", help="also print each kernel's text")
+    parser.add_argument("--sort", action="store_true", help="longest first")
+    parser.add_argument(
+        "--lock", metavar="FILE", help="hold this file's lock, at real-time priority, while timing"
+    )
     options = parser.parse_args()
-    step, args = captured_step(options.workload)
+    step, args = captured_step(options.row)
     context = make_context()
-    stages = lower_graph(step.trace(*args), context)
-    timed = time_kernels(stages.program, context.target)
-    total = sum(seconds for _, seconds in timed)
-    for number, (call, seconds) in enumerate(timed):
-        outer = "×".join(str((a.hi or 0) + 1) for a in call.kernel.axes) or "1"
-        inner = ", ".join(
-            f"{s.kind}[{'×'.join(str((a.hi or 0) + 1) for a in s.axes)}]" for s in call.kernel.stages
-        )
+    graph = step.trace(*args)
+    stages = lower_graph(graph, context)
+    timed = time_kernels(stages.program, graph, context.target, options.lock)
+    with undisturbed(options.lock):
+        peak = fma_peak(context.target)
+    total = sum(t.in_order for t in timed)
+    print("  # in order µs  share   alone µs    MFLOP GFLOP/s  peak     KiB   GB/s parts  what")
+    numbered = list(enumerate(timed))
+    for number, t in sorted(numbered, key=lambda r: -r[1].in_order) if options.sort else numbered:
+        rate = t.cost.flops / t.in_order / 1e9
         print(
-            f"{number:3} {seconds * 1e6:10.1f} µs {seconds / total:6.1%}  {call.parts:2} parts  {outer}: {inner}"
+            f"{number:3} {t.in_order * 1e6:11.1f} {t.in_order / total:6.1%} {t.alone * 1e6:10.1f} "
+            f"{t.cost.flops / 1e6:8.2f} {rate:7.1f} {rate / peak:5.0%} {t.cost.bytes / 1024:7.0f} "
+            f"{t.cost.bytes / t.in_order / 1e9:6.1f} {t.call.parts:5}  {t.cost.title} | {_shape(t.call.kernel)}"
         )
         if options.text:
-            print(call.kernel)
-    print(f"    {total * 1e6:10.1f} µs in all")
+            print(t.call.kernel)
+    flops = sum(t.cost.flops for t in timed)
+    print(
+        f"{len(timed)} kernels, {total * 1e6:,.1f} µs in order, {sum(t.alone for t in timed) * 1e6:,.1f} µs alone, "
+        f"{flops / 1e9:.3f} GFLOP, {flops / total / 1e9:.1f} of {peak:.1f} GFLOP/s"
+    )
 
 
 if __name__ == "__main__":
