@@ -22,6 +22,7 @@ from graphc.core.random import (
     seed,
 )
 from graphc.core.recording import current
+from graphc.core.section import Sections
 from graphc.core.size import Size
 from graphc.core.tensor import (
     TensorBase,
@@ -40,6 +41,7 @@ from graphc.runtime.state import bump_epoch
 __all__ = [
     "Generator",
     "NumberSlot",
+    "Sections",
     "Size",
     "TensorBase",
     "assign",

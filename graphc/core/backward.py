@@ -98,7 +98,7 @@ class _Walk:
             REPLAY,
             (*tape.residuals, *seeds),
             {"plan": tape.plan, "create_graph": self.create},
-            ("replay", id(tape.plan), self.create),
+            ("replay", tape.plan.number, self.create),
             [n.type for n in tape.wrt],
         )
         wrt = tape.wrt

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from graphc.core.node import Entry, Node
 from graphc.ir.graph import Graph, Role, Value, clone_ops
+from graphc.ir.types import TensorType
 from graphc.passes.gradients import NO_GRAD
 
-__all__ = ["REPLAY", "GraphBuild", "Marker", "ReplayPlan"]
+__all__ = ["REPLAY", "SECTION_PLANS", "GraphBuild", "Marker", "ReplayPlan"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,27 @@ class Marker:
 
 
 REPLAY = Marker("replay")
-"""Runs the backward graph of an evaluated tape. Operands: the graph's inputs. attrs: `plan`."""
+"""Stands for the ops of a graph: a tape's way back, or a section. Operands: the graph's inputs. attrs: `plan`."""
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
 class ReplayPlan:
-    """The backward graph of a tape; shared by all evaluations of one cached program."""
+    """A graph that entries stand for: a tape's way back (one for each cached program), or a section."""
 
     graph: Graph
+    number: int = field(default_factory=lambda: next(_numbers))
+    """What keys of programs name the plan by; never used twice."""
+
+    @cached_property
+    def types(self) -> tuple[TensorType, ...]:
+        """Types of the graph's outputs."""
+        return tuple([v.type for v in self.graph.outputs])
+
+
+SECTION_PLANS: dict[Any, ReplayPlan] = {}
+"""Graphs of sections by structure: equal sections of different owners are one."""
 
 
 class GraphBuild:

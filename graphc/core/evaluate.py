@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from graphc.core.build import GraphBuild, ReplayPlan
+from graphc.core.build import SECTION_PLANS, GraphBuild, ReplayPlan
 from graphc.core.node import Entry, Node
 from graphc.core.recording import Recording, flush_random
 from graphc.core.storage import Memory, Storage, allocate_memory
@@ -53,6 +53,7 @@ def cache_size() -> int:
 def cache_clear() -> None:
     """Forgets recorded-mode programs."""
     _programs.clear()
+    SECTION_PLANS.clear()
 
 
 @dataclass(eq=False)

@@ -21,13 +21,27 @@ from graphc.ir.families import REGISTRY, GraphOp
 from graphc.ir.types import TensorType
 from graphc.runtime.state import bump_epoch
 
+MOST_ENTRIES = 2000
+"""The last resort against recordings that nothing ever asks a value of."""
+
 __all__ = ["Recording", "current", "flush_random", "pop", "push", "record_nodes"]
 
 
 class Recording:
     """Pending operations of one thread, or of one trace (`trace` is then the Trace object)."""
 
-    __slots__ = ("__weakref__", "cut", "depth", "entries", "lock", "modules", "random", "storages", "trace")
+    __slots__ = (
+        "__weakref__",
+        "cut",
+        "depth",
+        "entries",
+        "limit",
+        "lock",
+        "modules",
+        "random",
+        "storages",
+        "trace",
+    )
 
     def __init__(self, trace: Any = None) -> None:
         self.entries: list[Entry] = []
@@ -40,6 +54,8 @@ class Recording:
         """Identities of the outermost Modules that were entered since the last evaluation."""
         self.cut = 0
         """Where the first `backward` ended; a second one evaluates up to here first."""
+        self.limit = MOST_ENTRIES
+        """Evaluated at this length."""
         self.random: dict[Any, int] = {}
         """Random numbers drawn here so far, by what records the generator's advance by a count."""
         self.lock = threading.RLock()

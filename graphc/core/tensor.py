@@ -20,7 +20,7 @@ from graphc.core.evaluate import evaluate
 from graphc.core.location import annotate, user_location
 from graphc.core.modes import _mode
 from graphc.core.node import Node
-from graphc.core.recording import current, record_nodes
+from graphc.core.recording import Recording, current, record_nodes
 from graphc.core.size import Size
 from graphc.core.storage import Memory, Storage, memory_of
 from graphc.ir.attributes import Dense
@@ -38,12 +38,11 @@ __all__ = [
     "record",
     "record_view",
     "register_tensor",
+    "replace_value",
     "wrap",
 ]
 
 Chain = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
-MOST_ENTRIES = 2000
-"""The last resort against recordings that nothing ever asks a value of: evaluated at this length."""
 _BY_CODE = {d.code: d for d in DTYPES.values()}
 
 
@@ -344,7 +343,8 @@ def record(name: str, *operands: Any, **attrs: Any) -> Any:
     Types are inferred at once, so shape and dtype errors are raised at the user's line.
     """
     results = record_nodes(name, [t._read() for t in operands], attrs)
-    if len(results[0].entry.recording.entries) > MOST_ENTRIES:  # type: ignore[union-attr]
+    recording = results[0].entry.recording  # type: ignore[union-attr]
+    if len(recording.entries) > recording.limit:
         return _wrapped_and_evaluated(results)
     return wrap(results[0]) if len(results) == 1 else tuple(map(wrap, results))
 
@@ -417,6 +417,11 @@ def assign(x: Any, value: Any) -> None:
         node = record_nodes("reshape", (node,), {"shape": x.type.shape})[0]
     if recording.trace is not None:
         recording.trace.write(storage)
+    replace_value(recording, storage, node)
+
+
+def replace_value(recording: Recording, storage: Storage, node: Node) -> None:
+    """Gives `storage` a value that was recorded; a leaf that is written with gradients off stays a leaf."""
     leaf = storage.node.leaf if not _mode.enabled else None
     storage.node = node
     if storage.memory is not None and recording.trace is None:

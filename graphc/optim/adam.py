@@ -20,6 +20,8 @@ class Adam(Optimizer):
     Parameters whose steps have always been taken together share one step count.
     """
 
+    repeats = True
+
     def __init__(
         self,
         params: Any,

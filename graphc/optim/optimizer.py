@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphc.core import (
+    Sections,
     TensorBase,
     assign,
     bump_epoch,
@@ -34,12 +35,25 @@ __all__ = ["Optimizer"]
 
 
 class Optimizer:
-    """Base of optimisers: holds `param_groups`, `state` and `defaults`; subclasses define `update`."""
+    """Base of optimisers: holds `param_groups`, `state` and `defaults`; subclasses define `update`.
+
+    `repeats` says that what `update` records depends only on the group's options, on which parameters
+    step, and on which state tensors there are; it is then recorded once. A class that defines `update`
+    says so itself.
+    """
+
+    repeats = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "update" in cls.__dict__ and "repeats" not in cls.__dict__:
+            cls.repeats = False
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
         self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[ParamGroup] = []
+        self._sections = Sections()
         self._step_pre_hooks: OrderedDict[int, Any] = OrderedDict()
         self._step_post_hooks: OrderedDict[int, Any] = OrderedDict()
         if isinstance(params, TensorBase):
@@ -104,9 +118,9 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             for group in self.param_groups:
-                pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+                pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
                 if pairs:
-                    self.update(group, pairs)
+                    self._update(group, pairs)
         if is_tracing():
             # After the update, which may have created state.
             guard(self._snapshot)
@@ -114,6 +128,29 @@ class Optimizer:
             hook(self, (closure,), {})
         mark_cut()
         return loss
+
+    def _update(self, group: ParamGroup, pairs: list[tuple[Any, Any]]) -> None:
+        """Records the update; one that was recorded before, as one entry."""
+        if not self.repeats or is_tracing():
+            self.update(group, pairs)
+            return
+        params, states = group["params"], self.state
+        stepping = [p for p, _ in pairs]
+
+        def state() -> list[Any]:
+            return [v for p in params if p in states for v in states[p].values()]
+
+        def tensors() -> list[Any]:
+            found = [*stepping, *(g for _, g in pairs)]
+            found += dict.fromkeys([v for v in state() if isinstance(v, TensorBase)])
+            return found + group.tensors()
+
+        self._sections.run(
+            lambda: (id(group), group.version, *map(id, stepping), *map(id, params), *map(id, state())),
+            tensors,
+            lambda: self.update(group, pairs),
+            lambda: (group, list(params), state()),
+        )
 
     def update(self, group: ParamGroup, pairs: list[tuple[Any, Any]]) -> None:
         """Records the update of (parameter, gradient) pairs of one group."""
@@ -182,6 +219,7 @@ class Optimizer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._step_pre_hooks, self._step_post_hooks = OrderedDict(), OrderedDict()
+        self._sections = Sections()
 
     def __repr__(self) -> str:
         text = type(self).__name__ + " ("

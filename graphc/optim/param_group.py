@@ -22,16 +22,26 @@ def _is_number(value: Any) -> bool:
 class ParamGroup(dict[str, Any]):
     """One entry of `Optimizer.param_groups`."""
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_given", "_slots", "version")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.version = 0
+        """Raised by every change of the structure of a step."""
+        self._given: list[Any] | None = None
         self._slots: dict[tuple[str, int], NumberSlot] = {}
 
-    def _parts(self, key: str) -> list[tuple[tuple[str, int], Any]]:
+    def _values(self, key: str) -> tuple[Any, ...]:
         value = self[key]
-        values = value if isinstance(value, tuple) else (value,)
-        return [((key, i), v) for i, v in enumerate(values)]
+        return value if isinstance(value, tuple) else (value,)
+
+    def _parts(self, key: str) -> list[tuple[tuple[str, int], Any]]:
+        return [((key, i), v) for i, v in enumerate(self._values(key))]
+
+    def _changed(self) -> None:
+        self.version += 1
+        self._given = None
+        bump_epoch()
 
     def number(self, key: str, index: int = 0) -> Any:
         """The number `key` (part `index` of a tuple) as a rank-0 float64 tensor."""
@@ -44,6 +54,12 @@ class ParamGroup(dict[str, Any]):
                 float(value), f"{key}.{index}" if isinstance(self[key], tuple) else key
             )
         return slot.tensor()
+
+    def tensors(self) -> list[Any]:
+        """The tensors that a step may read numbers of: options that are tensors, then slots in use."""
+        if self._given is None:
+            self._given = [v.detach() for k in self for v in self._values(k) if isinstance(v, TensorBase)]
+        return [*self._given, *[slot.tensor() for slot in self._slots.values()]]
 
     def snapshot(self) -> tuple[Any, ...]:
         """The structure of a step with this group: everything but the numbers' values."""
@@ -68,20 +84,20 @@ class ParamGroup(dict[str, Any]):
         if not all(_is_number(v) for _, v in new):
             for name in [n for n in self._slots if n[0] == key]:
                 del self._slots[name]
-            bump_epoch()
+            self._changed()
             return
         for name, number in new:
             slot = self._slots.get(name)
             if slot is not None and slot.value != number:
                 slot.value = float(number)
         if _structure(before) != _structure(value):
-            bump_epoch()
+            self._changed()
 
     def __delitem__(self, key: str) -> None:
         super().__delitem__(key)
         for name in [n for n in self._slots if n[0] == key]:
             del self._slots[name]
-        bump_epoch()
+        self._changed()
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """As `dict.update`, through the slots."""

@@ -17,6 +17,8 @@ __all__ = ["SGD"]
 class SGD(Optimizer):
     """v = momentum · v + (1 - dampening) · g; p -= lr · v (Sutskever et al. 2013, as PyTorch writes it)."""
 
+    repeats = True
+
     def __init__(
         self,
         params: Any,

@@ -14,8 +14,7 @@ import pytest
 
 import graphc
 from graphc.core import cache_size
-from graphc.core.recording import current
-from graphc.core.tensor import MOST_ENTRIES
+from graphc.core.recording import MOST_ENTRIES, current
 from graphc.runtime.buffers import live_blocks
 
 torch = pytest.importorskip("torch")
