@@ -23,8 +23,9 @@ __all__ = ["get_num_threads", "set_num_threads", "usable_cores"]
 
 MAX_THREADS = 1024
 _EXIT_SECONDS = 1.0
-_SPIN_NS = 2_000_000
-"""How long a worker looks for work before it sleeps: waking it costs half a millisecond."""
+_SPIN_NS = 5_000_000
+"""How long a worker looks for work before it sleeps: longer than the Python between two training steps
+usually takes, since waking it costs tens of microseconds to half a millisecond."""
 
 _WANTED, _STARTED, _SPIN, _THREADS = (POOL.offset[n] for n in ("wanted", "started", "spin_ns", "threads"))
 
