@@ -8,12 +8,15 @@ depends on the shape and the target only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
+from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, describe, make_plan, most_parts
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.contraction.windowed import emit_windowed, window_scratch
-from graphc.backends.llvm.text import ModuleText
+from graphc.backends.llvm.text import Builder, ModuleText
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Kernel, Schedule
 from graphc.ir.target import Target
@@ -34,14 +37,15 @@ def is_contraction(kernel: Kernel) -> bool:
 
 def partitions(kernel: Kernel, target: Target) -> int:
     """Into how many partitions the kernel is worth dividing; from its shape and target alone."""
-    return _partitions(_plan(kernel, target))
+    return _partitions(_plans(kernel, target))
 
 
-def _partitions(plan: Plan) -> int:
-    problem = plan.problem
-    work = problem.batch.total * problem.m * problem.n * problem.k
-    least = _VECTOR_MULTIPLY_ADDS_A_PART if problem.is_vector else _MULTIPLY_ADDS_A_PART
-    count = max(1, min(most_parts(plan), work // least, _MOST_PARTS))
+def _partitions(plans: Sequence[Plan]) -> int:
+    problems = [p.problem for p in plans]
+    work = sum(p.batch.total * p.m * p.n * p.k for p in problems)
+    is_vector = any(p.is_vector for p in problems)
+    least = _VECTOR_MULTIPLY_ADDS_A_PART if is_vector else _MULTIPLY_ADDS_A_PART
+    count = max(1, min(max(map(most_parts, plans)), work // least, _MOST_PARTS))
     # A power of two divides evenly among the usual numbers of threads.
     return 1 << (count.bit_length() - 1)
 
@@ -53,18 +57,25 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
     The emitter follows the same plan, which depends on the kernel and the target only; of the
     schedule it needs no more than the engine, which says the order of the sum.
     """
-    plan = make_plan(kernel, target, vector)
-    return None if plan is None else describe(kernel, plan, _partitions(plan))
+    plans = _made(kernel, target, vector)
+    if not plans:
+        return None
+    main = max(plans, key=lambda p: p.problem.k)
+    return describe(kernel, main, _partitions(plans))
 
 
 def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
     """Bytes of the extra buffer that the kernel takes after its own ones; 0 where it takes none."""
-    plan = _plan(kernel, target)
+    return max(map(_scratch, _plans(kernel, target))) * parts
+
+
+def _scratch(plan: Plan) -> int:
+    """Bytes that one partition of a plan takes."""
     if plan.problem.is_vector:
-        return vector_scratch(plan.problem) * parts
+        return vector_scratch(plan.problem)
     if plan.window is not None:
-        return sum(window_scratch(plan.problem, plan.window, plan.tiling)) * parts
-    return scratch_of(plan.problem, plan.tiling).total * parts
+        return sum(window_scratch(plan.problem, plan.window, plan.tiling))
+    return scratch_of(plan.problem, plan.tiling).total
 
 
 def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
@@ -73,26 +84,43 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     `buffers` holds the kernel's buffers in order, then the scratch buffer (64-byte aligned) where
     `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
     """
-    plan = _plan(kernel, target)
-    problem = plan.problem
+    plans = _plans(kernel, target)
     builder = module.function(symbol, "void", _PARAMETERS)
+    if len(plans) == 1:
+        _emit(plans[0], builder, target)
+    else:
+        for number, plan in enumerate(plans):
+            phase = module.function(f"{symbol}.phase{number}", "void", _PARAMETERS, linkage="internal")
+            _emit(plan, phase, target)
+            phase.ret()
+            builder.call_void(phase.name, builder.params)
+    builder.ret()
+
+
+def _emit(plan: Plan, builder: Builder, target: Target) -> None:
+    problem = plan.problem
     if problem.batch.total * problem.m * problem.n == 0:
-        pass
-    elif problem.is_vector:
+        return
+    if problem.is_vector:
         emit_vector(problem, target, builder)
     elif plan.window is not None:
         emit_windowed(problem, plan.window, plan.tiling, builder)
     else:
         emit_blocked(problem, plan.tiling, builder)
-    builder.ret()
 
 
-def _plan(kernel: Kernel, target: Target) -> Plan:
+def _plans(kernel: Kernel, target: Target) -> list[Plan]:
+    """A plan for each phase of the kernel."""
     schedule = kernel.schedule
     vector = (
         None if schedule is None or schedule.engine == "loops" else schedule.engine == "vector_contraction"
     )
-    plan = make_plan(kernel, target, vector)
-    if plan is None:
+    plans = _made(kernel, target, vector)
+    if not plans:
         raise CompileError("the kernel is not a contraction: expected a sum of products, then map stages")
-    return plan
+    return plans
+
+
+def _made(kernel: Kernel, target: Target, vector: bool | None) -> list[Plan]:
+    plans = [make_plan(phase, target, vector) for phase in phases(kernel)]
+    return [p for p in plans if p is not None]

@@ -78,11 +78,16 @@ def most_parts(plan: Plan) -> int:
     if side == "columns":
         again += problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     work = problem.k * _tiles_cycles(plan)
-    return min(pieces, int(_PACKED_AGAIN * work / again)) if again else pieces
+    if not again:
+        return pieces
+    few = 2 if again < _HALVED_AGAIN * work else 1
+    return min(pieces, max(few, int(_PACKED_AGAIN * work / again)))
 
 
 _PACKED_AGAIN = 0.06
 """How much longer a partition may take by packing what the others pack too."""
+_HALVED_AGAIN = 0.4
+"""Share of the work up to which packing twice pays for dividing the work in two."""
 
 
 def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:

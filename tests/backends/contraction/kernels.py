@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.kernel import Combine, Instruction, Kernel, KernelBuffer, Stage
+from graphc.ir.ops.window import scatter_position
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, TensorType
 
@@ -210,19 +211,18 @@ class Convolution:
         )
 
     def input_gradient(self, dtype: DType) -> Kernel:
-        """dx from buffers dy, w, dx; stride 1."""
-        assert self.stride == 1
+        """dx from buffers dy, w, dx."""
         a = self._axes()
         e: dict[str, Dim] = {k: v.expr for k, v in a.items()}
         h, v = axis("h", self.h), axis("w", self.w)
         x, w, y = self.shapes
-        oh = h.expr + self.pad - e["r"] * self.dilation
-        ow = v.expr + self.pad - e["s"] * self.dilation
+        oh, rows = scatter_position(h.expr, e["r"], self.stride, self.pad, self.dilation, self.oh)
+        ow, columns = scatter_position(v.expr, e["s"], self.stride, self.pad, self.dilation, self.ow)
         return contraction(
             (a["n"], a["c"], h, v),
             (a["o"], a["r"], a["s"]),
             (buffer(dtype, y), buffer(dtype, w), buffer(dtype, x, "out")),
-            lambda b: b.load(dtype, 0, [e["n"], e["o"], oh, ow], [(oh, 0, self.oh), (ow, 0, self.ow)]),
+            lambda b: b.load(dtype, 0, [e["n"], e["o"], oh, ow], [*rows, *columns]),
             lambda b: b.load(dtype, 1, [e["o"], e["c"], e["r"], e["s"]]),
             lambda b, t: b.store(dtype, 2, [e["n"], e["c"], h.expr, v.expr], t),
         )

@@ -25,6 +25,11 @@ CASES = [
     Convolution(3, 40, 7, 7, 33, 3, 3, pad=2, dilation=2),
     Convolution(9, 5, 2, 2, 7, 3, 3, pad=1),
     Convolution(1, 3, 20, 20, 4, 7, 7, pad=3, stride=2),
+    Convolution(2, 3, 9, 11, 4, 2, 2, stride=3),
+    Convolution(2, 3, 12, 13, 4, 3, 3, pad=1, stride=3, dilation=2),
+    Convolution(2, 3, 13, 11, 4, 3, 3, pad=1, stride=4, dilation=2),
+    Convolution(1, 2, 12, 12, 3, 3, 1, pad=2, stride=2, dilation=2),
+    Convolution(1, 2, 23, 23, 3, 3, 3, stride=5),
 ]
 
 
@@ -56,7 +61,9 @@ def input_gradient(c: Convolution, dy: np.ndarray, w: np.ndarray) -> np.ndarray:
     for r in range(c.r):
         for s in range(c.s):
             top, left = r * c.dilation, s * c.dilation
-            out[:, :, top : top + c.oh, left : left + c.ow] += np.einsum("nohw,oc->nchw", dy, w[:, :, r, s])
+            rows = slice(top, top + (c.oh - 1) * c.stride + 1, c.stride)
+            columns = slice(left, left + (c.ow - 1) * c.stride + 1, c.stride)
+            out[:, :, rows, columns] += np.einsum("nohw,oc->nchw", dy, w[:, :, r, s])
     return out[:, :, c.pad : c.pad + h, c.pad : c.pad + v]
 
 
@@ -68,9 +75,8 @@ def test_convolution_is_exact(case: Convolution, target: str) -> None:
     checks = [
         (case.forward, (x, w), forward(case, x, w)),
         (case.weight_gradient, (x, dy), weight_gradient(case, x, dy)),
+        (case.input_gradient, (dy, w), input_gradient(case, dy, w)),
     ]
-    if case.stride == 1:
-        checks.append((case.input_gradient, (dy, w), input_gradient(case, dy, w)))
     for make, operands, expected in checks:
         native = Native(make(float32), TARGETS[target])
         out = np.zeros(expected.shape, np.float32)
