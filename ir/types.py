@@ -116,12 +116,20 @@ def dtype_of(numpy_dtype: Any) -> DType:
         ) from None
 
 
+_numbers: dict[tuple[DType, Shape], int] = {}
+
+
 @dataclass(frozen=True)
 class TensorType:
     """dtype and shape of a value."""
 
     dtype: DType
     shape: Shape
+
+    @cached_property
+    def number(self) -> int:
+        """A small integer, the same for equal types and for no others in this process: a cheap key."""
+        return _numbers.setdefault((self.dtype, self.shape), len(_numbers))
 
     @property
     def rank(self) -> int:

@@ -202,6 +202,11 @@ class Words:
         self._array[: len(values)] = list(values)
         self._keep = (memory, keep)
 
+    @property
+    def cells(self) -> Any:
+        """The words as an array of int64 with indexing as fast as there is."""
+        return self._array
+
     def __getitem__(self, index: int) -> int:
         return self._array[index]
 

@@ -23,6 +23,7 @@ _CAPACITY = 4096
 
 _table = Words([0] * (2 * _CAPACITY))
 _words = STATE_WORDS
+_cells = STATE_WORDS.cells
 _words[_TABLE] = _table.address
 
 _current = ctypes.pythonapi.PyThreadState_Get
@@ -39,7 +40,7 @@ def epoch() -> int:
 
 def bump_epoch() -> None:
     """Makes every compiled call check its guards once more."""
-    _words[_EPOCH] += 1
+    _cells[_EPOCH] += 1
 
 
 def _position() -> tuple[int, int]:

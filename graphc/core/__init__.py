@@ -11,7 +11,14 @@ from typing import Any
 from graphc.core.backward import backward, gradients
 from graphc.core.cuts import enter_outermost, mark_cut
 from graphc.core.evaluate import cache_clear, cache_size, evaluate, pending_graph
-from graphc.core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphc.core.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+    unrecorded,
+)
 from graphc.core.numbers import NumberSlot, number_slot, scalar
 from graphc.core.random import (
     Generator,
@@ -77,6 +84,7 @@ __all__ = [
     "seed",
     "set_grad_enabled",
     "set_role",
+    "unrecorded",
     "wrap",
 ]
 

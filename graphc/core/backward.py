@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from graphc.core.build import REPLAY
 from graphc.core.evaluate import evaluate, reachable
 from graphc.core.location import user_location
-from graphc.core.modes import _mode, no_grad
+from graphc.core.modes import _mode, unrecorded
 from graphc.core.node import Entry, Node
 from graphc.core.recording import Recording, current, record_nodes
 from graphc.core.tape import Tape
 from graphc.core.tensor import LostGradient, TensorBase, assign, record, wrap
 from graphc.ir.attributes import Dense
 from graphc.ir.ops.tape import Gradient
-from graphc.ir.types import TensorType
+from graphc.ir.types import DType, TensorType
 
 __all__ = ["backward", "gradients"]
 
@@ -148,9 +149,13 @@ def check_version(node: Node) -> None:
         )
 
 
+@functools.cache
+def _number(dtype: DType, number: float) -> Dense:
+    return Dense(dtype.numpy.type(number))
+
+
 def _filled(type_: TensorType, number: float) -> Node:
-    value = Dense(type_.dtype.numpy.type(number))
-    (scalar,) = record_nodes("constant", (), {"value": value})
+    (scalar,) = record_nodes("constant", (), {"value": _number(type_.dtype, number)})
     return scalar if not type_.shape else record_nodes("expand", (scalar,), {"shape": type_.shape})[0]
 
 
@@ -222,7 +227,7 @@ def _accumulate(leaf: Any, gradient: Node, create: bool) -> None:
         leaf.grad = record("add", known, wrap(gradient))
     else:
         known = leaf.grad  # tells a trace whose gradient it reads
-        with no_grad():
+        with unrecorded():
             assign(known, record("add", known, wrap(gradient)))
 
 

@@ -140,7 +140,7 @@ class _Layout:
         self.aliases = aliases
         return (
             tuple(self.parts),
-            tuple([(m.type, m.role) for m in self.memories]),
+            tuple([(m.type.number, m.role) for m in self.memories]),
             tuple([self.index[n] for n, _ in self.outputs]),
             tuple(aliases),
             tuple([self.index[n] for n in self.roots]),

@@ -12,8 +12,9 @@ __all__ = ["annotate", "user_location"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # The packages beside graphc/ are reached through links; frames name the path they were imported by.
-_own: dict[CodeType, bool] = {}
-_locations: dict[tuple[CodeType, int], Location] = {}
+_own: dict[str, bool] = {}
+# By identity of code and by instruction: hashing code objects and decoding line tables is slow.
+_locations: dict[tuple[int, int], tuple[CodeType, Location]] = {}
 
 
 def user_location() -> Location | None:
@@ -21,18 +22,18 @@ def user_location() -> Location | None:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        own = _own.get(code)
+        own = _own.get(code.co_filename)
         if own is None:
-            own = _own[code] = os.path.abspath(code.co_filename).startswith(_ROOT)
+            own = _own[code.co_filename] = os.path.abspath(code.co_filename).startswith(_ROOT)
         if not own:
-            key = (code, frame.f_lineno)
+            key = (id(code), frame.f_lasti)
             found = _locations.get(key)
-            if found is None:
+            if found is None or found[0] is not code:
                 if len(_locations) > 100_000:
                     _locations.clear()
                     _own.clear()
-                found = _locations[key] = Location(code.co_filename, frame.f_lineno)
-            return found
+                found = _locations[key] = (code, Location(code.co_filename, frame.f_lineno))
+            return found[1]
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

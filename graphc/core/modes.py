@@ -15,6 +15,7 @@ __all__ = [
     "no_grad",
     "on_grad_mode_change",
     "set_grad_enabled",
+    "unrecorded",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,6 +81,19 @@ class _GradMode:
                 return function(*args, **kwargs)
 
         return cast(F, wrapped)
+
+
+class unrecorded:
+    """As `no_grad` for our own recording, which calls no function of the user: compiled calls are not told."""
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        self._before = _mode.enabled
+        _mode.enabled = False
+
+    def __exit__(self, *error: object) -> None:
+        _mode.enabled = self._before
 
 
 class no_grad(_GradMode):

@@ -84,7 +84,11 @@ class Entry:
         """True once a `backward` without `retain_graph` went through it."""
         self.taped = False
         """True where gradients flow through it."""
-        self.results = tuple(Node(t, self, i) for i, t in enumerate(types))
+        self.results = (
+            (Node(types[0], self),)
+            if len(types) == 1
+            else tuple([Node(t, self, i) for i, t in enumerate(types)])
+        )
 
     def clear(self) -> None:
         """Lets go of everything; results must be realised or dead."""

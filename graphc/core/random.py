@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc.core.evaluate import evaluate
-from graphc.core.modes import no_grad
+from graphc.core.modes import unrecorded
 from graphc.core.recording import current
 from graphc.core.tensor import assign, constant, from_array, record
 from graphc.runtime.state import bump_epoch
@@ -62,7 +62,7 @@ class Generator:
         return self._state, offset
 
     def _advance(self, count: int) -> None:
-        with no_grad():
+        with unrecorded():
             step = constant(np.array([0, count], np.int64))
             assign(self._state, record("add", self._state, step))
 

@@ -116,12 +116,11 @@ def _infer(cls: type[GraphOp], types: tuple[TensorType, ...], attrs: dict[str, A
 def record_nodes(name: str, operands: Sequence[Node], attrs: dict[str, Any]) -> tuple[Node, ...]:
     """Appends op `name` on nodes of this recording; returns its result nodes."""
     cls = REGISTRY[name]
-    types = tuple([n.type for n in operands])
-    key = (cls, types, tuple(attrs.items()))
+    key = (name, tuple([n.type.number for n in operands]), *attrs.items())
     found = _inferred.get(key)
     if found is None:
         try:
-            found = _infer(cls, types, attrs, key)
+            found = _infer(cls, tuple([n.type for n in operands]), attrs, key)
         except (TypeError, RuntimeError, ValueError, IndexError, NotImplementedError) as error:
             annotate(error)
             raise

@@ -31,7 +31,7 @@ class _Section:
         self.plan = plan
         self.reads = reads
         self.writes = writes
-        self.types = [v.type for v in plan.graph.inputs]
+        self.types = [v.type.number for v in plan.graph.inputs]
         self.keep = keep
         """What the key names by identity."""
 
@@ -76,7 +76,7 @@ def _replay(section: _Section, tensors: Sequence[Any]) -> bool:
     if len(set(map(id, storages))) != len(storages):
         return False
     nodes = [tensors[i]._read() for i in section.reads]
-    if [n.type for n in nodes] != section.types:
+    if [n.type.number for n in nodes] != section.types:
         return False
     _append(current(), section.plan, tuple(nodes), [storages[i] for i in section.writes])
     return True
@@ -208,7 +208,7 @@ class _Found:
                 count += 1
         key = (
             tuple(parts),
-            tuple([(n.type, n.requires_grad) for n in self.inputs]),
+            tuple([(n.type.number, n.requires_grad) for n in self.inputs]),
             tuple([numbers[n] for _, n in self.written]),
         )
         found = SECTION_PLANS.get(key)

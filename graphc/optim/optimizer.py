@@ -25,6 +25,7 @@ from graphc.core import (
     new_storage,
     no_grad,
     record,
+    unrecorded,
 )
 from graphc.functions.promotion import converted, expanded
 from graphc.nn.modules.hooks import RemovableHandle, add_hook
@@ -116,7 +117,7 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        with no_grad():
+        with unrecorded() if self.repeats else no_grad():
             for group in self.param_groups:
                 pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
                 if pairs:
