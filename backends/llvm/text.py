@@ -348,6 +348,12 @@ class Builder:
         self.module.declare(name, "void", [value.type, "ptr", "i32 immarg", mask.type])
         self.emit(f"call void @{name}({value}, {address}, i32 {align}, {mask})")
 
+    def prefetch(self, address: Val, *, write: bool = False, level: int = 1) -> None:
+        """Asks for the cache line at `address` in the cache of `level`, to be written where `write`."""
+        name = "llvm.prefetch.p0"
+        self.module.declare(name, "void", ["ptr", "i32 immarg", "i32 immarg", "i32 immarg"])
+        self.emit(f"call void @{name}({address}, i32 {int(write)}, i32 {4 - level}, i32 1)")
+
     def alloca(self, type_: str, count: int = 1, align: int = 64) -> Val:
         """Stack space of `count` × `type_`, placed in the entry block."""
         name = f"%stack{len(self._entry_allocas)}"

@@ -22,7 +22,7 @@ from graphc.backends.llvm.contraction.packing import (
 )
 from graphc.backends.llvm.contraction.problem import Operand, Problem
 from graphc.backends.llvm.contraction.share import each, load_pointers, place_scratch, shares
-from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit_tile
+from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit_strip
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
 from graphc.backends.llvm.text import Builder, Val
 
@@ -138,7 +138,10 @@ class _Blocked:
         side = _PackedSide(problem, tiling)
         self.tiles = {s: f"{builder.name}.tile.{s.rows}x{s.vectors}.{s.ragged}" for s in self._shapes()}
         for shape, name in self.tiles.items():
-            emit_tile(builder.module, name, problem, tiling, shape, panel, side, _kept_lead(tiling))
+            emit_strip(
+                builder.module, name, problem, tiling, shape, panel, side, _kept_lead(tiling),
+                shape.rows * self._row_factor(problem.a, tiling.a),
+            )  # fmt: skip
         need = scratch_of(problem, tiling)
         self.packed_b, self.packed_a, self.kept = place_scratch(builder, problem, (need.b, need.a, need.kept))
 
@@ -187,9 +190,7 @@ class _Blocked:
         self.block_k = k
         self.block_k_end = minimum(builder, plus(builder, k, constant(tiling.kc)), constant(self.problem.k))
         self.steps = builder.sub(self.block_k_end, k)
-        self._pack(
-            self.problem.b, tiling.b, tiling.b_lead, self.block_n, self.block_n_end, self.packed_b, True
-        )
+        self._pack(self.problem.b, tiling.b, tiling.b_lead, self.block_n, self.block_n_end, self.packed_b)
         builder.loop(self.block_m, self.block_m_end, tiling.mc, (), self._packed_rows, "mc")
         return []
 
@@ -197,13 +198,11 @@ class _Blocked:
         builder, tiling = self.builder, self.tiling
         self.inner_m = m
         self.inner_m_end = minimum(builder, plus(builder, m, constant(tiling.mc)), self.block_m_end)
-        self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, self.packed_a, False)
+        self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, self.packed_a)
         self._tile_columns()
         return []
 
-    def _pack(
-        self, operand: Operand, source: Source, lead: int, row: Val, row_end: Val, target: Val, is_b: bool
-    ) -> None:
+    def _pack(self, operand: Operand, source: Source, lead: int, row: Val, row_end: Val, target: Val) -> None:
         if source == "place":
             return
         tiling = self.tiling
@@ -225,13 +224,17 @@ class _Blocked:
             self._over_columns(self._tile_column)
 
     def _tile_column(self, n: Val, vectors: int, ragged: int) -> None:
-        b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b, True)
-        self._over_rows(lambda m, rows: self._call(m, n, b, TileShape(rows, vectors, ragged)))
+        size, edge = self._row_sizes()
+        whole = self._whole_rows()
+        tiles = self.builder.op("i64", f"udiv {self.builder.sub(whole, self.inner_m)}, {size}")
+        self._call(self.inner_m, n, TileShape(size, vectors, ragged), tiles)
+        if edge:
+            with self.builder.if_(self.builder.icmp("slt", whole, self.inner_m_end)):
+                self._call(whole, n, TileShape(edge, vectors, ragged), constant(1))
 
     def _tile_row(self, m: Val, rows: int) -> None:
         def column(n: Val, vectors: int, ragged: int) -> None:
-            b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b, True)
-            self._call(m, n, b, TileShape(rows, vectors, ragged))
+            self._call(m, n, TileShape(rows, vectors, ragged), constant(1))
 
         self._over_columns(column)
 
@@ -256,9 +259,7 @@ class _Blocked:
         """`tile(first row, rows)` for every row tile of the block."""
         builder = self.builder
         size, edge = self._row_sizes()
-        count = builder.sub(self.inner_m_end, self.inner_m)
-        rest = builder.op("i64", f"urem {count}, {size}")
-        whole = builder.sub(self.inner_m_end, rest)
+        whole = self._whole_rows()
 
         def full(m: Val, _: tuple[Val, ...]) -> list[Val]:
             tile(m, size)
@@ -269,31 +270,50 @@ class _Blocked:
             with builder.if_(builder.icmp("slt", whole, self.inner_m_end)):
                 tile(whole, edge)
 
-    def _call(self, m: Val, n: Val, b: Val, shape: TileShape) -> None:
+    def _whole_rows(self) -> Val:
+        """The end of the block's whole row tiles."""
         builder = self.builder
-        a = self._address(self.problem.a, self.tiling.a, m, self.inner_m, self.packed_a, False)
+        rest = builder.op(
+            "i64", f"urem {builder.sub(self.inner_m_end, self.inner_m)}, {self._row_sizes()[0]}"
+        )
+        return builder.sub(self.inner_m_end, rest)
+
+    def _call(self, m: Val, n: Val, shape: TileShape, count: Val) -> None:
+        """`count` tiles of the shape below one another, the first at (m, n)."""
+        builder = self.builder
+        a = self._address(self.problem.a, self.tiling.a, m, self.inner_m, self.packed_a)
+        b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b)
         relative = times(builder, builder.sub(m, self.block_m), _kept_lead(self.tiling))
         kept = builder.gep(
             self.kept, plus(builder, relative, builder.sub(n, self.block_n)), self.problem.scalar
         )
-        arguments = [self.buffers, a, b, self.steps, kept, self.block_k, m, n, self.batch]
+        arguments = [self.buffers, a, b, self.steps, kept, self.block_k, m, n, self.batch, count]
         builder.call_void(self.tiles[shape], arguments)
 
-    def _address(
-        self, operand: Operand, source: Source, row: Val, start: Val, packed: Val, is_b: bool
-    ) -> Val:
+    def _address(self, operand: Operand, source: Source, row: Val, start: Val, packed: Val) -> Val:
         """Where the register tile begins to read an operand."""
         builder = self.builder
-        if source == "place":
-            direct = operand.direct
-            assert direct is not None
-            at = plus(
-                builder,
-                index_value(builder, direct.offset, self.batch_env),
-                plus(builder, times(builder, row, direct.row), times(builder, self.block_k, direct.step)),
-            )
-            return builder.gep(self.pointers[direct.buffer], at, self.problem.scalar)
-        factor = {
-            "runs": self.tiling.a_lead, "columns": 1, "panels": self.tiling.kc, "transpose": self.tiling.kc,
-        }[source]  # fmt: skip
-        return builder.gep(packed, times(builder, builder.sub(row, start), factor), self.problem.scalar)
+        if source != "place":
+            at = times(builder, builder.sub(row, start), self._row_factor(operand, source))
+            return builder.gep(packed, at, self.problem.scalar)
+        direct = operand.direct
+        assert direct is not None
+        at = plus(
+            builder,
+            index_value(builder, direct.offset, self.batch_env),
+            plus(builder, times(builder, row, direct.row), times(builder, self.block_k, direct.step)),
+        )
+        return builder.gep(self.pointers[direct.buffer], at, self.problem.scalar)
+
+    def _row_factor(self, operand: Operand, source: Source) -> int:
+        """Elements from one row of an operand to the next, where the register tile reads it."""
+        match source:
+            case "place":
+                assert operand.direct is not None
+                return operand.direct.row
+            case "runs":
+                return self.tiling.a_lead
+            case "columns":
+                return 1
+            case _:
+                return self.tiling.kc

@@ -92,15 +92,19 @@ def accumulate(
     b: Columns,
     steps: Val,
     whole_unrolls: bool,
+    a_next: int = 0,
 ) -> list[list[Val]]:
     """Emits the loop over `steps` values of k; returns accumulators [row][vector].
 
-    `whole_unrolls` says that `steps` is always a multiple of `UNROLL`. `a` is the address of its first element and its panel. `scalar` is the LLVM element type of
-    both operands and of the accumulators.
+    `whole_unrolls` says that `steps` is always a multiple of `UNROLL`. `a` is the address of its
+    first element and its panel; where `a_next` is not 0, what lies that many elements on is fetched
+    meanwhile. `scalar` is the LLVM element type of both operands and of the accumulators.
     """
     zero = builder.const(vector(scalar, width), 0)
     start, panel = a
     count = len(b.begin())
+
+    fetch = _Fetch(builder, panel, rows, scalar, a_next, steps) if a_next else None
 
     def body(unroll: int, carried: tuple[Val, ...]) -> list[Val]:
         address, walking, acc = carried[0], carried[1 : 1 + count], list(carried[1 + count :])
@@ -115,10 +119,82 @@ def accumulate(
         following = builder.gep(address, unroll * panel.step, scalar)
         return [following, *b.advance(builder, walking, unroll), *acc]
 
+    def unrolled(carried: tuple[Val, ...]) -> list[Val]:
+        if fetch is None:
+            return body(UNROLL, carried)
+        walked = fetch.emit(carried[0], carried[len(carried) - fetch.carries :])
+        return [*body(UNROLL, carried[: len(carried) - fetch.carries]), *walked]
+
     whole = steps if whole_unrolls else builder.op("i64", f"and {steps}, {-UNROLL}")
     carried: tuple[Val, ...] = (start, *b.begin(), *[zero] * (rows * vectors))
-    carried = builder.loop(0, whole, UNROLL, carried, lambda _, c: body(UNROLL, c), "k")
+    walks = fetch.begin(start) if fetch is not None else ()
+    carried = builder.loop(0, whole, UNROLL, (*carried, *walks), lambda _, c: unrolled(c), "k")
+    carried = carried[: len(carried) - len(walks)]
     if not whole_unrolls:
         carried = builder.loop(whole, steps, 1, carried, lambda _, c: body(1, c), "krest")
     acc = carried[1 + count :]
     return [list(acc[i * vectors : (i + 1) * vectors]) for i in range(rows)]
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    """Asks for the A of the next tile, `distance` elements on, a few lines in each unrolled iteration.
+
+    Rows that lie apart are walked in `turns` rounds, so that each of their lines is asked for once:
+    round r takes rows r, r + turns, … over all steps.
+    """
+
+    builder: Builder
+    panel: Panel
+    rows: int
+    scalar: str
+    distance: int
+    steps: Val
+
+    @property
+    def line(self) -> int:
+        return 64 // (8 if self.scalar == "double" else 4)
+
+    @property
+    def turns(self) -> int:
+        return max(1, self.line // UNROLL)
+
+    @property
+    def carries(self) -> int:
+        return 2 if self.panel.step == 1 else 0
+
+    def begin(self, start: Val) -> tuple[Val, ...]:
+        """The carried values: where the walk is, and how many steps its round has left."""
+        if self.panel.step != 1:
+            return ()
+        return self.builder.gep(start, self.distance, self.scalar), self._round()
+
+    def _round(self) -> Val:
+        return self.builder.op("i64", f"sdiv {self.steps}, {self.turns}")
+
+    def emit(self, address: Val, carried: Sequence[Val]) -> list[Val]:
+        """One iteration; `address` is where the tile reads A."""
+        builder, panel = self.builder, self.panel
+        if panel.step != 1:
+            lines = (
+                range(0, UNROLL * self.rows, self.line)
+                if panel.step == self.rows
+                else [k * panel.step for k in range(UNROLL)]
+            )
+            for at in lines:
+                builder.prefetch(builder.gep(address, self.distance + at, self.scalar))
+            return []
+        place, left = carried
+        for i in range(0, self.rows, self.turns):
+            builder.prefetch(builder.gep(place, i * panel.lane, self.scalar))
+        rest = builder.op("i64", f"add nsw {left}, {-UNROLL}")
+        over = builder.icmp("slt", rest, Val("i64", "1"))
+        size = self._round()
+        back = builder.op(
+            "i64", f"sub nsw i64 {panel.lane}, {builder.op('i64', f'mul nsw {size}, {self.turns}').text}"
+        )
+        onward = builder.gep(place, self.line, self.scalar)
+        return [
+            builder.select(over, builder.gep(onward, back, self.scalar), onward),
+            builder.select(over, size, rest),
+        ]

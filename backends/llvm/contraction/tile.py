@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
-from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, lane_step
 from graphc.backends.llvm.contraction.micro import UNROLL, Columns, Panel, accumulate
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tiling import Tiling
+from graphc.backends.llvm.kernel.lanes import LaneAxis
+from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
+from graphc.ir.dims import Dim, symbols
 
-__all__ = ["TILE_PARAMETERS", "ColumnSide", "PlacedColumns", "TileShape", "emit_tile"]
+__all__ = ["TILE_PARAMETERS", "ColumnSide", "PlacedColumns", "TileShape", "emit_strip", "emit_tile"]
 
 TILE_PARAMETERS = (
     ("ptr", "buffers"), ("ptr", "a"), ("ptr", "b"), ("i64", "steps"), ("ptr", "kept"),
@@ -26,6 +29,9 @@ TILE_PARAMETERS = (
 """`block` is the first step of the block of k; `kept` the tile's partial sums (unused with a plain store)."""
 
 _UNROLLED_EPILOGUE = 160
+
+_LEAST_STEPS_TO_FETCH = 32
+"""Steps of k below which a tile is over before a line that it asked for has come."""
 
 
 @dataclass(frozen=True)
@@ -75,61 +81,45 @@ def emit_tile(
     buffers, a_address, b_address, steps, kept, block, m, n, batch = builder.params
     placed = side.place(builder, shape, b_address, n)
     tile = _Tile(builder, problem, tiling, shape, load_pointers(builder, problem, buffers), m, batch, placed)
-    blocks = tiling.blocks(problem.k)
-    whole = problem.k % UNROLL == 0 and (blocks == 1 or tiling.kc % UNROLL == 0)
-    grid = accumulate(
-        builder,
-        problem.scalar,
-        tiling.width,
-        shape.rows,
-        shape.vectors,
-        (a_address, a),
-        placed.source,
-        steps,
-        whole,
+    tile.emit(a_address, a, steps, kept, block, kept_lead)
+    builder.ret()
+
+
+def emit_strip(
+    module: ModuleText,
+    name: str,
+    problem: Problem,
+    tiling: Tiling,
+    shape: TileShape,
+    a: Panel,
+    side: ColumnSide,
+    kept_lead: int,
+    a_next: int,
+) -> None:
+    """Emits `name(TILE_PARAMETERS, i64 count)`: `count` tiles below one another, the columns placed once.
+
+    `a_next` is the number of elements from one tile's rows of A to the next one's. While a tile
+    sums, the rows of A of the next one and the lines that its own epilogue uses are fetched.
+    """
+    builder = module.function(
+        name, "void", (*TILE_PARAMETERS, ("i64", "count")), linkage="internal", attributes="nounwind noinline"
     )
-    if blocks == 1:
-        tile.finish(grid)
-        builder.ret()
-        return
-    if problem.plain_store is not None:
-        later, first = builder.label("later"), builder.label("first")
-        builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
-        builder.block(later)
-        tile.finish(
-            [[builder.fadd(tile.stored(i, j), x) for j, x in enumerate(r)] for i, r in enumerate(grid)]
-        )
-        builder.ret()
-        builder.block(first)
-        tile.finish(grid)
-        builder.ret()
-        return
+    buffers, a_address, b_address, steps, kept, block, m, n, batch, count = builder.params
+    placed = side.place(builder, shape, b_address, n)
+    pointers = load_pointers(builder, problem, buffers)
 
-    def place(i: int, j: int) -> Val:
-        return builder.gep(kept, i * kept_lead + j * tiling.width, problem.scalar)
+    def one(i: Val, carried: tuple[Val, ...]) -> list[Val]:
+        here, keeps, row = carried
+        tile = _Tile(builder, problem, tiling, shape, pointers, row, batch, placed)
+        tile.fetch(keeps, kept_lead)
+        tile.emit(here, a, steps, keeps, block, kept_lead, a_next)
+        return [
+            builder.gep(here, a_next, problem.scalar),
+            builder.gep(keeps, shape.rows * kept_lead, problem.scalar),
+            plus(builder, row, constant(shape.rows)),
+        ]
 
-    first, later, more, last = (builder.label(x) for x in ("first", "later", "more", "last"))
-    builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
-    builder.block(first)
-    for i, row in enumerate(grid):
-        for j, x in enumerate(row):
-            builder.store(x, place(i, j), problem.dtype.itemsize)
-    builder.ret()
-    builder.block(later)
-    type_ = vector(problem.scalar, tiling.width)
-    size = problem.dtype.itemsize
-    total = [
-        [builder.fadd(builder.load(type_, place(i, j), size), x) for j, x in enumerate(row)]
-        for i, row in enumerate(grid)
-    ]
-    builder.branch_if(builder.icmp("eq", block, constant((blocks - 1) * tiling.kc)), last, more)
-    builder.block(more)
-    for i, row in enumerate(total):
-        for j, x in enumerate(row):
-            builder.store(x, place(i, j), size)
-    builder.ret()
-    builder.block(last)
-    tile.finish(total)
+    builder.loop(0, count, 1, (a_address, kept, m), one, "strip")
     builder.ret()
 
 
@@ -145,6 +135,90 @@ class _Tile:
     m: Val
     batch: Val
     placed: PlacedColumns
+
+    def emit(
+        self, a_address: Val, a: Panel, steps: Val, kept: Val, block: Val, kept_lead: int, a_next: int = 0
+    ) -> None:
+        """The sum over a block of k and what becomes of it; goes on at a block of its own."""
+        builder, problem, tiling, shape = self.builder, self.problem, self.tiling, self.shape
+        blocks = tiling.blocks(problem.k)
+        whole = problem.k % UNROLL == 0 and (blocks == 1 or tiling.kc % UNROLL == 0)
+        grid = accumulate(
+            builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a),
+            self.placed.source, steps, whole, a_next,
+        )  # fmt: skip
+        if blocks == 1:
+            self.finish(grid)
+            return
+        first, later, done = (builder.label(x) for x in ("first", "later", "done"))
+        builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
+        if problem.plain_store is not None:
+            builder.block(later)
+            self.finish(
+                [[builder.fadd(self.stored(i, j), x) for j, x in enumerate(r)] for i, r in enumerate(grid)]
+            )
+            builder.branch(done)
+            builder.block(first)
+            self.finish(grid)
+            builder.branch(done)
+            builder.block(done)
+            return
+        more, last = builder.label("more"), builder.label("last")
+        type_, size = vector(problem.scalar, tiling.width), problem.dtype.itemsize
+
+        def place(i: int, j: int) -> Val:
+            return builder.gep(kept, i * kept_lead + j * tiling.width, problem.scalar)
+
+        def keep(values: list[list[Val]]) -> None:
+            for i, row in enumerate(values):
+                for j, x in enumerate(row):
+                    builder.store(x, place(i, j), size)
+            builder.branch(done)
+
+        builder.block(first)
+        keep(grid)
+        builder.block(later)
+        total = [
+            [builder.fadd(builder.load(type_, place(i, j), size), x) for j, x in enumerate(row)]
+            for i, row in enumerate(grid)
+        ]
+        builder.branch_if(builder.icmp("eq", block, constant((blocks - 1) * tiling.kc)), last, more)
+        builder.block(more)
+        keep(total)
+        builder.block(last)
+        self.finish(total)
+        builder.branch(done)
+        builder.block(done)
+
+    def fetch(self, kept: Val, kept_lead: int) -> None:
+        """Asks for the cache lines that `emit` will read and write once its sum is done."""
+        builder, problem, tiling = self.builder, self.problem, self.tiling
+        if min(problem.k, tiling.kc) < _LEAST_STEPS_TO_FETCH:
+            return
+        reach = self.shape.vectors * tiling.width - 1
+        if problem.plain_store is None and tiling.blocks(problem.k) > 1:
+            for i in range(self.shape.rows):
+                builder.prefetch(builder.gep(kept, i * kept_lead, problem.scalar), write=True)
+        piece = problem.piece(tiling.width)
+        if piece != tiling.width:
+            return
+        lanes = LaneAxis(problem.columns.inner.name, piece, piece) if problem.columns.inner else None
+        places: dict[tuple[int, Dim], bool] = {}
+        for use in problem.epilogue:
+            if use.opcode not in ("load", "store") or use.guards or lanes is None:
+                continue
+            if lane_step(lanes, use.index[0]) == 1:
+                at = use.buffer, use.index[0]
+                places[at] = use.opcode == "store" or places.get(at, False)
+        for (buffer, index), written in places.items():
+            # What is the same for every row is in the cache after the first one.
+            rows = range(self.shape.rows) if set(problem.rows.axes) & symbols(index) else range(1)
+            scalar = memory_type(problem.buffers[buffer].type.dtype)
+            for r in rows:
+                env = self._env(plus(builder, self.m, constant(r)), 0)
+                start = builder.gep(self.pointers[buffer], index_value(builder, index, env), scalar)
+                builder.prefetch(start, write=written)
+                builder.prefetch(builder.gep(start, reach, scalar), write=written)
 
     def _env(self, row: Val, j: int) -> Env:
         builder, problem = self.builder, self.problem
