@@ -69,6 +69,6 @@ def grad(
     if not materialize_grads:
         return found
     return tuple(
-        core.constant(np.zeros(x.type.sizes, x.dtype.numpy)) if g is None else g
+        core.constant(np.zeros(x.tensor_type.sizes, x.dtype.numpy)) if g is None else g
         for x, g in zip(leaves, found, strict=True)
     )

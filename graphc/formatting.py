@@ -144,18 +144,18 @@ def _body(x: Tensor, indent: int) -> tuple[str, bool]:
 def tensor_text(x: Tensor, prefix: str = "tensor(") -> str:
     """`repr` of a tensor. Evaluates it; inside a traced function it shows shape and dtype only."""
     indent = len(prefix)
-    dtype = x.type.dtype
+    dtype = x.tensor_type.dtype
     suffixes = []
-    empty = x.type.is_static and x.type.numel == 0
+    empty = x.tensor_type.is_static and x.tensor_type.numel == 0
     if empty and not is_tracing():
         body = "[]"
-        if x.type.rank != 1:
-            suffixes.append(f"size={tuple(x.type.shape)}")
+        if x.tensor_type.rank != 1:
+            suffixes.append(f"size={tuple(x.tensor_type.shape)}")
         ordinary = dtype is get_default_dtype()
     else:
         body, known = _body(x, indent)
         if not known:
-            suffixes.append(f"size=({', '.join(map(str, x.type.shape))})")
+            suffixes.append(f"size=({', '.join(map(str, x.tensor_type.shape))})")
         ordinary = dtype in (get_default_dtype(), int64, bool_)
     if not ordinary:
         suffixes.append(f"dtype={dtype!r}")

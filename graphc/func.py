@@ -106,9 +106,9 @@ def grad_and_value(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = F
         value, aux = call.output if has_aux else (call.output, None)
         if not isinstance(value, core.TensorBase):
             raise RuntimeError(f"grad: expected the function to return a tensor, got {type(value).__name__}")
-        if value.type.shape:
+        if value.tensor_type.shape:
             raise RuntimeError(
-                f"grad: expected the function to return a scalar tensor, got shape {list(value.type.shape)}"
+                f"grad: expected the function to return a scalar tensor, got shape {list(value.tensor_type.shape)}"
             )
         gradient = call.free(call.pack(_gradients([value], call.variables, [None], call.create)))
         result = call.free(value)
@@ -157,7 +157,7 @@ def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
             unit[i] = 1
             seed = creation.tensor(unit.reshape(tuple(output.shape)))
             rows.extend(_gradients([output], [variable], [seed], call.create))
-        full = (*output.type.shape, *variable.type.shape)
+        full = (*output.tensor_type.shape, *variable.tensor_type.shape)
         return call.free(
             shape.stack(rows).reshape(full) if rows else creation.zeros(full, dtype=variable.dtype)
         )

@@ -106,8 +106,8 @@ class _Writer:
 def _index(writer: _Writer, root: Any) -> bytes:
     tensors = [
         {
-            "dtype": t.type.dtype.torch_name,
-            "shape": list(t.type.sizes),
+            "dtype": t.tensor_type.dtype.torch_name,
+            "shape": list(t.tensor_type.sizes),
             "parameter": isinstance(t, Parameter),
             "requires_grad": bool(t.requires_grad),
         }

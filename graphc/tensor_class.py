@@ -115,37 +115,39 @@ class Tensor(
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
-        return len(self.type.shape)
+        return len(self.tensor_type.shape)
 
     def dim(self) -> int:
         """Number of dimensions."""
-        return len(self.type.shape)
+        return len(self.tensor_type.shape)
 
     ndimension = dim
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size."""
-        return self.shape if dim is None else self.type.shape[one_axis(dim, len(self.type.shape))]
+        return (
+            self.shape if dim is None else self.tensor_type.shape[one_axis(dim, len(self.tensor_type.shape))]
+        )
 
     def numel(self) -> int:
         """Number of elements."""
-        return product(self.type.shape)  # type: ignore[return-value]
+        return product(self.tensor_type.shape)  # type: ignore[return-value]
 
     nelement = numel
 
     def element_size(self) -> int:
         """Bytes of one element."""
-        return self.type.dtype.itemsize
+        return self.tensor_type.dtype.itemsize
 
     @property
     def itemsize(self) -> int:
         """Bytes of one element."""
-        return self.type.dtype.itemsize
+        return self.tensor_type.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
-        return self.type.nbytes
+        return self.tensor_type.nbytes
 
     @property
     def device(self) -> device:
@@ -164,7 +166,7 @@ class Tensor(
 
     def is_floating_point(self) -> bool:
         """True of floating dtypes."""
-        return self.type.dtype.is_floating_point
+        return self.tensor_type.dtype.is_floating_point
 
     def is_complex(self) -> bool:
         """False: there are no complex dtypes."""
@@ -172,7 +174,7 @@ class Tensor(
 
     def is_signed(self) -> bool:
         """True of signed dtypes."""
-        return self.type.dtype.is_signed
+        return self.tensor_type.dtype.is_signed
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """True where elements lie in row-major order without gaps."""
@@ -194,14 +196,14 @@ class Tensor(
     @property
     def T(self) -> Any:
         """Dimensions in reverse order."""
-        return shape.permute(self, tuple(reversed(range(len(self.type.shape)))))
+        return shape.permute(self, tuple(reversed(range(len(self.tensor_type.shape)))))
 
     @property
     def mT(self) -> Any:
         """The last two dimensions exchanged."""
-        if len(self.type.shape) < 2:
+        if len(self.tensor_type.shape) < 2:
             raise RuntimeError(
-                f"tensor.mT is only supported on matrices or batches of matrices. Got {len(self.type.shape)}-D tensor."
+                f"tensor.mT is only supported on matrices or batches of matrices. Got {len(self.tensor_type.shape)}-D tensor."
             )
         return shape.transpose(self, -2, -1)
 
@@ -215,7 +217,7 @@ class Tensor(
     @data.setter
     def data(self, value: Tensor) -> None:
         with no_grad():
-            if value.type == self.type:
+            if value.tensor_type == self.tensor_type:
                 inplace.copy_(self, value)
                 return
             # Another shape or dtype: this handle moves to the other storage.
@@ -264,20 +266,20 @@ class Tensor(
         return tensor_text(self)
 
     def __format__(self, spec: str) -> str:
-        if not self.type.shape and spec:
+        if not self.tensor_type.shape and spec:
             return format(self.item(), spec)
-        return object.__format__(self, spec) if spec else str(self if self.type.shape else self.item())
+        return object.__format__(self, spec) if spec else str(self if self.tensor_type.shape else self.item())
 
     def __hash__(self) -> int:
         return id(self)
 
     def __len__(self) -> int:
-        if not self.type.shape:
+        if not self.tensor_type.shape:
             raise TypeError("len() of a 0-d tensor")
-        return self.type.shape[0]  # type: ignore[return-value]
+        return self.tensor_type.shape[0]  # type: ignore[return-value]
 
     def __iter__(self) -> Any:
-        if not self.type.shape:
+        if not self.tensor_type.shape:
             raise TypeError("iteration over a 0-d tensor")
         return iter(shape.unbind(self, 0))
 
@@ -301,7 +303,7 @@ class Tensor(
         return complex(self.item())
 
     def __index__(self) -> int:
-        if self.type.dtype.is_floating_point or self.numel() != 1:
+        if self.tensor_type.dtype.is_floating_point or self.numel() != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self.item())
 
@@ -313,7 +315,7 @@ class Tensor(
         )
 
     def __reversed__(self) -> Any:
-        return shape.flip(self, 0) if self.type.shape else self
+        return shape.flip(self, 0) if self.tensor_type.shape else self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) in memo:

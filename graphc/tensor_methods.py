@@ -351,5 +351,6 @@ class ConversionMethods:
     to = conversion.to
     cpu = conversion.on_cpu
     cuda = conversion.on_cuda
+    type = conversion.of_type
     type_as = conversion.type_as
     where = conversion.where_method

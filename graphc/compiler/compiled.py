@@ -176,7 +176,10 @@ class Compiled:
         args, kwargs = unflatten(tree, iter(tensors))
         storages = [id(t._storage) for t in tensors]
         shape = tuple(
-            [(t.type, t.requires_grad, storages.index(s)) for t, s in zip(tensors, storages, strict=True)]
+            [
+                (t.tensor_type, t.requires_grad, storages.index(s))
+                for t, s in zip(tensors, storages, strict=True)
+            ]
         )
         return args, kwargs, tensors, (tree, shape, is_grad_enabled())
 
@@ -291,7 +294,7 @@ def _argument(leaf: Any) -> Any:
             return wrap(leaf._read()).realize()
         return from_array(leaf._values(), share=False)
     memory = leaf._storage.memory
-    record = _record(memory.address, leaf.type, requires_grad=leaf.requires_grad)
+    record = _record(memory.address, leaf.tensor_type, requires_grad=leaf.requires_grad)
     if leaf._record != record:
         leaf._record = record
     return leaf
@@ -337,7 +340,7 @@ def _native_variant(
     position = 0
     for value in [*args, *kwargs.values()]:
         if isinstance(value, TensorBase):
-            record = _record(0, value.type, requires_grad=value.requires_grad)
+            record = _record(0, value.tensor_type, requires_grad=value.requires_grad)
             arguments.append((record, value))
             position += 1
         elif value is None or isinstance(value, (int, float, str, bytes, bool)):
@@ -382,7 +385,7 @@ def _build_variant(
 def _tensor_argument(layout: entry.TensorLayout, record: bytes, value: Any, position: int) -> Any:
     memory = value._storage.memory
     if value._record is None:  # made from an array for this call
-        return entry.Array(value.dtype.numpy, value.type.sizes, position)
+        return entry.Array(value.dtype.numpy, value.tensor_type.sizes, position)
     aligned = memory.address % 64 == 0
     # The signature holds the alignment flag of the address, so take it from the real one.
     return entry.TensorArgument(

@@ -101,7 +101,7 @@ class State:
 
 def zero_gradient(tensor: TensorBase) -> Any:
     """A gradient of zeros for `tensor`, in memory of its own."""
-    array = np.zeros(tensor.type.sizes, tensor.dtype.numpy)
+    array = np.zeros(tensor.tensor_type.sizes, tensor.dtype.numpy)
     return from_array(array, share=False, name=f"{tensor._storage.memory.name}.grad")  # type: ignore[union-attr]
 
 

@@ -161,10 +161,10 @@ def _filled(type_: TensorType, number: float) -> Node:
 
 def _seed(root: TensorBase, gradient: Any) -> Node:
     if gradient is None:
-        if root.type.numel != 1:
+        if root.tensor_type.numel != 1:
             raise RuntimeError("grad can be implicitly created only for scalar outputs")
-        return _filled(root.type, 1)
-    if gradient.type.shape != root.type.shape:
+        return _filled(root.tensor_type, 1)
+    if gradient.tensor_type.shape != root.tensor_type.shape:
         raise RuntimeError(
             f"Mismatch in shape: grad_output has a shape of {gradient.shape} and output has a shape of {root.shape}."
         )

@@ -105,7 +105,7 @@ class TensorBase:
         return self._stored
 
     @property
-    def type(self) -> TensorType:
+    def tensor_type(self) -> TensorType:
         """dtype and shape as the IR's type."""
         if self._type is None:
             return self._storage.node.type
@@ -114,12 +114,12 @@ class TensorBase:
     @property
     def shape(self) -> Size:
         """Sizes of the dimensions."""
-        return Size(self.type.shape)
+        return Size(self.tensor_type.shape)
 
     @property
     def dtype(self) -> DType:
         """Element type."""
-        return self.type.dtype
+        return self.tensor_type.dtype
 
     # -- reading ----------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class TensorBase:
 
     def _snapshot(self, storage: Storage) -> Node:
         """A copy of the value as it is now, since somebody outside can write the bytes."""
-        node = Node(self.type, memory=memory_of(self._array(storage), share=False))
+        node = Node(self.tensor_type, memory=memory_of(self._array(storage), share=False))
         if self._leaf:
             node.leaf = weakref.ref(self)
             node.requires_grad = True
@@ -219,8 +219,10 @@ class TensorBase:
 
     def item(self) -> Any:
         """The only element as a Python number. Raises RuntimeError where there is not exactly one."""
-        if self.type.numel != 1:
-            raise RuntimeError(f"a Tensor with {self.type.numel} elements cannot be converted to Scalar")
+        if self.tensor_type.numel != 1:
+            raise RuntimeError(
+                f"a Tensor with {self.tensor_type.numel} elements cannot be converted to Scalar"
+            )
         return self._values().reshape(-1)[0].item()
 
     def tolist(self) -> Any:
@@ -287,9 +289,9 @@ class TensorBase:
                 raise TypeError(
                     f"assigned grad expected to be a Tensor or None but got {type(value).__name__}"
                 )
-            if value.type != self.type:
+            if value.tensor_type != self.tensor_type:
                 raise RuntimeError(
-                    f"assigned grad has data of a different size or type: expected {self.type}, got {value.type}"
+                    f"assigned grad has data of a different size or type: expected {self.tensor_type}, got {value.tensor_type}"
                 )
         trace = current().trace
         if trace is not None:
@@ -300,7 +302,7 @@ class TensorBase:
 
     def detach(self) -> Any:
         """A tensor that shares the memory and is not on the tape."""
-        result = self._tensor_class._new(self._storage, self.type, self._chain)
+        result = self._tensor_class._new(self._storage, self.tensor_type, self._chain)
         result._detached = True
         return result
 
@@ -362,7 +364,7 @@ def record_view(name: str, x: Any, **attrs: Any) -> Any:
     """A view of `x` through view op `name`: shares the storage of `x`."""
     cls = REGISTRY[name]
     try:
-        (type_,) = cls.infer((x.type,), {**cls.attributes, **attrs})
+        (type_,) = cls.infer((x.tensor_type,), {**cls.attributes, **attrs})
     except (TypeError, RuntimeError, ValueError, IndexError) as error:
         annotate(error)
         raise
@@ -394,8 +396,8 @@ def assign(x: Any, value: Any) -> None:
     Raises RuntimeError where `x` is a leaf that requires grad, or a view of one, in grad mode, and
     where several elements of `x` share a memory location.
     """
-    if value.type != x.type:
-        error = RuntimeError(f"in-place write: expected {x.type}, got {value.type}")
+    if value.tensor_type != x.tensor_type:
+        error = RuntimeError(f"in-place write: expected {x.tensor_type}, got {value.tensor_type}")
         annotate(error)
         raise error
     storage: Storage = x._storage
@@ -414,7 +416,7 @@ def assign(x: Any, value: Any) -> None:
         node = _write_through(x, storage, node)
     elif node.entry is None or node.leaf is not None or any(node is n for n in (storage.node,)):
         # A copy of its own: a node realised elsewhere cannot be this storage's value.
-        node = record_nodes("reshape", (node,), {"shape": x.type.shape})[0]
+        node = record_nodes("reshape", (node,), {"shape": x.tensor_type.shape})[0]
     if recording.trace is not None:
         recording.trace.write(storage)
     replace_value(recording, storage, node)

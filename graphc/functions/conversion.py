@@ -13,7 +13,19 @@ from graphc.functions.pointwise import where
 from graphc.functions.promotion import converted
 from graphc.functions.recording import record
 from graphc.functions.strides import is_contiguous
-from graphc.ir.types import DType
+from graphc.ir.types import (
+    DType,
+    bfloat16,
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+)
 
 if TYPE_CHECKING:
     from graphc.tensor_class import Tensor
@@ -32,12 +44,12 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if isinstance(a, DType):
             dtype = a
         elif isinstance(a, TensorBase):
-            dtype = a.type.dtype
+            dtype = a.tensor_type.dtype
         elif isinstance(a, (str, device)):
             check_device(a)
         elif not isinstance(a, bool) and a is not None:
             raise TypeError(f"to() received an invalid argument: {a!r} of type {type(a).__name__}")
-    if dtype is not None and dtype is not self.type.dtype:
+    if dtype is not None and dtype is not self.tensor_type.dtype:
         return converted(self, dtype)
     return self.clone() if copy else self
 
@@ -46,7 +58,7 @@ def dtype_method(name: str, dtype: DType) -> Callable[..., Any]:
     """The method `name` that converts to `dtype`."""
 
     def convert(self: Tensor, memory_format: Any = None) -> Tensor:
-        return self if self.type.dtype is dtype else record("cast", self, dtype=dtype)
+        return self if self.tensor_type.dtype is dtype else record("cast", self, dtype=dtype)
 
     convert.__name__ = convert.__qualname__ = name
     convert.__doc__ = f"The tensor as {dtype}."
@@ -57,7 +69,7 @@ def new_method(function: Callable[..., Any]) -> Callable[..., Any]:
     """A creation function as a method: of the tensor's dtype unless another is given."""
 
     def method(self: Tensor, *args: Any, dtype: DType | None = None, **kwargs: Any) -> Tensor:
-        result: Tensor = function(*args, dtype=dtype or self.type.dtype, **kwargs)
+        result: Tensor = function(*args, dtype=dtype or self.tensor_type.dtype, **kwargs)
         return result
 
     method.__name__ = method.__qualname__ = f"new_{function.__name__}"
@@ -77,7 +89,35 @@ def on_cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Ten
 
 def type_as(self: Tensor, other: Tensor) -> Tensor:
     """The tensor in the dtype of another."""
-    return to(self, other.type.dtype)
+    return to(self, other.tensor_type.dtype)
+
+
+_OLD_NAMES = {
+    "BoolTensor": bool_,
+    "ByteTensor": uint8,
+    "CharTensor": int8,
+    "ShortTensor": int16,
+    "IntTensor": int32,
+    "LongTensor": int64,
+    "HalfTensor": float16,
+    "BFloat16Tensor": bfloat16,
+    "FloatTensor": float32,
+    "DoubleTensor": float64,
+}
+"""PyTorch's names of tensors by dtype, from before there were dtypes."""
+
+
+def of_type(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """The tensor in a dtype, given itself or as a name such as `"torch.LongTensor"`; without one, that name."""
+    if dtype is None:
+        (name,) = (n for n, d in _OLD_NAMES.items() if d is self.tensor_type.dtype)
+        return f"torch.{name}"
+    if isinstance(dtype, str):
+        name = dtype.removeprefix("torch.").removeprefix("graphc.")
+        if name not in _OLD_NAMES:
+            raise ValueError(f"invalid type: {dtype!r}")
+        dtype = _OLD_NAMES[name]
+    return to(self, dtype)
 
 
 def where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:

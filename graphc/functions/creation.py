@@ -231,7 +231,7 @@ def full(
     _options(device, layout, out)
     shape = shape_argument((size,), "full")
     if isinstance(fill_value, TensorBase):
-        value = converted(fill_value, dtype or fill_value.type.dtype)  # type: ignore[arg-type]
+        value = converted(fill_value, dtype or fill_value.tensor_type.dtype)  # type: ignore[arg-type]
         return _finished(expanded(value, checked_size(shape)), requires_grad)
     number = plain_number(fill_value)
     return _finished(filled(shape, number, dtype or number_dtype(number)), requires_grad)
@@ -239,7 +239,7 @@ def full(
 
 def _like(input: Tensor, value: Number, dtype: DType | None, device: Any, requires_grad: bool) -> Tensor:
     check_device(device)
-    return _finished(filled(input.type.shape, value, dtype or input.type.dtype), requires_grad)
+    return _finished(filled(input.tensor_type.shape, value, dtype or input.tensor_type.dtype), requires_grad)
 
 
 def zeros_like(

@@ -27,7 +27,7 @@ def write(x: Tensor, value: Tensor) -> Tensor:
 
     Raises RuntimeError otherwise.
     """
-    to, have = x.type, value.type
+    to, have = x.tensor_type, value.tensor_type
     if have.shape != to.shape:
         raise RuntimeError(
             f"output with shape {list(to.shape)} doesn't match the broadcast shape {list(have.shape)}"
@@ -58,7 +58,7 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Elements of `src`, broadcast and converted to this tensor's dtype. Returns it."""
     value = as_operand(src, "copy_", "other")
-    fitted = indexing.fitted(converted(value, self.type.dtype), self.type.shape)
+    fitted = indexing.fitted(converted(value, self.tensor_type.dtype), self.tensor_type.shape)
     assign(self, fitted)
     return self
 
@@ -66,14 +66,14 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 def fill_(self: Tensor, value: Any) -> Tensor:
     """One number everywhere. Returns the tensor."""
     if isinstance(value, TensorBase):
-        if value.type.shape:
+        if value.tensor_type.shape:
             raise RuntimeError(
-                f"fill_ only supports 0-dimension value tensor but got tensor with {value.type.rank} dimensions."
+                f"fill_ only supports 0-dimension value tensor but got tensor with {value.tensor_type.rank} dimensions."
             )
-        splat = converted(value, self.type.dtype)  # type: ignore[arg-type]
+        splat = converted(value, self.tensor_type.dtype)  # type: ignore[arg-type]
     else:
-        splat = scalar(plain_number(value), self.type.dtype)
-    assign(self, expanded(splat, self.type.shape) if self.type.shape else splat.clone())
+        splat = scalar(plain_number(value), self.tensor_type.dtype)
+    assign(self, expanded(splat, self.tensor_type.shape) if self.tensor_type.shape else splat.clone())
     return self
 
 
@@ -84,7 +84,7 @@ def zero_(self: Tensor) -> Tensor:
 
 def _drawn(self: Tensor, value: Tensor) -> Tensor:
     with no_grad():
-        value = converted(value, self.type.dtype)
+        value = converted(value, self.tensor_type.dtype)
     assign(self, value)
     return self
 
@@ -93,9 +93,11 @@ def normal_(self: Tensor, mean: float = 0, std: float = 1, *, generator: Generat
     """Normal numbers. Returns the tensor. Raises RuntimeError for a negative std."""
     if std < 0:
         raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
-    if not self.type.dtype.is_floating_point:
-        raise NotImplementedError(f"\"normal_kernel_cpu\" not implemented for '{self.type.dtype.torch_name}'")
-    drawn = random.normal_values(self.type.shape, self.type.dtype, generator)
+    if not self.tensor_type.dtype.is_floating_point:
+        raise NotImplementedError(
+            f"\"normal_kernel_cpu\" not implemented for '{self.tensor_type.dtype.torch_name}'"
+        )
+    drawn = random.normal_values(self.tensor_type.shape, self.tensor_type.dtype, generator)
     return _drawn(self, pointwise.add(pointwise.mul(drawn, float(std)), float(mean)))
 
 
@@ -106,11 +108,11 @@ def uniform_(
     low, high = float(ends.get("from", a)), float(ends.get("to", b))
     if low > high:
         raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
-    if not self.type.dtype.is_floating_point:
+    if not self.tensor_type.dtype.is_floating_point:
         raise NotImplementedError(
-            f"\"check_uniform_bounds\" not implemented for '{self.type.dtype.torch_name}'"
+            f"\"check_uniform_bounds\" not implemented for '{self.tensor_type.dtype.torch_name}'"
         )
-    drawn = random.uniform_values(self.type.shape, self.type.dtype, generator)
+    drawn = random.uniform_values(self.tensor_type.shape, self.tensor_type.dtype, generator)
     return _drawn(self, pointwise.add(pointwise.mul(drawn, high - low), low))
 
 
@@ -119,20 +121,24 @@ def random_(
 ) -> Tensor:
     """Integers in [low, high), or [0, low) with one number. Returns the tensor."""
     if high is None:
-        largest = 2**24 if self.type.dtype.is_floating_point else pointwise.limits(self.type.dtype)[1]
+        largest = (
+            2**24 if self.tensor_type.dtype.is_floating_point else pointwise.limits(self.tensor_type.dtype)[1]
+        )
         low, high = 0, int(low or largest)
-    return _drawn(self, random.integers(self.type.shape, low, high, self.type.dtype, generator))
+    return _drawn(self, random.integers(self.tensor_type.shape, low, high, self.tensor_type.dtype, generator))
 
 
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """1 with probability `p` (a number or tensor), else 0. Returns the tensor."""
-    drawn = random.uniform_values(self.type.shape, get_default_dtype(), generator)
+    drawn = random.uniform_values(self.tensor_type.shape, get_default_dtype(), generator)
     return _drawn(self, pointwise.lt(drawn, p))
 
 
 def exponential_(self: Tensor, lambd: float = 1, *, generator: Generator | None = None) -> Tensor:
     """Exponential numbers of a rate. Returns the tensor."""
-    return _drawn(self, random.exponential_values(self.type.shape, self.type.dtype, lambd, generator))
+    return _drawn(
+        self, random.exponential_values(self.tensor_type.shape, self.tensor_type.dtype, lambd, generator)
+    )
 
 
 def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:

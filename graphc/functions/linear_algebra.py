@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 def _pair(input: Any, other: Any, function: str) -> tuple[Tensor, Tensor]:
     x, y = as_operand(input, function), as_operand(other, function, "mat2")
-    if x.type.dtype is not y.type.dtype:
+    if x.tensor_type.dtype is not y.tensor_type.dtype:
         raise RuntimeError(
-            f"{function}: expected m1 and m2 to have the same dtype, but got: {x.type.dtype.torch_name} != "
-            f"{y.type.dtype.torch_name}; convert one with .to(dtype)"
+            f"{function}: expected m1 and m2 to have the same dtype, but got: {x.tensor_type.dtype.torch_name} != "
+            f"{y.tensor_type.dtype.torch_name}; convert one with .to(dtype)"
         )
     return x, y
 
 
 def _ranks(function: str, x: Tensor, y: Tensor, ranks: tuple[int, int]) -> None:
-    if (len(x.type.shape), len(y.type.shape)) != ranks:
+    if (len(x.tensor_type.shape), len(y.tensor_type.shape)) != ranks:
         raise RuntimeError(
-            f"{function}: expected tensors of {ranks[0]} and {ranks[1]} dimensions, got {list(x.type.shape)} and "
-            f"{list(y.type.shape)}"
+            f"{function}: expected tensors of {ranks[0]} and {ranks[1]} dimensions, got {list(x.tensor_type.shape)} and "
+            f"{list(y.tensor_type.shape)}"
         )
 
 
@@ -49,7 +49,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """Product of two matrices."""
     x, y = _pair(input, mat2, "mm")
     _ranks("mm", x, y, (2, 2))
-    _agree("mm", x.type.shape, y.type.shape, 1, 0)
+    _agree("mm", x.tensor_type.shape, y.tensor_type.shape, 1, 0)
     return record("dot", x, y, contract=((1,), (0,)), batch=((), ()))
 
 
@@ -57,7 +57,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     """Product of a matrix and a vector."""
     x, y = _pair(input, vec, "mv")
     _ranks("mv", x, y, (2, 1))
-    _agree("mv", x.type.shape, y.type.shape, 1, 0)
+    _agree("mv", x.tensor_type.shape, y.tensor_type.shape, 1, 0)
     return record("dot", x, y, contract=((1,), (0,)), batch=((), ()))
 
 
@@ -65,9 +65,9 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """Inner product of two vectors."""
     x, y = _pair(input, tensor, "dot")
     _ranks("dot", x, y, (1, 1))
-    if x.type.shape != y.type.shape:
+    if x.tensor_type.shape != y.tensor_type.shape:
         raise RuntimeError(
-            f"inconsistent tensor size, expected tensor [{x.type.shape[0]}] and src [{y.type.shape[0]}] to have the "
+            f"inconsistent tensor size, expected tensor [{x.tensor_type.shape[0]}] and src [{y.tensor_type.shape[0]}] to have the "
             "same number of elements"
         )
     return record("dot", x, y, contract=((0,), (0,)), batch=((), ()))
@@ -77,7 +77,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Products of the matrices of two batches."""
     x, y = _pair(input, mat2, "bmm")
     _ranks("bmm", x, y, (3, 3))
-    s, t = x.type.shape, y.type.shape
+    s, t = x.tensor_type.shape, y.tensor_type.shape
     if s[0] != t[0] or s[2] != t[1]:
         raise RuntimeError(
             f"Expected size for first two dimensions of batch2 tensor to be: [{s[0]}, {s[2]}] but got: "
@@ -89,7 +89,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Product of vectors, matrices or broadcast batches of matrices."""
     x, y = _pair(input, other, "matmul")
-    s, t = x.type.shape, y.type.shape
+    s, t = x.tensor_type.shape, y.tensor_type.shape
     if not s or not t:
         raise RuntimeError(
             f"both arguments to matmul need to be at least 1D, but they are {len(s)}D and {len(t)}D"
@@ -115,7 +115,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """Products of all pairs of elements of two vectors."""
     _ranks("outer", input, vec2, (1, 1))
-    return pointwise.mul(as_view(input, (*input.type.shape, 1)), as_view(vec2, (1, *vec2.type.shape)))
+    return pointwise.mul(
+        as_view(input, (*input.tensor_type.shape, 1)), as_view(vec2, (1, *vec2.tensor_type.shape))
+    )
 
 
 ger = outer
@@ -146,25 +148,25 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """Contraction over pairs of dimensions: the last `dims` of a with the first of b, or two lists."""
     x, y = _pair(a, b, "tensordot")
-    p, q = len(x.type.shape), len(y.type.shape)
+    p, q = len(x.tensor_type.shape), len(y.tensor_type.shape)
     if isinstance(dims, int):
         left, right = tuple(range(p - dims, p)), tuple(range(dims))
     else:
         left = tuple(one_axis(d, p) for d in dims[0])
         right = tuple(one_axis(d, q) for d in dims[1])
     if len(left) != len(right) or any(
-        x.type.shape[i] != y.type.shape[j] for i, j in zip(left, right, strict=False)
+        x.tensor_type.shape[i] != y.tensor_type.shape[j] for i, j in zip(left, right, strict=False)
     ):
         raise RuntimeError(
-            f"contracted dimensions need to match, but first has size {[x.type.shape[i] for i in left]} in dims "
-            f"{list(left)} and second has size {[y.type.shape[j] for j in right]} in dims {list(right)}"
+            f"contracted dimensions need to match, but first has size {[x.tensor_type.shape[i] for i in left]} in dims "
+            f"{list(left)} and second has size {[y.tensor_type.shape[j] for j in right]} in dims {list(right)}"
         )
     return record("dot", x, y, contract=(left, right), batch=((), ()))
 
 
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """Products summed over the last dimensions."""
-    if not input.type.shape or not other.type.shape:
+    if not input.tensor_type.shape or not other.tensor_type.shape:
         return pointwise.mul(input, other)
     return tensordot(input, other, ((-1,), (-1,)))
 
@@ -186,10 +188,10 @@ def einsum(equation: str, *tensors: Any) -> Tensor:
     if len(terms) != len(tensors):
         raise RuntimeError(f"einsum(): {len(terms)} operands in the equation, but {len(tensors)} tensors")
     for term, x in zip(terms, tensors, strict=True):
-        if len(term) != len(x.type.shape):
+        if len(term) != len(x.tensor_type.shape):
             raise RuntimeError(
                 f"einsum(): the number of subscripts in {term!r} does not match the number of dimensions "
-                f"{len(x.type.shape)}"
+                f"{len(x.tensor_type.shape)}"
             )
     if not arrow:
         letters = sorted(set(left) - {","})

@@ -133,7 +133,7 @@ def number_dtype(x: Any) -> DType:
 
 def _key(x: Any) -> tuple[DType, int]:
     if isinstance(x, TensorBase):
-        t = x.type
+        t = x.tensor_type
         return t.dtype, (2 if t.shape else 1)
     return number_dtype(x), 0
 
@@ -166,12 +166,12 @@ def shapes_broadcast(*shapes: Shape) -> Shape:
 
 def expanded(x: Tensor, shape: Shape) -> Tensor:
     """`x` expanded to `shape` as a new value (not a view)."""
-    return x if x.type.shape == shape else record("expand", x, shape=shape)
+    return x if x.tensor_type.shape == shape else record("expand", x, shape=shape)
 
 
 def converted(x: Tensor, dtype: DType) -> Tensor:
     """`x` converted to `dtype`."""
-    return x if x.type.dtype is dtype else record("cast", x, dtype=dtype)
+    return x if x.tensor_type.dtype is dtype else record("cast", x, dtype=dtype)
 
 
 def as_operand(x: Any, function: str, position: str = "input") -> Tensor:
@@ -205,7 +205,7 @@ def operands(a: Any, b: Any, function: str) -> tuple[Tensor, Tensor]:
     broadcast.
     """
     if isinstance(a, TensorBase) and isinstance(b, TensorBase):
-        s, t = a.type, b.type
+        s, t = a.tensor_type, b.tensor_type
         if s is t or (s.dtype is t.dtype and s.shape == t.shape):
             return a, b  # type: ignore[return-value]
     return broadcast_pair(a, b, function, None)
@@ -221,7 +221,7 @@ def broadcast_pair(a: Any, b: Any, function: str, dtype: DType | None) -> tuple[
         dtype = _pair_result(_key(a), _key(b))
     x = converted(a, dtype) if isinstance(a, TensorBase) else scalar(plain_number(a), dtype)  # type: ignore[arg-type]
     y = converted(b, dtype) if isinstance(b, TensorBase) else scalar(plain_number(b), dtype)  # type: ignore[arg-type]
-    s, t = x.type.shape, y.type.shape
+    s, t = x.tensor_type.shape, y.tensor_type.shape
     if s != t:
         shape = t if not s else s if not t else shapes_broadcast(s, t)
         if s != shape:
@@ -235,4 +235,4 @@ def float_operand(x: Any, function: str) -> Tensor:
     """`x` as a floating tensor: integers and bools become the default dtype."""
     if not isinstance(x, TensorBase):
         x = as_operand(x, function)
-    return x if x.type.dtype.kind == "float" else record("cast", x, dtype=_default[0])
+    return x if x.tensor_type.dtype.kind == "float" else record("cast", x, dtype=_default[0])

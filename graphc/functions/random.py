@@ -124,8 +124,8 @@ def rand_like(
 ) -> Tensor:
     """Uniform numbers in [0, 1) of the shape and dtype of another tensor."""
     check_device(device)
-    d = _floating(dtype or input.type.dtype, "rand_like")
-    return _finished(uniform_values(input.type.shape, d, generator), requires_grad)
+    d = _floating(dtype or input.tensor_type.dtype, "rand_like")
+    return _finished(uniform_values(input.tensor_type.shape, d, generator), requires_grad)
 
 
 def randn_like(
@@ -139,8 +139,8 @@ def randn_like(
 ) -> Tensor:
     """Standard normal numbers of the shape and dtype of another tensor."""
     check_device(device)
-    d = _floating(dtype or input.type.dtype, "randn_like")
-    return _finished(normal_values(input.type.shape, d, generator), requires_grad)
+    d = _floating(dtype or input.tensor_type.dtype, "randn_like")
+    return _finished(normal_values(input.tensor_type.shape, d, generator), requires_grad)
 
 
 def randint_like(
@@ -157,8 +157,8 @@ def randint_like(
     return randint(
         low,
         high,
-        input.type.shape,
-        dtype=dtype or input.type.dtype,
+        input.tensor_type.shape,
+        dtype=dtype or input.tensor_type.dtype,
         device=device,
         requires_grad=requires_grad,
     )
@@ -179,7 +179,7 @@ def normal(
         tensors = [x for x in (mean, std) if isinstance(x, TensorBase)]
         if not tensors:
             raise TypeError("normal(): missing argument 'size'")
-        shape, d = shapes_broadcast(*[x.type.shape for x in tensors]), tensors[0].type.dtype
+        shape, d = shapes_broadcast(*[x.tensor_type.shape for x in tensors]), tensors[0].tensor_type.dtype
     else:
         shape, d = checked_size(shape_argument((size,), "normal")), _floating(dtype, "normal")
     if not isinstance(std, TensorBase) and std < 0:
@@ -189,8 +189,8 @@ def normal(
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
     """1 with the probability that each element gives, else 0."""
-    _floating(input.type.dtype, "bernoulli")
-    state, offset = next_random(_count(input.type.shape), generator)
+    _floating(input.tensor_type.dtype, "bernoulli")
+    state, offset = next_random(_count(input.tensor_type.shape), generator)
     return record("bernoulli", input, state, offset=offset)
 
 
@@ -255,6 +255,6 @@ def set_rng_state(new_state: Tensor) -> None:
     """Puts the default generator into a state that `get_rng_state` gave."""
     values = new_state._values()
     if values.shape != (2,) or values.dtype != np.int64:
-        raise TypeError(f"expected a state of get_rng_state, got {new_state.type}")
+        raise TypeError(f"expected a state of get_rng_state, got {new_state.tensor_type}")
     default_generator.manual_seed(int(values[0]))
     default_generator._state._values()[...] = values

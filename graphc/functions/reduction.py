@@ -50,7 +50,7 @@ def _finish(result: Tensor, shape: Shape, axes: tuple[int, ...], keepdim: bool) 
 
 
 def _reduce(name: str, x: Tensor, dim: Axis, keepdim: bool) -> Tensor:
-    shape = x.type.shape
+    shape = x.tensor_type.shape
     axes = several_axes(dim, len(shape))
     return _finish(record(name, x, axes=axes), shape, axes, keepdim)
 
@@ -58,10 +58,10 @@ def _reduce(name: str, x: Tensor, dim: Axis, keepdim: bool) -> Tensor:
 def _floating(x: Tensor, function: str, dtype: DType | None) -> Tensor:
     if dtype is not None:
         x = converted(x, dtype)
-    if not x.type.dtype.is_floating_point:
+    if not x.tensor_type.dtype.is_floating_point:
         raise RuntimeError(
             f"{function}(): could not infer output dtype. Input dtype must be either a floating point or complex "
-            f"dtype. Got: {x.type.dtype}"
+            f"dtype. Got: {x.tensor_type.dtype}"
         )
     return x
 
@@ -71,9 +71,9 @@ def sum(input: Tensor, dim: Axis = None, keepdim: bool = False, *, dtype: DType 
     x = as_operand(input, "sum")
     if dtype is not None:
         x = converted(x, dtype)
-    elif x.type.dtype.kind != "float":
+    elif x.tensor_type.dtype.kind != "float":
         x = converted(x, int64)
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         return _reduce("any", x, dim, keepdim)
     return _reduce("sum", x, dim, keepdim)
 
@@ -85,7 +85,7 @@ def prod(
     x = as_operand(input, "prod")
     if dtype is not None:
         x = converted(x, dtype)
-    elif x.type.dtype.kind != "float":
+    elif x.tensor_type.dtype.kind != "float":
         x = converted(x, int64)
     return _reduce("prod", x, dim, keepdim)
 
@@ -114,10 +114,10 @@ def var(
 ) -> Tensor:
     """Variance over `dim`: squared deviations from the mean over n - correction (1 by default)."""
     x = as_operand(input, "var")
-    if not x.type.dtype.is_floating_point:
+    if not x.tensor_type.dtype.is_floating_point:
         raise RuntimeError("var and std only support floating point and complex dtypes")
     dim, less = _correction(dim, unbiased, correction)
-    shape = x.type.shape
+    shape = x.tensor_type.shape
     axes = several_axes(dim, len(shape))
     result = record("var", x, axes=axes, correction=less)
     return _finish(result, shape, axes, keepdim)
@@ -185,7 +185,7 @@ def _nonempty(name: str, shape: Shape, axes: tuple[int, ...]) -> None:
 
 
 def _extreme(name: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         return record("any" if name == "max" else "all", x, axes=axes)
     return record(name, x, axes=axes)
 
@@ -193,17 +193,17 @@ def _extreme(name: str, x: Tensor, axes: tuple[int, ...]) -> Tensor:
 def amax(input: Tensor, dim: Axis = (), keepdim: bool = False) -> Tensor:
     """Largest elements over `dim`; the gradient is shared by equal ones."""
     x = as_operand(input, "amax")
-    axes = several_axes(dim, len(x.type.shape))
-    _nonempty("amax", x.type.shape, axes)
-    return _finish(_extreme("max", x, axes), x.type.shape, axes, keepdim)
+    axes = several_axes(dim, len(x.tensor_type.shape))
+    _nonempty("amax", x.tensor_type.shape, axes)
+    return _finish(_extreme("max", x, axes), x.tensor_type.shape, axes, keepdim)
 
 
 def amin(input: Tensor, dim: Axis = (), keepdim: bool = False) -> Tensor:
     """Smallest elements over `dim`; the gradient is shared by equal ones."""
     x = as_operand(input, "amin")
-    axes = several_axes(dim, len(x.type.shape))
-    _nonempty("amin", x.type.shape, axes)
-    return _finish(_extreme("min", x, axes), x.type.shape, axes, keepdim)
+    axes = several_axes(dim, len(x.tensor_type.shape))
+    _nonempty("amin", x.tensor_type.shape, axes)
+    return _finish(_extreme("min", x, axes), x.tensor_type.shape, axes, keepdim)
 
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -217,21 +217,21 @@ def _selected(name: str, input: Tensor, dim: Any, keepdim: bool, other: Any) -> 
         function = pointwise.maximum if name == "max" else pointwise.minimum
         return function(x, dim if other is None else other)
     if dim is None:
-        axes = several_axes(None, len(x.type.shape))
-        if 0 in x.type.shape:
+        axes = several_axes(None, len(x.tensor_type.shape))
+        if 0 in x.tensor_type.shape:
             raise RuntimeError(
                 f"{name}(): Expected reduction dim to be specified for input.numel() == 0. "
                 "Specify the reduction dim with the 'dim' argument."
             )
         return _extreme(name, x, axes)
     kind = max_result if name == "max" else min_result
-    shape = x.type.shape
+    shape = x.tensor_type.shape
     if not shape:
         one_axis(dim, 0)
         return kind(pointwise.record_copy(x), scalar(0, int64))
     axis = one_axis(dim, len(shape))
     _nonempty(name, shape, (axis,))
-    values = converted(x, uint8) if x.type.dtype is bool_ else x
+    values = converted(x, uint8) if x.tensor_type.dtype is bool_ else x
     # The gradient goes to the chosen element only, so the value is read at the index.
     index = as_view(record(f"arg{name}", values, axes=(axis,)), _kept(shape, (axis,)))
     found = record("gather", x, index, axis=axis)
@@ -253,9 +253,9 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
 
 def _index_of(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     x = as_operand(input, name)
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError(f"\"{name}_cpu\" not implemented for 'Bool'")
-    shape = x.type.shape
+    shape = x.tensor_type.shape
     if dim is None:
         if 0 in shape:
             raise IndexError(
@@ -288,14 +288,14 @@ def all(input: Tensor, dim: Axis = None, keepdim: bool = False) -> Tensor:
     """True where every element over `dim` is nonzero."""
     x = as_operand(input, "all")
     result = _reduce("all", converted(x, bool_), dim, keepdim)
-    return converted(result, uint8) if x.type.dtype is uint8 else result
+    return converted(result, uint8) if x.tensor_type.dtype is uint8 else result
 
 
 def any(input: Tensor, dim: Axis = None, keepdim: bool = False) -> Tensor:
     """True where some element over `dim` is nonzero."""
     x = as_operand(input, "any")
     result = _reduce("any", converted(x, bool_), dim, keepdim)
-    return converted(result, uint8) if x.type.dtype is uint8 else result
+    return converted(result, uint8) if x.tensor_type.dtype is uint8 else result
 
 
 def count_nonzero(input: Tensor, dim: Axis = None) -> Tensor:
@@ -305,7 +305,7 @@ def count_nonzero(input: Tensor, dim: Axis = None) -> Tensor:
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """True where shapes and all elements are equal. Evaluates, so it is not for traced code."""
-    if input.type.shape != other.type.shape:
+    if input.tensor_type.shape != other.tensor_type.shape:
         return False
     return bool(all(pointwise.eq(input, other)).item())
 
@@ -327,10 +327,10 @@ def norm(
     x = as_operand(input, "norm")
     if dtype is not None:
         x = converted(x, dtype)
-    if not x.type.dtype.is_floating_point:
+    if not x.tensor_type.dtype.is_floating_point:
         raise RuntimeError(
             "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
-            + str(x.type.dtype)
+            + str(x.tensor_type.dtype)
         )
     p = 2.0 if p in ("fro", None) else float(p)
     if p == 2.0:
@@ -341,7 +341,7 @@ def norm(
     if p == -math.inf:
         return amin(size, dim if dim is not None else (), keepdim)
     if p == 0.0:
-        return _reduce("sum", converted(pointwise.ne(x, 0), x.type.dtype), dim, keepdim)
+        return _reduce("sum", converted(pointwise.ne(x, 0), x.tensor_type.dtype), dim, keepdim)
     if p == 1.0:
         return _reduce("sum", size, dim, keepdim)
     return pointwise.pow(_reduce("sum", pointwise.pow(size, p), dim, keepdim), 1.0 / p)
@@ -350,7 +350,7 @@ def norm(
 def logsumexp(input: Tensor, dim: Axis, keepdim: bool = False) -> Tensor:
     """log(sum(exp(x))) over `dim`, without overflow."""
     x = float_operand(input, "logsumexp")
-    shape = x.type.shape
+    shape = x.tensor_type.shape
     axes = several_axes(dim, len(shape))
     top = record("detach", as_view(record("max", x, axes=axes), _kept(shape, axes)))
     top = pointwise.chosen(pointwise.isfinite(top), top, 0)
@@ -373,22 +373,22 @@ def _normalised(name: str, input: Tensor, dim: int, dtype: DType | None) -> Tens
     x = as_operand(input, name)
     if dtype is not None:
         x = converted(x, dtype)
-    if not x.type.dtype.is_floating_point:
+    if not x.tensor_type.dtype.is_floating_point:
         raise NotImplementedError(
-            f"\"{name}_lastdim_kernel_impl\" not implemented for '{x.type.dtype.torch_name}'"
+            f"\"{name}_lastdim_kernel_impl\" not implemented for '{x.tensor_type.dtype.torch_name}'"
         )
-    axis = one_axis(dim, len(x.type.shape))
-    if not x.type.shape:
+    axis = one_axis(dim, len(x.tensor_type.shape))
+    if not x.tensor_type.shape:
         return as_view(record(name, as_view(x, (1,)), axis=0), ())
     return record(name, x, axis=axis)
 
 
 def _triangular_sum(x: Tensor, axis: int) -> Tensor:
-    n: Dim = x.type.shape[axis]
+    n: Dim = x.tensor_type.shape[axis]
     i, j = (record("iota", shape=(n, n), axis=k, dtype=int64) for k in (0, 1))
-    mask = converted(record("le", j, i), x.type.dtype)
+    mask = converted(record("le", j, i), x.tensor_type.dtype)
     result = record("dot", x, mask, contract=((axis,), (1,)), batch=((), ()))
-    rank = len(x.type.shape)
+    rank = len(x.tensor_type.shape)
     order = [*range(axis), rank - 1, *range(axis, rank - 1)]
     return record("permute", result, axes=tuple(order))
 
@@ -396,7 +396,7 @@ def _triangular_sum(x: Tensor, axis: int) -> Tensor:
 def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Running sums along `dim`, as a product with a triangular matrix."""
     x = as_operand(input, "cumsum")
-    x = converted(x, dtype or (x.type.dtype if x.type.dtype.is_floating_point else int64))
-    if not x.type.shape:
+    x = converted(x, dtype or (x.tensor_type.dtype if x.tensor_type.dtype.is_floating_point else int64))
+    if not x.tensor_type.shape:
         return pointwise.record_copy(x)
-    return _triangular_sum(x, one_axis(dim, len(x.type.shape)))
+    return _triangular_sum(x, one_axis(dim, len(x.tensor_type.shape)))

@@ -31,7 +31,7 @@ def row_major(shape: tuple[Dim, ...]) -> Strides:
 def strides_of(x: Tensor) -> Strides:
     """Strides, in elements, of a tensor over its storage."""
     if not x._chain:
-        return row_major(x.type.shape)
+        return row_major(x.tensor_type.shape)
     shape = x._storage.node.type.shape
     strides = row_major(shape)
     for name, pairs in x._chain:
@@ -65,7 +65,7 @@ def is_contiguous(x: Tensor) -> bool:
     """True where elements lie in row-major order without gaps."""
     if not x._chain:
         return True
-    shape = x.type.shape
+    shape = x.tensor_type.shape
     if 0 in shape:
         return True
     return all(d == 1 or s == r for d, s, r in zip(shape, strides_of(x), row_major(shape), strict=True))

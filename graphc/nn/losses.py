@@ -48,16 +48,16 @@ def _reduced(loss: Tensor, reduction: str) -> Tensor:
 def _pair(input: Any, target: Any, name: str) -> tuple[Tensor, Tensor]:
     """Both operands in one dtype and shape; a warning where the shapes differ, as PyTorch gives."""
     x, y = as_operand(input, name), as_operand(target, name, "target")
-    if x.type == y.type:
+    if x.tensor_type == y.tensor_type:
         return x, y
-    if x.type.shape != y.type.shape:
+    if x.tensor_type.shape != y.tensor_type.shape:
         warnings.warn(
             f"Using a target size ({y.shape}) that is different to the input size ({x.shape}). This will likely lead "
             "to incorrect results due to broadcasting. Please ensure they have the same size.",
             stacklevel=3,
         )
     dtype = result_type(x, y)
-    shape = shapes_broadcast(x.type.shape, y.type.shape)
+    shape = shapes_broadcast(x.tensor_type.shape, y.tensor_type.shape)
     return expanded(converted(x, dtype), shape), expanded(converted(y, dtype), shape)
 
 
@@ -168,11 +168,11 @@ def cross_entropy(
     x, y = as_operand(input, "cross_entropy"), as_operand(target, "cross_entropy", "target")
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if x.type.shape == y.type.shape and x.type.shape:
+    if x.tensor_type.shape == y.tensor_type.shape and x.tensor_type.shape:
         return _cross_entropy_of_probabilities(x, y, weight, reduction, label_smoothing)
-    if y.type.dtype.is_floating_point:
+    if y.tensor_type.dtype.is_floating_point:
         raise RuntimeError(f"expected scalar type Long but found {_scalar_name(y)}")
-    if y.type.dtype is not int64 and y.type.dtype is not uint8:
+    if y.tensor_type.dtype is not int64 and y.tensor_type.dtype is not uint8:
         raise RuntimeError(f"expected target dtype to be Long or Byte, but got {_scalar_name(y)}")
     operands = (x, y) if weight is None else (x, y, weight)
     return record(
@@ -199,23 +199,23 @@ _SCALAR_NAMES = {
 
 
 def _scalar_name(x: Tensor) -> str:
-    return _SCALAR_NAMES[x.type.dtype.name]
+    return _SCALAR_NAMES[x.tensor_type.dtype.name]
 
 
 def _cross_entropy_of_probabilities(
     x: Tensor, y: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
 ) -> Tensor:
-    if not y.type.dtype.is_floating_point:
+    if not y.tensor_type.dtype.is_floating_point:
         raise RuntimeError(
             f"Expected floating point type for target with class probabilities, got {_scalar_name(y)}"
         )
-    axis = 1 if len(x.type.shape) > 1 else 0
-    classes: Any = x.type.shape[axis]
+    axis = 1 if len(x.tensor_type.shape) > 1 else 0
+    classes: Any = x.tensor_type.shape[axis]
     if label_smoothing > 0:
         y = pointwise.add(pointwise.mul(y, 1 - label_smoothing), label_smoothing / classes)
     products = pointwise.mul(record("log_softmax", x, axis=axis), y)
     if weight is not None:
-        lined = tuple(d if i == axis else 1 for i, d in enumerate(x.type.shape))
+        lined = tuple(d if i == axis else 1 for i, d in enumerate(x.tensor_type.shape))
         products = pointwise.mul(products, record("reshape", weight, shape=lined))
     losses = pointwise.neg(reductions.sum(products, axis))
     return _reduced(losses, reduction)
@@ -232,12 +232,12 @@ def binary_cross_entropy(
     """-(t · log x + (1 - t) · log(1 - x)), each logarithm at least -100; x in [0, 1]."""
     reduction = _reduction(reduction, size_average, reduce)
     x, y = as_operand(input, "binary_cross_entropy"), as_operand(target, "binary_cross_entropy", "target")
-    if x.type.shape != y.type.shape:
+    if x.tensor_type.shape != y.tensor_type.shape:
         raise ValueError(
             f"Using a target size ({y.shape}) that is different to the input size ({x.shape}) is deprecated. "
             "Please ensure they have the same size."
         )
-    if x.type.dtype is not y.type.dtype:
+    if x.tensor_type.dtype is not y.tensor_type.dtype:
         raise RuntimeError(f"Found dtype {_scalar_name(y)} but expected {_scalar_name(x)}")
     yes = pointwise.clamp(record("log", x), min=-100)
     no = pointwise.clamp(record("log1p", record("neg", x)), min=-100)
@@ -260,13 +260,13 @@ def binary_cross_entropy_with_logits(
     reduction = _reduction(reduction, size_average, reduce)
     x = as_operand(input, "binary_cross_entropy_with_logits")
     y = as_operand(target, "binary_cross_entropy_with_logits", "target")
-    if x.type.shape != y.type.shape:
+    if x.tensor_type.shape != y.tensor_type.shape:
         raise ValueError(f"Target size ({y.shape}) must be the same as input size ({x.shape})")
     dtype = result_type(x, y)
     x, y = converted(x, dtype), converted(y, dtype)
     operands = [x, y]
     if pos_weight is not None:
-        operands.append(expanded(converted(pos_weight, dtype), x.type.shape))
+        operands.append(expanded(converted(pos_weight, dtype), x.tensor_type.shape))
     if weight is None:
         return record("bce_with_logits", *operands, reduction=reduction)
     losses = pointwise.mul(record("bce_with_logits", *operands, reduction="none"), weight)
@@ -293,6 +293,6 @@ def kl_div(
         )
         losses = pointwise.sub(entropy, pointwise.mul(target, input))
     if reduction == "batchmean":
-        rows: Any = input.type.shape[0] if input.type.shape else 1
+        rows: Any = input.tensor_type.shape[0] if input.tensor_type.shape else 1
         return pointwise.div(reductions.sum(losses), rows)
     return _reduced(losses, reduction)

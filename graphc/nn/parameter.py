@@ -29,7 +29,7 @@ class Parameter(Tensor):
             raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
         source: Any = data.detach() if not data._chain else data.detach().clone()
         set_role(source, "parameter")
-        result = cls._tensor_class._new(source._storage, source.type)
+        result = cls._tensor_class._new(source._storage, source.tensor_type)
         result.__class__ = cls
         return result.requires_grad_(True) if requires_grad else result
 
@@ -58,7 +58,7 @@ class Buffer(Tensor):
 
     def __new__(cls, data: Any = None, *, persistent: bool = True) -> Any:
         source: Any = (empty(0) if data is None else data).detach()
-        result = cls._tensor_class._new(source._storage, source.type, source._chain)
+        result = cls._tensor_class._new(source._storage, source.tensor_type, source._chain)
         result.__class__ = cls
         result.persistent = persistent
         return result

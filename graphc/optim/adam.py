@@ -69,7 +69,7 @@ class Adam(Optimizer):
             count = self.state[p]["step"]
             scalars = shared.get(id(count))
             if scalars is None:
-                assign(count, record("add", count, scalar(1, count.type.dtype)))
+                assign(count, record("add", count, scalar(1, count.tensor_type.dtype)))
                 scalars = shared[id(count)] = _Scalars(group, count)
             self._update_one(group, p, g, scalars, numbers)
 

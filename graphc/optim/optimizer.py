@@ -234,8 +234,8 @@ def _loaded(key: str, value: Any, param: Any) -> Any:
     if not isinstance(value, TensorBase):
         return value
     values = value._values()
-    if key != "step" and value.type.dtype.is_floating_point:
-        values = values.astype(param.type.dtype.numpy)
+    if key != "step" and value.tensor_type.dtype.is_floating_point:
+        values = values.astype(param.tensor_type.dtype.numpy)
     return new_storage(values, "optimizer_state", key if key == "step" else _state_name(param, key))
 
 
@@ -249,7 +249,7 @@ def _state_name(param: Any, name: str) -> str:
 
 def zeros_state(param: Any, name: str) -> Any:
     """A state tensor like `param`, zero; it is named after the parameter where that has a name."""
-    zeros = np.broadcast_to(np.zeros((), param.type.dtype.numpy), param.type.shape)
+    zeros = np.broadcast_to(np.zeros((), param.tensor_type.dtype.numpy), param.tensor_type.shape)
     return new_storage(zeros, "optimizer_state", _state_name(param, name))
 
 
@@ -269,7 +269,7 @@ class Numbers:
 
     def like(self, number: Any, x: Any) -> Any:
         """A rank-0 tensor in the dtype and shape of `x`."""
-        t = x.type
+        t = x.tensor_type
         key = (id(number), t)
         found = self._expanded.get(key)
         if found is None:

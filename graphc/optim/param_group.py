@@ -47,7 +47,7 @@ class ParamGroup(dict[str, Any]):
         """The number `key` (part `index` of a tuple) as a rank-0 float64 tensor."""
         value = self[key][index] if isinstance(self[key], tuple) else self[key]
         if isinstance(value, TensorBase):
-            return value.detach() if not value.type.shape else value.detach().reshape(())
+            return value.detach() if not value.tensor_type.shape else value.detach().reshape(())
         slot = self._slots.get((key, index))
         if slot is None:
             slot = self._slots[key, index] = number_slot(

@@ -45,31 +45,35 @@ __all__ = [
 
 def _index_operand(index: Any, function: str) -> Tensor:
     x = as_operand(index, function, "index")
-    if x.type.dtype is not int64 and x.type.dtype.name != "i32":
-        raise RuntimeError(f"{function}(): Expected dtype int32/int64 for index, but got {x.type.dtype}")
+    if x.tensor_type.dtype is not int64 and x.tensor_type.dtype.name != "i32":
+        raise RuntimeError(
+            f"{function}(): Expected dtype int32/int64 for index, but got {x.tensor_type.dtype}"
+        )
     return converted(x, int64)
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """Elements at positions `index` (a vector) along `dim`."""
     x, i = as_operand(input, "index_select"), _index_operand(index, "index_select")
-    if len(i.type.shape) > 1:
+    if len(i.tensor_type.shape) > 1:
         raise IndexError(
-            "index_select(): Index is supposed to be a vector, but got dim: " + str(len(i.type.shape))
+            "index_select(): Index is supposed to be a vector, but got dim: " + str(len(i.tensor_type.shape))
         )
-    axis = one_axis(dim, len(x.type.shape))
-    return record("take", x, as_view(i, (product(i.type.shape),)), axis=axis)
+    axis = one_axis(dim, len(x.tensor_type.shape))
+    return record("take", x, as_view(i, (product(i.tensor_type.shape),)), axis=axis)
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements at flat positions `index`, negative ones counted from the end."""
-    flat = record("reshape", input, shape=(product(input.type.shape),))
-    return record("take", flat, wrapped(_index_operand(index, "take"), product(input.type.shape)), axis=0)
+    flat = record("reshape", input, shape=(product(input.tensor_type.shape),))
+    return record(
+        "take", flat, wrapped(_index_operand(index, "take"), product(input.tensor_type.shape)), axis=0
+    )
 
 
 def _cut(x: Tensor, shape: Shape, axis: int, function: str) -> Tensor:
     """`x` without what lies beyond `shape` in dimensions other than `axis`."""
-    have = x.type.shape
+    have = x.tensor_type.shape
     if len(have) != len(shape):
         raise RuntimeError(
             f"Index tensor must have the same number of dimensions as input tensor ({function})"
@@ -87,27 +91,27 @@ def _cut(x: Tensor, shape: Shape, axis: int, function: str) -> Tensor:
 
 
 def _flat_rank(x: Tensor) -> Tensor:
-    return as_view(x, (1,)) if not x.type.shape else x
+    return as_view(x, (1,)) if not x.tensor_type.shape else x
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """result[i][j] = input[index[i][j]][j] for dim 0, and so on."""
     x, i = as_operand(input, "gather"), as_operand(index, "gather", "index")
-    if i.type.dtype is not int64 and i.type.dtype.name != "i32":
+    if i.tensor_type.dtype is not int64 and i.tensor_type.dtype.name != "i32":
         raise RuntimeError("gather(): Expected dtype int32/int64 for index")
-    axis = one_axis(dim, len(x.type.shape))
+    axis = one_axis(dim, len(x.tensor_type.shape))
     i = converted(i, int64)
-    if not x.type.shape or not i.type.shape:
-        return as_view(gather(_flat_rank(x), 0, _flat_rank(i)), i.type.shape)
-    return record("gather", _cut(x, i.type.shape, axis, "gather"), i, axis=axis)
+    if not x.tensor_type.shape or not i.tensor_type.shape:
+        return as_view(gather(_flat_rank(x), 0, _flat_rank(i)), i.tensor_type.shape)
+    return record("gather", _cut(x, i.tensor_type.shape, axis, "gather"), i, axis=axis)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """As `gather`, with broadcasting of the other dimensions; without `dim`, of flat elements."""
     if dim is None:
-        return take(input, record("reshape", indices, shape=(product(indices.type.shape),)))
-    axis = one_axis(dim, len(input.type.shape))
-    x_shape, i_shape = list(input.type.shape), list(indices.type.shape)
+        return take(input, record("reshape", indices, shape=(product(indices.tensor_type.shape),)))
+    axis = one_axis(dim, len(input.tensor_type.shape))
+    x_shape, i_shape = list(input.tensor_type.shape), list(indices.tensor_type.shape)
     common = list(
         shapes_broadcast(
             tuple(d for k, d in enumerate(x_shape) if k != axis),
@@ -120,21 +124,23 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """`input` with src[i][j] added at [index[i][j]][j] for dim 0, and so on."""
-    if src.type.dtype is not input.type.dtype:
+    if src.tensor_type.dtype is not input.tensor_type.dtype:
         raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
     i = _index_operand(index, "scatter_add")
-    axis = one_axis(dim, len(input.type.shape))
-    return record("scatter_add", input, i, _trimmed(src, i.type.shape), axis=axis)
+    axis = one_axis(dim, len(input.tensor_type.shape))
+    return record("scatter_add", input, i, _trimmed(src, i.tensor_type.shape), axis=axis)
 
 
 def _trimmed(src: Tensor, shape: Shape) -> Tensor:
-    if src.type.shape == shape:
+    if src.tensor_type.shape == shape:
         return src
-    if len(src.type.shape) != len(shape) or any(
+    if len(src.tensor_type.shape) != len(shape) or any(
         isinstance(d, int) and isinstance(e, int) and e > d
-        for d, e in zip(src.type.shape, shape, strict=True)
+        for d, e in zip(src.tensor_type.shape, shape, strict=True)
     ):
-        raise RuntimeError(f"Expected index {list(shape)} to be no larger than src {list(src.type.shape)}")
+        raise RuntimeError(
+            f"Expected index {list(shape)} to be no larger than src {list(src.tensor_type.shape)}"
+        )
     return record("slice", src, starts=(0,) * len(shape), stops=shape, strides=(1,) * len(shape))
 
 
@@ -143,17 +149,17 @@ def scatter(
 ) -> Tensor:
     """`input` with src (a tensor or number) written at [index[i][j]][j] for dim 0, and so on."""
     i = _index_operand(index, "scatter")
-    axis = one_axis(dim, len(input.type.shape))
-    dtype = input.type.dtype
+    axis = one_axis(dim, len(input.tensor_type.shape))
+    dtype = input.tensor_type.dtype
     given = value if src is None else src
     if isinstance(given, TensorBase):
-        if given.type.dtype is not dtype:
+        if given.tensor_type.dtype is not dtype:
             raise RuntimeError("scatter(): Expected self.dtype to be equal to src.dtype")
-        source = _trimmed(given, i.type.shape)  # type: ignore[arg-type]
+        source = _trimmed(given, i.tensor_type.shape)  # type: ignore[arg-type]
     else:
-        source = expanded(scalar(plain_number(given), dtype), i.type.shape)
-    shape = input.type.shape
-    zeros, ones = expanded(scalar(0, int64), shape), expanded(scalar(1, int64), i.type.shape)
+        source = expanded(scalar(plain_number(given), dtype), i.tensor_type.shape)
+    shape = input.tensor_type.shape
+    zeros, ones = expanded(scalar(0, int64), shape), expanded(scalar(1, int64), i.tensor_type.shape)
     counts = record("scatter_add", zeros, i, ones, axis=axis)
     wide = uint8 if dtype is bool_ else dtype
     total = record("scatter_add", expanded(scalar(0, wide), shape), i, converted(source, wide), axis=axis)
@@ -165,36 +171,36 @@ def scatter(
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Number = 1) -> Tensor:
     """`input` with alpha · source added at positions `index` (a vector) along `dim`."""
-    if source.type.dtype is not input.type.dtype:
+    if source.tensor_type.dtype is not input.tensor_type.dtype:
         raise RuntimeError(
-            f"index_add_(): self ({input.type.dtype.torch_name}) and source ({source.type.dtype.torch_name}) must "
+            f"index_add_(): self ({input.tensor_type.dtype.torch_name}) and source ({source.tensor_type.dtype.torch_name}) must "
             "have the same scalar type"
         )
-    axis = one_axis(dim, len(input.type.shape))
+    axis = one_axis(dim, len(input.tensor_type.shape))
     add = source if alpha == 1 else pointwise.mul(source, alpha)
     return record("take_add", input, _index_operand(index, "index_add"), add, axis=axis)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """`input` with `source` written at positions `index` (a vector) along `dim`."""
-    axis = one_axis(dim, len(input.type.shape))
+    axis = one_axis(dim, len(input.tensor_type.shape))
     return put_along(input, _index_operand(index, "index_copy"), axis, None, source)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """`input` with a number written at positions `index` (a vector) along `dim`."""
-    axis = one_axis(dim, len(input.type.shape))
-    filler = value if isinstance(value, TensorBase) else scalar(plain_number(value), input.type.dtype)
-    splat = expanded(converted(filler, input.type.dtype), input.type.shape)  # type: ignore[arg-type]
+    axis = one_axis(dim, len(input.tensor_type.shape))
+    filler = value if isinstance(value, TensorBase) else scalar(plain_number(value), input.tensor_type.dtype)
+    splat = expanded(converted(filler, input.tensor_type.dtype), input.tensor_type.shape)  # type: ignore[arg-type]
     return put_along(input, _index_operand(index, "index_fill"), axis, splat, None)
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Indices of nonzero elements: one row each, or a tuple of vectors. Evaluates `input`."""
-    found = np.nonzero(np.atleast_1d(input._values()))[: max(1, len(input.type.shape))]
+    found = np.nonzero(np.atleast_1d(input._values()))[: max(1, len(input.tensor_type.shape))]
     if as_tuple:
         return tuple(from_array(line.astype(np.int64), share=False) for line in found)
-    rows = np.stack(found, 1) if input.type.shape else np.zeros((len(found[0]), 0))
+    rows = np.stack(found, 1) if input.tensor_type.shape else np.zeros((len(found[0]), 0))
     return from_array(rows.astype(np.int64), share=False)
 
 
@@ -209,7 +215,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 
     `num_classes=-1` reads the largest class (evaluates). Raises RuntimeError for other than int64.
     """
-    if tensor.type.dtype is not int64:
+    if tensor.tensor_type.dtype is not int64:
         raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
     if num_classes == -1:
         values = tensor._values()
@@ -220,8 +226,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         num_classes = int(values.max()) + 1
     if num_classes <= 0:
         raise RuntimeError("num_classes should be positive")
-    shape = (*tensor.type.shape, num_classes)
+    shape = (*tensor.tensor_type.shape, num_classes)
     classes = record("iota", shape=shape, axis=len(shape) - 1, dtype=int64)
     # Reading a table by class number makes a number that is too large an error.
     checked = record("take", record("iota", shape=(num_classes,), axis=0, dtype=int64), tensor, axis=0)
-    return converted(record("eq", expanded(as_view(checked, (*tensor.type.shape, 1)), shape), classes), int64)
+    return converted(
+        record("eq", expanded(as_view(checked, (*tensor.tensor_type.shape, 1)), shape), classes), int64
+    )

@@ -52,7 +52,7 @@ def _as_index(key: Any) -> Any:
         if array.size == 0 and array.dtype.kind == "f":
             array = array.astype(np.int64)
         index = from_array(array, share=False)
-    dtype = index.type.dtype
+    dtype = index.tensor_type.dtype
     if dtype.is_floating_point:
         raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
     if dtype is uint8:
@@ -79,13 +79,13 @@ def _consumed(key: Any) -> int:
     """Dimensions of the indexed tensor that one item of a key uses up."""
     if key is None or key is Ellipsis or isinstance(key, (bool, np.bool_)):
         return 0
-    if isinstance(key, TensorBase) and key.type.dtype is bool_:
-        return len(key.type.shape)
+    if isinstance(key, TensorBase) and key.tensor_type.dtype is bool_:
+        return len(key.tensor_type.shape)
     return 1
 
 
 def parse_key(x: Tensor, key: Any) -> Parsed:
-    shape = x.type.shape
+    shape = x.tensor_type.shape
     items = list(key) if isinstance(key, tuple) else [key]
     for i, item in enumerate(items):
         if isinstance(item, (list, tuple, np.ndarray, TensorBase)):
@@ -118,8 +118,8 @@ def parse_key(x: Tensor, key: Any) -> Parsed:
             low, high, step = _bounds(item, size)
             result.append(-(-(high - low) // step) if step != 1 else high - low)
         elif isinstance(item, TensorBase):
-            mask = item.type.dtype is bool_
-            count = len(item.type.shape) if mask else 1
+            mask = item.tensor_type.dtype is bool_
+            count = len(item.tensor_type.shape) if mask else 1
             advanced.append(Advanced(len(result), item, mask))
             if mask:
                 _check_mask(item, shape, axis)  # type: ignore[arg-type]
@@ -141,7 +141,7 @@ def parse_key(x: Tensor, key: Any) -> Parsed:
     view = x
     if any(a != 0 or b != d or s != 1 for a, b, s, d in zip(starts, stops, strides, shape, strict=True)):
         view = record_view("slice", x, starts=tuple(starts), stops=tuple(stops), strides=tuple(strides))
-    if tuple(result) != view.type.shape or (view is x and not advanced):
+    if tuple(result) != view.tensor_type.shape or (view is x and not advanced):
         view = record_view("reshape", view, shape=tuple(result))
     return Parsed(view, advanced)
 
@@ -161,10 +161,10 @@ def _one(item: Any, size: Any, axis: int) -> tuple[Dim, Dim]:
 
 
 def _check_mask(mask: Tensor, shape: Shape, axis: int) -> None:
-    for i, (m, d) in enumerate(zip(mask.type.shape, shape[axis:], strict=False)):
+    for i, (m, d) in enumerate(zip(mask.tensor_type.shape, shape[axis:], strict=False)):
         if m != d:
             raise IndexError(
-                f"The shape of the mask {list(mask.type.shape)} at index {i} does not match the shape of the "
+                f"The shape of the mask {list(mask.tensor_type.shape)} at index {i} does not match the shape of the "
                 f"indexed tensor {list(shape)} at index {axis + i}"
             )
 
@@ -175,7 +175,7 @@ def positions_of(view: Tensor, advanced: list[Advanced]) -> list[tuple[int, Tens
     for at, index, mask in advanced:
         if not mask:
             found.append((at, converted(index, int64)))
-        elif not isinstance(index, TensorBase) or not index.type.shape:
+        elif not isinstance(index, TensorBase) or not index.tensor_type.shape:
             true = bool(index)
             found.append((at, from_array(np.zeros(int(true), np.int64), share=False)))
         else:
@@ -195,7 +195,7 @@ class Merged(NamedTuple):
 
 
 def merge(view: Tensor, positions: list[tuple[int, Tensor]]) -> Merged:
-    shape = view.type.shape
+    shape = view.tensor_type.shape
     axes = [at for at, _ in positions]
     rank = len(shape)
     adjacent = axes == list(range(axes[0], axes[0] + len(axes)))
@@ -203,8 +203,8 @@ def merge(view: Tensor, positions: list[tuple[int, Tensor]]) -> Merged:
     rest = [a for a in range(rank) if a not in axes]
     order = (*rest[:start], *axes, *rest[start:])
     value = view if order == tuple(range(rank)) else record("permute", view, axes=order)
-    permuted = value.type.shape
-    common = shapes_broadcast(*[i.type.shape for _, i in positions])
+    permuted = value.tensor_type.shape
+    common = shapes_broadcast(*[i.tensor_type.shape for _, i in positions])
     sizes = [shape[a] for a in axes]
     if len(positions) == 1:
         return Merged(value, start, wrapped(positions[0][1], sizes[0]), order, permuted)

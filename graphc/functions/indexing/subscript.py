@@ -33,7 +33,7 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     Raises IndexError for positions outside, too many indices, and masks of another shape.
     """
     if type(key) is int:
-        return select(x, 0, key) if x.type.shape else _scalar_key()
+        return select(x, 0, key) if x.tensor_type.shape else _scalar_key()
     view, advanced = parse_key(x, key)
     return _taken(view, positions_of(view, advanced)) if advanced else view
 
@@ -58,19 +58,19 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
     """
     view, advanced = parse_key(x, key)
     if isinstance(value, TensorBase):
-        source: Any = converted(value, x.type.dtype)  # type: ignore[arg-type]
+        source: Any = converted(value, x.tensor_type.dtype)  # type: ignore[arg-type]
     elif is_number(value):
-        source = scalar(plain_number(value), x.type.dtype)
+        source = scalar(plain_number(value), x.tensor_type.dtype)
     elif isinstance(value, np.ndarray):
-        source = from_array(value.astype(x.type.dtype.numpy), share=False)
+        source = from_array(value.astype(x.tensor_type.dtype.numpy), share=False)
     else:
-        raise TypeError(f"can't assign a {type(value).__name__} to a {x.type.dtype}")
+        raise TypeError(f"can't assign a {type(value).__name__} to a {x.tensor_type.dtype}")
     if not advanced:
-        assign(view, fitted(source, view.type.shape))
+        assign(view, fitted(source, view.tensor_type.shape))
     elif (
         len(advanced) == 1
         and advanced[0].mask
-        and not source.type.shape
+        and not source.tensor_type.shape
         and isinstance(advanced[0].index, TensorBase)
     ):
         _set_masked(view, advanced[0], source)
@@ -80,34 +80,34 @@ def setitem(x: Tensor, key: Any, value: Any) -> None:
 
 def fitted(value: Tensor, shape: Shape) -> Tensor:
     """`value` broadcast to `shape`; extra leading dimensions of size 1 are dropped."""
-    have = value.type.shape
+    have = value.tensor_type.shape
     while len(have) > len(shape) and have[0] == 1:
         have = have[1:]
     lead = len(shape) - len(have)
     if lead < 0 or any(d not in (1, shape[i + lead]) for i, d in enumerate(have)):
         raise RuntimeError(
             f"The expanded size of the tensor ({list(shape)}) must match the existing size ({list(have)}): "
-            f"shape mismatch: value tensor of shape {list(value.type.shape)} cannot be broadcast to indexing result "
+            f"shape mismatch: value tensor of shape {list(value.tensor_type.shape)} cannot be broadcast to indexing result "
             f"of shape {list(shape)}"
         )
-    if have != value.type.shape:
+    if have != value.tensor_type.shape:
         value = record("reshape", value, shape=have)
     return expanded(value, shape)
 
 
 def _set_masked(view: Tensor, item: Advanced, value: Tensor) -> None:
-    mask, shape = item.index, view.type.shape
-    rank = max(1, len(mask.type.shape))
-    spread = (*(1,) * item.at, *(mask.type.shape or (1,)), *(1,) * (len(shape) - item.at - rank))
+    mask, shape = item.index, view.tensor_type.shape
+    rank = max(1, len(mask.tensor_type.shape))
+    spread = (*(1,) * item.at, *(mask.tensor_type.shape or (1,)), *(1,) * (len(shape) - item.at - rank))
     full = expanded(as_view(mask, spread), shape)
     assign(view, record("where", full, expanded(value, shape), view))
 
 
 def _set_positions(view: Tensor, positions: list[tuple[int, Tensor]], source: Tensor) -> None:
     merged = merge(view, positions)
-    shape = merged.value.type.shape
-    target = (*shape[: merged.axis], *merged.index.type.shape, *shape[merged.axis + 1 :])
-    if not source.type.shape:
+    shape = merged.value.tensor_type.shape
+    target = (*shape[: merged.axis], *merged.index.tensor_type.shape, *shape[merged.axis + 1 :])
+    if not source.tensor_type.shape:
         put = expanded(source, shape)
     else:
         put = None
@@ -126,18 +126,18 @@ def _set_positions(view: Tensor, positions: list[tuple[int, Tensor]], source: Te
 
 def put_along(base: Tensor, index: Tensor, axis: int, splat: Tensor | None, source: Tensor | None) -> Tensor:
     """`base` with `splat` (of base's shape) or `source` at positions `index` along `axis`."""
-    size = base.type.shape[axis]
+    size = base.tensor_type.shape[axis]
     zeros = expanded(scalar(0, int64), (size,))
-    counts = record("take_add", zeros, index, expanded(scalar(1, int64), index.type.shape), axis=0)
-    lead = (*(1 if i != axis else size for i in range(len(base.type.shape))),)
-    counts = expanded(as_view(counts, lead), base.type.shape)
+    counts = record("take_add", zeros, index, expanded(scalar(1, int64), index.tensor_type.shape), axis=0)
+    lead = (*(1 if i != axis else size for i in range(len(base.tensor_type.shape))),)
+    counts = expanded(as_view(counts, lead), base.tensor_type.shape)
     hit = pointwise.gt(counts, 0)
     if splat is not None:
         return record("where", hit, splat, base)
     assert source is not None
-    dtype = base.type.dtype
+    dtype = base.tensor_type.dtype
     wide = uint8 if dtype is bool_ else dtype
-    empty = expanded(scalar(0, wide), base.type.shape)
+    empty = expanded(scalar(0, wide), base.tensor_type.shape)
     total = record("take_add", empty, index, converted(source, wide), axis=axis)
     # Equal values written several times are summed; their mean is the value.
     many = converted(pointwise.clamp(counts, 1), wide)
@@ -155,8 +155,8 @@ def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate:
         setitem(result, tuple(indices), values)
         return result
     merged = merge(view, positions)
-    shape = merged.value.type.shape
-    target = (*shape[: merged.axis], *merged.index.type.shape, *shape[merged.axis + 1 :])
+    shape = merged.value.tensor_type.shape
+    target = (*shape[: merged.axis], *merged.index.tensor_type.shape, *shape[merged.axis + 1 :])
     new = record("take_add", merged.value, merged.index, fitted(values, target), axis=merged.axis)
     inverse = tuple(merged.order.index(i) for i in range(len(merged.order)))
     return record("permute", record("reshape", new, shape=merged.permuted), axes=inverse)
@@ -164,7 +164,7 @@ def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate:
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """Elements where `mask` is true, as a vector. Evaluates the mask."""
-    if mask.type.dtype is not bool_:
+    if mask.tensor_type.dtype is not bool_:
         raise RuntimeError("masked_select: expected BoolTensor for mask")
-    shape = shapes_broadcast(input.type.shape, mask.type.shape)
+    shape = shapes_broadcast(input.tensor_type.shape, mask.tensor_type.shape)
     return getitem(expanded(input, shape), expanded(mask, shape))

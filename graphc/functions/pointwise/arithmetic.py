@@ -51,7 +51,7 @@ def record_copy(x: Tensor) -> Tensor:
 
 def _scaled(other: Any, alpha: Number, function: str) -> Any:
     if isinstance(other, TensorBase):
-        if isinstance(alpha, float) and not other.type.dtype.is_floating_point:
+        if isinstance(alpha, float) and not other.tensor_type.dtype.is_floating_point:
             raise RuntimeError(
                 "For integral input tensors, argument alpha must not be a floating point number."
             )
@@ -64,7 +64,7 @@ def _arithmetic(name: str, input: Any, other: Any, x: Tensor, y: Tensor) -> Tens
 
     A number beside a 16-bit float is not rounded to 16 bits: the op is done in float32, as PyTorch does.
     """
-    dtype = x.type.dtype
+    dtype = x.tensor_type.dtype
     if dtype.bits == 16 and dtype.kind == "float" and (is_number(input) or is_number(other)):
         return record("cast", record(name, *broadcast_pair(input, other, name, float32)), dtype=dtype)
     return record(name, x, y)
@@ -75,7 +75,7 @@ def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     if alpha != 1:
         other = _scaled(other, alpha, "add")
     x, y = operands(input, other, "add")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         return record("logical_or", x, y)
     return _arithmetic("add", input, other, x, y)
 
@@ -85,7 +85,7 @@ def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     if alpha != 1:
         other = _scaled(other, alpha, "sub")
     x, y = operands(input, other, "sub")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError(
             "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
             "operator instead."
@@ -101,7 +101,7 @@ def rsub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
 def mul(input: Any, other: Any) -> Tensor:
     """input · other. On bools it is logical and."""
     x, y = operands(input, other, "mul")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         return record("logical_and", x, y)
     return _arithmetic("mul", input, other, x, y)
 
@@ -110,7 +110,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """input / other: true division, or rounded `"trunc"` or `"floor"`."""
     x, y = operands(input, other, "div")
     if rounding_mode is None:
-        if x.type.dtype.kind != "float":
+        if x.tensor_type.dtype.kind != "float":
             to = get_default_dtype()
             x, y = converted(x, to), converted(y, to)
         return _arithmetic("div", input, other, x, y)
@@ -120,15 +120,15 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
         raise RuntimeError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
         )
-    if x.type.dtype.is_floating_point:
+    if x.tensor_type.dtype.is_floating_point:
         return record("trunc", record("div", x, y))
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError("\"div_trunc\" not implemented for 'Bool'")
     return record("trunc_div", x, y)
 
 
 def _floor_divide(x: Tensor, y: Tensor) -> Tensor:
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError("\"div_floor\" not implemented for 'Bool'")
     return record("floor_div", x, y)
 
@@ -141,7 +141,7 @@ def floor_divide(input: Any, other: Any) -> Tensor:
 def remainder(input: Any, other: Any) -> Tensor:
     """The remainder with the sign of the divisor (Python's %)."""
     x, y = operands(input, other, "remainder")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError("\"remainder\" not implemented for 'Bool'")
     return record("remainder", x, y)
 
@@ -149,7 +149,7 @@ def remainder(input: Any, other: Any) -> Tensor:
 def fmod(input: Any, other: Any) -> Tensor:
     """The remainder with the sign of the dividend (C's fmod)."""
     x, y = operands(input, other, "fmod")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError("\"fmod\" not implemented for 'Bool'")
     return record("rem", x, y)
 
@@ -157,13 +157,13 @@ def fmod(input: Any, other: Any) -> Tensor:
 def minimum(input: Any, other: Any) -> Tensor:
     """The smaller of two; NaN where either is NaN."""
     x, y = operands(input, other, "minimum")
-    return record("logical_and" if x.type.dtype is bool_ else "minimum", x, y)
+    return record("logical_and" if x.tensor_type.dtype is bool_ else "minimum", x, y)
 
 
 def maximum(input: Any, other: Any) -> Tensor:
     """The larger of two; NaN where either is NaN."""
     x, y = operands(input, other, "maximum")
-    return record("logical_or" if x.type.dtype is bool_ else "maximum", x, y)
+    return record("logical_or" if x.tensor_type.dtype is bool_ else "maximum", x, y)
 
 
 def pow(input: Any, exponent: Any) -> Tensor:
@@ -175,7 +175,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     if is_number(exponent) and isinstance(input, TensorBase):
         return _power_of_number(input, plain_number(exponent))  # type: ignore[arg-type]
     x, y = operands(input, exponent, "pow")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError("\"pow\" not implemented for 'Bool'")
     return record("pow", x, y)
 

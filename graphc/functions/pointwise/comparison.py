@@ -105,7 +105,7 @@ def logical_not(input: Tensor) -> Tensor:
 
 def _bitwise(name: str, input: Any, other: Any) -> Tensor:
     x, y = operands(input, other, f"bitwise_{name}")
-    dtype = x.type.dtype
+    dtype = x.tensor_type.dtype
     if dtype.is_floating_point:
         raise RuntimeError(f"\"bitwise_{name}_cpu\" not implemented for '{dtype.torch_name}'")
     return record(f"{'logical' if dtype is bool_ else 'bitwise'}_{name}", x, y)
@@ -129,15 +129,17 @@ def bitwise_xor(input: Any, other: Any) -> Tensor:
 def bitwise_not(input: Tensor) -> Tensor:
     """Bitwise complement; logical not of bools."""
     x = as_operand(input, "bitwise_not")
-    if x.type.dtype.is_floating_point:
-        raise RuntimeError(f"\"bitwise_not_cpu\" not implemented for '{x.type.dtype.torch_name}'")
-    return record("logical_not" if x.type.dtype is bool_ else "bitwise_not", x)
+    if x.tensor_type.dtype.is_floating_point:
+        raise RuntimeError(f"\"bitwise_not_cpu\" not implemented for '{x.tensor_type.dtype.torch_name}'")
+    return record("logical_not" if x.tensor_type.dtype is bool_ else "bitwise_not", x)
 
 
 def _shift(name: str, input: Any, other: Any) -> Tensor:
     x, y = operands(input, other, f"bitwise_{name}_shift")
-    if not x.type.dtype.is_integral:
-        raise NotImplementedError(f"\"bitwise_{name}_shift\" not implemented for '{x.type.dtype.torch_name}'")
+    if not x.tensor_type.dtype.is_integral:
+        raise NotImplementedError(
+            f"\"bitwise_{name}_shift\" not implemented for '{x.tensor_type.dtype.torch_name}'"
+        )
     return record(f"shift_{name}", x, y)
 
 
@@ -153,7 +155,7 @@ def bitwise_right_shift(input: Any, other: Any) -> Tensor:
 
 def _float_test(name: str, input: Tensor, of_integers: str) -> Tensor:
     x = as_operand(input, name)
-    return record(name, x) if x.type.dtype.is_floating_point else record(of_integers, x, x)
+    return record(name, x) if x.tensor_type.dtype.is_floating_point else record(of_integers, x, x)
 
 
 def isnan(input: Tensor) -> Tensor:
@@ -175,10 +177,10 @@ def isclose(
     input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Tensor:
     """|input - other| <= atol + rtol · |other|, elementwise; equal infinities are close."""
-    if input.type.dtype is not other.type.dtype:
-        raise RuntimeError(f"{input.type.dtype} did not match {other.type.dtype}")
+    if input.tensor_type.dtype is not other.tensor_type.dtype:
+        raise RuntimeError(f"{input.tensor_type.dtype} did not match {other.tensor_type.dtype}")
     close = eq(input, other)
-    if equal_nan and input.type.dtype.is_floating_point:
+    if equal_nan and input.tensor_type.dtype.is_floating_point:
         close = logical_or(close, logical_and(isnan(input), isnan(other)))
     if rtol == 0 and atol == 0:
         return close

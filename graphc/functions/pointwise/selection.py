@@ -46,10 +46,10 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     c = as_operand(condition, "where", "condition")
     if input is None and other is None:
         return c.nonzero(as_tuple=True)
-    if c.type.dtype is not bool_:
-        if c.type.dtype.name != "u8":
+    if c.tensor_type.dtype is not bool_:
+        if c.tensor_type.dtype.name != "u8":
             raise RuntimeError(
-                f"where expected condition to be a boolean tensor, but got a tensor with dtype {c.type.dtype}"
+                f"where expected condition to be a boolean tensor, but got a tensor with dtype {c.tensor_type.dtype}"
             )
         c = as_bool(c)
     return chosen(c, input, other)
@@ -58,24 +58,24 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
 def chosen(c: Tensor, input: Any, other: Any) -> Tensor:
     """`input` where the bool tensor `c` is true, `other` elsewhere."""
     x, y = operands(input, other, "where")
-    shape = x.type.shape
-    if shape != c.type.shape:
-        shape = shapes_broadcast(c.type.shape, shape)
+    shape = x.tensor_type.shape
+    if shape != c.tensor_type.shape:
+        shape = shapes_broadcast(c.tensor_type.shape, shape)
         c, x, y = expanded(c, shape), expanded(x, shape), expanded(y, shape)
     return record("where", c, x, y)
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`input` with `value` (a number or rank-0 tensor) where `mask` is true."""
-    if mask.type.dtype is not bool_:
+    if mask.tensor_type.dtype is not bool_:
         raise RuntimeError(
-            f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.type.dtype}"
+            f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.tensor_type.dtype}"
         )
-    dtype = input.type.dtype
+    dtype = input.tensor_type.dtype
     if isinstance(value, TensorBase):
-        if value.type.shape:
+        if value.tensor_type.shape:
             raise RuntimeError(
-                f"masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.type.rank} dimension(s)."
+                f"masked_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.tensor_type.rank} dimension(s)."
             )
         filler = converted(value, dtype)  # type: ignore[arg-type]
     else:
@@ -83,7 +83,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         if category(result_type(number)) > category(dtype):
             raise RuntimeError(f"value cannot be converted to type {dtype.torch_name} without overflow")
         filler = scalar(number, dtype)
-    shape = shapes_broadcast(input.type.shape, mask.type.shape)
+    shape = shapes_broadcast(input.tensor_type.shape, mask.tensor_type.shape)
     return record("where", expanded(mask, shape), expanded(filler, shape), expanded(input, shape))
 
 
@@ -99,7 +99,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     least, greatest = limits(dtype)
     x, low = broadcast_pair(x, least if min is None else min, "clamp", dtype)
     x, high = broadcast_pair(x, greatest if max is None else max, "clamp", dtype)
-    return record("clamp", x, expanded(low, x.type.shape), high)
+    return record("clamp", x, expanded(low, x.tensor_type.shape), high)
 
 
 def limits(dtype: DType) -> tuple[Number, Number]:
@@ -125,7 +125,7 @@ def nan_to_num(
 ) -> Tensor:
     """NaN and infinities replaced; by default by 0 and the dtype's largest finite values."""
     x = as_operand(input, "nan_to_num")
-    dtype = x.type.dtype
+    dtype = x.tensor_type.dtype
     if not dtype.is_floating_point:
         return record_copy(x)
     largest = largest_finite(dtype)

@@ -159,7 +159,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
 def neg(input: Tensor) -> Tensor:
     """-x. Raises RuntimeError for bool."""
     x = as_operand(input, "neg")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError(
             "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, "
             "use the `~` or `logical_not()` operator instead."
@@ -169,7 +169,7 @@ def neg(input: Tensor) -> Tensor:
 
 def positive(input: Tensor) -> Tensor:
     """`input` itself. Raises RuntimeError for bool."""
-    if input.type.dtype is bool_:
+    if input.tensor_type.dtype is bool_:
         raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
     return input
 
@@ -177,7 +177,7 @@ def positive(input: Tensor) -> Tensor:
 def abs(input: Tensor) -> Tensor:
     """Absolute value."""
     x = as_operand(input, "abs")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError("\"abs_cpu\" not implemented for 'Bool'")
     return record("abs", x)
 
@@ -185,20 +185,20 @@ def abs(input: Tensor) -> Tensor:
 def sign(input: Tensor) -> Tensor:
     """-1, 0 or 1 (0 of NaN); a bool is its own sign."""
     x = as_operand(input, "sign")
-    return x if x.type.dtype is bool_ else record("sign", x)
+    return x if x.tensor_type.dtype is bool_ else record("sign", x)
 
 
 def square(input: Tensor) -> Tensor:
     """x · x."""
     x = as_operand(input, "square")
-    return record("square", converted(x, int64) if x.type.dtype is bool_ else x)
+    return record("square", converted(x, int64) if x.tensor_type.dtype is bool_ else x)
 
 
 def _rounding(name: str, input: Tensor) -> Tensor:
     x = as_operand(input, name)
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError(f"\"{name}\" not implemented for 'Bool'")
-    return record(name, x) if x.type.dtype.is_floating_point else record_copy(x)
+    return record(name, x) if x.tensor_type.dtype.is_floating_point else record_copy(x)
 
 
 def floor(input: Tensor) -> Tensor:
@@ -232,9 +232,9 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 def relu(input: Tensor) -> Tensor:
     """max(x, 0)."""
     x = as_operand(input, "relu")
-    if x.type.dtype is bool_:
+    if x.tensor_type.dtype is bool_:
         raise RuntimeError("Boolean inputs not supported for relu")
-    return record("relu", x) if x.type.dtype.is_floating_point else maximum(x, 0)
+    return record("relu", x) if x.tensor_type.dtype.is_floating_point else maximum(x, 0)
 
 
 absolute = abs

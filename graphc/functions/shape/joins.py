@@ -38,17 +38,17 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         raise ValueError("cat(): expected a non-empty list of Tensors")
     items = [as_operand(x, "cat", f"tensors[{i}]") for i, x in enumerate(tensors)]
     dtype = result_type(*items)
-    kept = [x for x in items if x.type.shape != (0,)] or items[:1]
-    rank = len(kept[0].type.shape)
+    kept = [x for x in items if x.tensor_type.shape != (0,)] or items[:1]
+    rank = len(kept[0].tensor_type.shape)
     if rank == 0:
         raise RuntimeError("zero-dimensional tensor (at position 0) cannot be concatenated")
     axis = one_axis(dim, rank)
     for i, x in enumerate(kept):
-        if len(x.type.shape) != rank:
+        if len(x.tensor_type.shape) != rank:
             raise RuntimeError(
-                f"Tensors must have same number of dimensions: got {rank} and {len(x.type.shape)}"
+                f"Tensors must have same number of dimensions: got {rank} and {len(x.tensor_type.shape)}"
             )
-        for k, (d, e) in enumerate(zip(kept[0].type.shape, x.type.shape, strict=True)):
+        for k, (d, e) in enumerate(zip(kept[0].tensor_type.shape, x.tensor_type.shape, strict=True)):
             if k != axis and d != e:
                 raise RuntimeError(
                     f"Sizes of tensors must match except in dimension {axis}. Expected size {d} but got size {e} "
@@ -66,12 +66,12 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new dimension."""
     if not tensors:
         raise RuntimeError("stack expects a non-empty TensorList")
-    first = tensors[0].type.shape
+    first = tensors[0].tensor_type.shape
     for i, x in enumerate(tensors):
-        if x.type.shape != first:
+        if x.tensor_type.shape != first:
             raise RuntimeError(
                 f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 and "
-                f"{list(x.type.shape)} at entry {i}"
+                f"{list(x.tensor_type.shape)} at entry {i}"
             )
     return cat([unsqueeze(x, dim) for x in tensors], dim)
 
@@ -79,24 +79,30 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Side by side: along dimension 1, or 0 of vectors."""
     items = [atleast_1d(x) for x in tensors]
-    return cat(items, 0 if len(items[0].type.shape) == 1 else 1)
+    return cat(items, 0 if len(items[0].tensor_type.shape) == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """One below the other: vectors are rows."""
-    return cat([reshaped(x, (1, product(x.type.shape))) if len(x.type.shape) < 2 else x for x in tensors], 0)
+    return cat(
+        [
+            reshaped(x, (1, product(x.tensor_type.shape))) if len(x.tensor_type.shape) < 2 else x
+            for x in tensors
+        ],
+        0,
+    )
 
 
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """Reversed along `dims` (a copy)."""
-    axes = tuple(sorted(one_axis(d, len(input.type.shape)) for d in shape_argument(dims, "flip")))  # type: ignore[arg-type]
+    axes = tuple(sorted(one_axis(d, len(input.tensor_type.shape)) for d in shape_argument(dims, "flip")))  # type: ignore[arg-type]
     return record("flip", input, axes=axes)
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """Rotated by `shifts` along `dims`; without dims, of the flattened elements."""
     if dims is None:
-        return reshaped(roll(reshape(input, -1), shifts, 0), input.type.shape)
+        return reshaped(roll(reshape(input, -1), shifts, 0), input.tensor_type.shape)
     pairs = zip(
         (shifts,) if isinstance(shifts, int) else shifts,
         (dims,) if isinstance(dims, int) else dims,
@@ -104,8 +110,8 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     )
     x = input
     for shift, dim in pairs:
-        axis = one_axis(dim, len(x.type.shape))
-        size: Any = x.type.shape[axis]
+        axis = one_axis(dim, len(x.tensor_type.shape))
+        size: Any = x.tensor_type.shape[axis]
         by = shift % size if size else 0
         x = cat([sliced(x, axis, size - by, size), sliced(x, axis, 0, size - by)], axis) if by else clone(x)
     return x
@@ -114,7 +120,7 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
 def repeat(input: Tensor, *repeats: Any) -> Tensor:
     """Copies side by side, `repeats` times along each dimension (new leading ones included)."""
     counts = shape_argument(repeats, "repeat")
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     lead = len(counts) - len(shape)
     if lead < 0:
         raise RuntimeError(
@@ -132,14 +138,14 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
 def tile(input: Tensor, *dims: Any) -> Tensor:
     """As `repeat`; missing leading counts are 1."""
     counts = shape_argument(dims, "tile")
-    return repeat(input, (1,) * (len(input.type.shape) - len(counts)) + counts)
+    return repeat(input, (1,) * (len(input.tensor_type.shape) - len(counts)) + counts)
 
 
 def repeat_interleave(input: Tensor, repeats: int, dim: int | None = None) -> Tensor:
     """Each element `repeats` times in a row along `dim`; without dim, of the flattened elements."""
     if dim is None:
         input, dim = reshape(input, -1), 0
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     axis = one_axis(dim, len(shape))
     x = record("reshape", input, shape=(*shape[: axis + 1], 1, *shape[axis + 1 :]))
     x = record("expand", x, shape=(*shape[: axis + 1], repeats, *shape[axis + 1 :]))
@@ -154,7 +160,7 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     swap = indexing == "xy" and len(items) > 1
     # "xy" is "ij" of the first two exchanged, with their dimensions exchanged.
     order = [1, 0, *range(2, len(items))] if swap else list(range(len(items)))
-    sizes = tuple(items[i].type.numel for i in order)
+    sizes = tuple(items[i].tensor_type.numel for i in order)
     grids: list[Any] = [None] * len(items)
     for place, i in enumerate(order):
         lined = reshape(items[i], tuple(-1 if k == place else 1 for k in range(len(items))))

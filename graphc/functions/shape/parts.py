@@ -20,7 +20,7 @@ __all__ = ["chunk", "diag", "diagonal", "narrow", "select", "sliced", "split", "
 
 def sliced(x: Tensor, axis: int, start: Dim, stop: Dim, step: int = 1) -> Tensor:
     """A view of elements [start, stop) with a step along one dimension, bounds already checked."""
-    shape = x.type.shape
+    shape = x.tensor_type.shape
     starts = tuple(start if i == axis else 0 for i in range(len(shape)))
     stops = tuple(stop if i == axis else d for i, d in enumerate(shape))
     strides = tuple(step if i == axis else 1 for i in range(len(shape)))
@@ -29,8 +29,8 @@ def sliced(x: Tensor, axis: int, start: Dim, stop: Dim, step: int = 1) -> Tensor
 
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A view of `length` elements from `start` along `dim`."""
-    axis = one_axis(dim, len(input.type.shape))
-    size: Any = input.type.shape[axis]
+    axis = one_axis(dim, len(input.tensor_type.shape))
+    size: Any = input.tensor_type.shape[axis]
     if start < 0:
         start += size
     if not 0 <= start <= size:
@@ -44,7 +44,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """A view without dimension `dim`, at position `index` of it."""
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     if not shape:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
     axis = one_axis(dim, len(shape))
@@ -59,8 +59,8 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of consecutive parts along `dim`: of one size (the last may be smaller), or of given sizes."""
-    axis = one_axis(dim, len(tensor.type.shape))
-    size: Any = tensor.type.shape[axis]
+    axis = one_axis(dim, len(tensor.tensor_type.shape))
+    size: Any = tensor.tensor_type.shape[axis]
     if isinstance(split_size_or_sections, int):
         step = split_size_or_sections
         if step < 0 or (step == 0 and size):
@@ -84,32 +84,35 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` views of equal parts along `dim`, the last may be smaller."""
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
-    size: Any = input.type.shape[one_axis(dim, len(input.type.shape))]
+    size: Any = input.tensor_type.shape[one_axis(dim, len(input.tensor_type.shape))]
     return split(input, max(1, -(-size // chunks)), dim)
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Views without dimension `dim`, one for each of its positions."""
-    size: Any = input.type.shape[one_axis(dim, len(input.type.shape))]
+    size: Any = input.tensor_type.shape[one_axis(dim, len(input.tensor_type.shape))]
     return tuple(select(input, dim, i) for i in range(size))
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """The diagonal of two dimensions, as the last dimension (a copy)."""
-    rank = len(input.type.shape)
+    rank = len(input.tensor_type.shape)
     a, b = one_axis(dim1, rank), one_axis(dim2, rank)
     if a == b:
         raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
     x = movedim(input, (a, b), (rank - 2, rank - 1))
-    *lead, rows, columns = x.type.shape
+    *lead, rows, columns = x.tensor_type.shape
     x = x[..., max(0, -offset) :, max(0, offset) :]
     length: Any = min(max(0, rows + min(0, offset)), max(0, columns - max(0, offset)))  # type: ignore[type-var]
     x = x[..., :length, :length]
     mask = record("eq", *(record("iota", shape=(length, length), axis=k, dtype=int64) for k in (0, 1)))
     kept = record(
-        "where", expanded(mask, (*lead, length, length)), x, expanded(scalar(0, x.type.dtype), x.type.shape)
+        "where",
+        expanded(mask, (*lead, length, length)),
+        x,
+        expanded(scalar(0, x.tensor_type.dtype), x.tensor_type.shape),
     )
-    return kept.sum(-1, dtype=x.type.dtype)
+    return kept.sum(-1, dtype=x.tensor_type.dtype)
 
 
 _diagonal = diagonal
@@ -117,22 +120,22 @@ _diagonal = diagonal
 
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """A matrix with a vector on its diagonal, or the diagonal of a matrix."""
-    if len(input.type.shape) == 1:
-        n: Any = input.type.shape[0]
+    if len(input.tensor_type.shape) == 1:
+        n: Any = input.tensor_type.shape[0]
         size = n + max(diagonal, -diagonal)
         low, left = max(0, diagonal), max(0, -diagonal)
         row = record("pad", input, low=(low,), high=(size - n - low,), value=0)
         i, j = (record("iota", shape=(size, size), axis=k, dtype=int64) for k in (0, 1))
         on = record("eq", record("add", i, expanded(scalar(low - left, int64), (size, size))), j)
         grid = expanded(row, (size, size))
-        return record("where", on, grid, expanded(scalar(0, input.type.dtype), (size, size)))
-    if len(input.type.shape) == 2:
+        return record("where", on, grid, expanded(scalar(0, input.tensor_type.dtype), (size, size)))
+    if len(input.tensor_type.shape) == 2:
         return _diagonal(input, diagonal)
-    raise RuntimeError("diag(): Supports 1D or 2D tensors. Got " + f"{len(input.type.shape)}D")
+    raise RuntimeError("diag(): Supports 1D or 2D tensors. Got " + f"{len(input.tensor_type.shape)}D")
 
 
 def _triangle(input: Tensor, diagonal: int, keep: str) -> Tensor:
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     if len(shape) < 2:
         raise RuntimeError("tril: input tensor must have at least 2 dimensions")
     grid = shape[-2:]
@@ -140,9 +143,9 @@ def _triangle(input: Tensor, diagonal: int, keep: str) -> Tensor:
     if diagonal:
         i = record("add", i, expanded(scalar(diagonal, int64), grid))
     mask = expanded(record(keep, j, i), shape)
-    if input.type.dtype is bool_:
+    if input.tensor_type.dtype is bool_:
         return record("logical_and", mask, input)
-    return record("where", mask, input, expanded(scalar(0, input.type.dtype), shape))
+    return record("where", mask, input, expanded(scalar(0, input.tensor_type.dtype), shape))
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:

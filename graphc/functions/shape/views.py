@@ -49,26 +49,26 @@ __all__ = [
 
 def as_view(x: Tensor, shape: Shape) -> Tensor:
     """`x` seen as `shape`, whose strides are known to exist (added or dropped size-1 dimensions, …)."""
-    return x if x.type.shape == shape else record_view("reshape", x, shape=shape)
+    return x if x.tensor_type.shape == shape else record_view("reshape", x, shape=shape)
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The elements in row-major order as `shape`; one dimension may be -1. A view where no data moves."""
-    new = resolve_shape(shape_argument(shape, "reshape"), input.type.shape)
+    new = resolve_shape(shape_argument(shape, "reshape"), input.tensor_type.shape)
     return reshaped(input, new)
 
 
 def reshaped(x: Tensor, new: Shape) -> Tensor:
     """As `reshape`, for a resolved shape."""
-    if not x._chain or view_strides(x.type.shape, strides_of(x), new) is not None:
+    if not x._chain or view_strides(x.tensor_type.shape, strides_of(x), new) is not None:
         return record_view("reshape", x, shape=new)
     return record("reshape", x, shape=new)
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
     """A view of the same elements as `shape`. Raises RuntimeError where that would move data."""
-    new = resolve_shape(shape_argument(shape, "view"), input.type.shape)
-    if input._chain and view_strides(input.type.shape, strides_of(input), new) is None:
+    new = resolve_shape(shape_argument(shape, "view"), input.tensor_type.shape)
+    if input._chain and view_strides(input.tensor_type.shape, strides_of(input), new) is None:
         raise RuntimeError(
             "view size is not compatible with input tensor's size and stride (at least one dimension spans "
             "across two contiguous subspaces). Use .reshape(...) instead."
@@ -78,17 +78,17 @@ def view(input: Tensor, *shape: Any) -> Tensor:
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """`input.view(other.size())`."""
-    return view(input, other.type.shape)
+    return view(input, other.tensor_type.shape)
 
 
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     """`input.reshape(other.size())`."""
-    return reshape(input, other.type.shape)
+    return reshape(input, other.tensor_type.shape)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions `start_dim` to `end_dim` as one."""
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     if not shape:
         return reshaped(input, (1,))
     start, end = one_axis(start_dim, len(shape)), one_axis(end_dim, len(shape))
@@ -106,7 +106,7 @@ def ravel(input: Tensor) -> Tensor:
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` as the dimensions `sizes`, one of which may be -1."""
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     at = one_axis(dim, len(shape))
     inner = resolve_shape(tuple(sizes), (shape[at],))
     return reshaped(input, (*shape[:at], *inner, *shape[at + 1 :]))
@@ -114,7 +114,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without dimensions of size 1 (only those in `dim`, where given)."""
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     if dim is None:
         return record_view("reshape", input, shape=tuple(d for d in shape if d != 1))
     wanted = {one_axis(d, len(shape)) for d in ((dim,) if isinstance(dim, int) else dim)}
@@ -125,7 +125,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dimension of size 1 before `dim`."""
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     at = one_axis(dim, len(shape) + 1)
     return record_view("reshape", input, shape=(*shape[:at], 1, *shape[at:]))
 
@@ -133,7 +133,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """Dimensions in the order `dims`."""
     order = shape_argument(dims, "permute")
-    rank = len(input.type.shape)
+    rank = len(input.tensor_type.shape)
     if len(order) != rank:
         raise RuntimeError(
             "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the "
@@ -147,10 +147,10 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """With two dimensions exchanged."""
-    rank = len(input.type.shape)
+    rank = len(input.tensor_type.shape)
     a, b = one_axis(dim0, rank), one_axis(dim1, rank)
     if rank == 0 or a == b:
-        return record_view("reshape", input, shape=input.type.shape)
+        return record_view("reshape", input, shape=input.tensor_type.shape)
     axes = list(range(rank))
     axes[a], axes[b] = b, a
     return record_view("permute", input, axes=tuple(axes))
@@ -158,7 +158,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 def t(input: Tensor) -> Tensor:
     """The transpose of a matrix; vectors and scalars as they are. Raises RuntimeError for rank > 2."""
-    rank = len(input.type.shape)
+    rank = len(input.tensor_type.shape)
     if rank > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {rank}D")
     return transpose(input, 0, rank - 1) if rank else transpose(input, 0, 0)
@@ -166,7 +166,7 @@ def t(input: Tensor) -> Tensor:
 
 def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dimensions `source` moved to positions `destination`, the others in order."""
-    rank = len(input.type.shape)
+    rank = len(input.tensor_type.shape)
     sources = [one_axis(d, rank) for d in ((source,) if isinstance(source, int) else source)]
     targets = [one_axis(d, rank) for d in ((destination,) if isinstance(destination, int) else destination)]
     if len(sources) != len(targets):
@@ -181,11 +181,11 @@ def movedim(input: Tensor, source: int | Sequence[int], destination: int | Seque
 def expand(input: Tensor, *size: Any) -> Tensor:
     """A view with size-1 and missing leading dimensions repeated; -1 keeps a size."""
     new = list(shape_argument(size, "expand"))
-    shape = input.type.shape
+    shape = input.tensor_type.shape
     lead = len(new) - len(shape)
     if lead < 0:
         raise RuntimeError(
-            f"expand({input.type}, size={new}): the number of sizes provided ({len(new)}) must be greater or equal "
+            f"expand({input.tensor_type}, size={new}): the number of sizes provided ({len(new)}) must be greater or equal "
             f"to the number of dimensions in the tensor ({len(shape)})"
         )
     for i, d in enumerate(new):
@@ -205,7 +205,7 @@ def expand(input: Tensor, *size: Any) -> Tensor:
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """`input.expand(other.size())`."""
-    return expand(input, other.type.shape)
+    return expand(input, other.tensor_type.shape)
 
 
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
@@ -215,7 +215,7 @@ def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Views of the tensors in their common broadcast shape."""
-    shape = shapes_broadcast(*[x.type.shape for x in tensors])
+    shape = shapes_broadcast(*[x.tensor_type.shape for x in tensors])
     return tuple(expand(x, shape) for x in tensors)
 
 
@@ -226,28 +226,28 @@ def broadcast_shapes(*shapes: Any) -> Any:
 
 def atleast_1d(x: Tensor) -> Tensor:
     """`x` with at least one dimension."""
-    return x if x.type.shape else reshaped(x, (1,))
+    return x if x.tensor_type.shape else reshaped(x, (1,))
 
 
 def contiguous(input: Tensor) -> Tensor:
     """`input` where its elements lie in row-major order, else a copy that does."""
-    return input if is_contiguous(input) else record("reshape", input, shape=input.type.shape)
+    return input if is_contiguous(input) else record("reshape", input, shape=input.tensor_type.shape)
 
 
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with storage of its own, on the tape."""
-    return record("reshape", input, shape=input.type.shape)
+    return record("reshape", input, shape=input.tensor_type.shape)
 
 
 def stride(input: Tensor, dim: int | None = None) -> Any:
     """Strides in elements (of one dimension, where given)."""
-    found = strides_of(input) if input._chain else row_major(input.type.shape)
+    found = strides_of(input) if input._chain else row_major(input.tensor_type.shape)
     return found if dim is None else found[one_axis(dim, len(found))]
 
 
 def numel(input: Tensor) -> int:
     """Number of elements."""
-    return product(input.type.shape)  # type: ignore[return-value]
+    return product(input.tensor_type.shape)  # type: ignore[return-value]
 
 
 swapaxes = swapdims = transpose

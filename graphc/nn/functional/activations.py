@@ -44,8 +44,8 @@ def finished(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
 
 def floats(input: Any, name: str) -> Tensor:
     x = as_operand(input, name)
-    if x.type.dtype.kind != "float":
-        raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{x.type.dtype.torch_name}'")
+    if x.tensor_type.dtype.kind != "float":
+        raise NotImplementedError(f"\"{name}_cpu\" not implemented for '{x.tensor_type.dtype.torch_name}'")
     return x
 
 
@@ -161,7 +161,7 @@ def _implicit_dim(name: str, input: Tensor) -> int:
         f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.",
         stacklevel=3,
     )
-    return 0 if len(input.type.shape) in (0, 1, 3) else 1
+    return 0 if len(input.tensor_type.shape) in (0, 1, 3) else 1
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:

@@ -46,10 +46,10 @@ def conv2d(
     `padding` may be `"valid"` or `"same"` (stride 1 only).
     """
     x = as_operand(input, "conv2d")
-    rank = len(x.type.shape)
+    rank = len(x.tensor_type.shape)
     if rank not in (3, 4):
         raise RuntimeError(
-            f"Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {list(x.type.shape)}"
+            f"Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {list(x.tensor_type.shape)}"
         )
     if rank == 3:
         y = conv2d(shape.unsqueeze(x, 0), weight, bias, stride, padding, dilation, groups)
@@ -62,27 +62,27 @@ def conv2d(
         if padding == "same":
             if steps != (1, 1):
                 raise RuntimeError("padding='same' is not supported for strided convolutions")
-            (top, bottom), (left, right) = _same_padding(weight.type.shape[2:], spread)
+            (top, bottom), (left, right) = _same_padding(weight.tensor_type.shape[2:], spread)
             if top == bottom and left == right:
                 pads = (top, left)
             else:
                 x = record("pad", x, low=(0, 0, top, left), high=(0, 0, bottom, right), value=0)
     else:
         pads = pair_of(padding, "padding")
-    if x.type.shape[1] != weight.type.shape[1] * groups:
+    if x.tensor_type.shape[1] != weight.tensor_type.shape[1] * groups:
         raise RuntimeError(
-            f"Given groups={groups}, weight of size {list(weight.type.shape)}, expected input{list(x.type.shape)} to "
-            f"have {weight.type.shape[1] * groups} channels, but got {x.type.shape[1]} channels instead"
+            f"Given groups={groups}, weight of size {list(weight.tensor_type.shape)}, expected input{list(x.tensor_type.shape)} to "
+            f"have {weight.tensor_type.shape[1] * groups} channels, but got {x.tensor_type.shape[1]} channels instead"
         )
     y = record("conv2d", x, weight, stride=steps, padding=pads, dilation=spread, groups=groups)
     if bias is None:
         return y
-    if bias.type.shape != weight.type.shape[:1]:
+    if bias.tensor_type.shape != weight.tensor_type.shape[:1]:
         raise RuntimeError(
-            f"Given weight of size {list(weight.type.shape)}, expected bias to be 1-dimensional with "
-            f"{weight.type.shape[0]} elements, but got bias of size {list(bias.type.shape)} instead"
+            f"Given weight of size {list(weight.tensor_type.shape)}, expected bias to be 1-dimensional with "
+            f"{weight.tensor_type.shape[0]} elements, but got bias of size {list(bias.tensor_type.shape)} instead"
         )
-    return pointwise.add(y, record("reshape", bias, shape=(1, bias.type.shape[0], 1, 1)))
+    return pointwise.add(y, record("reshape", bias, shape=(1, bias.tensor_type.shape[0], 1, 1)))
 
 
 def conv1d(

@@ -20,7 +20,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     x = as_operand(input, "dropout")
     if not training or p == 0:
         return x
-    state, offset = next_random(product(x.type.shape))  # type: ignore[arg-type]
+    state, offset = next_random(product(x.tensor_type.shape))  # type: ignore[arg-type]
     return finished(input, record("dropout", floats(x, "dropout"), state, p=float(p), offset=offset), inplace)
 
 
@@ -29,9 +29,9 @@ def _channel_dropout(input: Tensor, p: float, training: bool, inplace: bool, ran
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0:
         return input
-    sizes = input.type.shape
+    sizes = input.tensor_type.shape
     lead = sizes[: len(sizes) - rank]
-    ones = expanded(scalar(1, input.type.dtype), (*lead, *(1,) * rank))
+    ones = expanded(scalar(1, input.tensor_type.dtype), (*lead, *(1,) * rank))
     state, offset = next_random(product(lead))  # type: ignore[arg-type]
     mask = record("dropout", floats(ones, name), state, p=float(p), offset=offset)
     return finished(input, pointwise.mul(input, mask), inplace)

@@ -20,7 +20,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias; weight is [out, in]."""
     if not isinstance(input, TensorBase):
         input = as_operand(input, "linear")
-    if len(weight.type.shape) == 1:
+    if len(weight.tensor_type.shape) == 1:
         result = linear_algebra.matmul(input, weight)
         return result if bias is None else pointwise.add(result, bias)
     return record("linear", input, weight) if bias is None else record("linear", input, weight, bias)
@@ -39,7 +39,7 @@ def embedding(
     if max_norm is not None or scale_grad_by_freq or sparse:
         raise NotImplementedError("embedding: max_norm, scale_grad_by_freq and sparse are not supported")
     if padding_idx is not None:
-        rows: Any = weight.type.shape[0]
+        rows: Any = weight.tensor_type.shape[0]
         if not -rows <= padding_idx < rows:
             raise AssertionError("Padding_idx must be within num_embeddings")
         padding_idx = padding_idx % rows
@@ -71,7 +71,7 @@ def scaled_dot_product_attention(
     """softmax(query @ keyᵀ · scale + mask) @ value over the last two dimensions."""
     if enable_gqa:
         raise NotImplementedError("scaled_dot_product_attention: enable_gqa is not supported")
-    width: Any = query.type.shape[-1]
+    width: Any = query.tensor_type.shape[-1]
     factor = 1.0 / math.sqrt(width) if scale is None else scale
     scores = linear_algebra.matmul(pointwise.mul(query, factor), shape.transpose(key, -2, -1))
     if is_causal:
@@ -79,11 +79,11 @@ def scaled_dot_product_attention(
             raise RuntimeError(
                 "scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True"
             )
-        grid = scores.type.shape[-2:]
+        grid = scores.tensor_type.shape[-2:]
         i, j = (record("iota", shape=grid, axis=k, dtype=_int64) for k in (0, 1))
         attn_mask = record("ge", i, j)
     if attn_mask is not None:
-        if attn_mask.type.dtype.name == "bool":
+        if attn_mask.tensor_type.dtype.name == "bool":
             scores = pointwise.chosen(attn_mask, scores, -math.inf)
         else:
             scores = pointwise.add(scores, attn_mask)

@@ -30,7 +30,7 @@ def layer_norm(
         raise RuntimeError(
             "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element"
         )
-    have = x.type.shape
+    have = x.tensor_type.shape
     if have[len(have) - rank :] != wanted or len(have) < rank:
         raise RuntimeError(
             f"Given normalized_shape={list(wanted)}, expected input with shape [*, "
@@ -57,7 +57,7 @@ def batch_norm(
     In training the running statistics, where given, move toward the batch's by `momentum`.
     """
     x = as_operand(input, "batch_norm")
-    sizes = x.type.shape
+    sizes = x.tensor_type.shape
     if training:
         count = product([d for i, d in enumerate(sizes) if i != 1])
         if count == 1:
@@ -72,8 +72,10 @@ def batch_norm(
         ("weight", weight),
         ("bias", bias),
     ):
-        if t is not None and t.type.shape != sizes[1:2]:
-            raise RuntimeError(f"{label} should contain {sizes[1]} elements not {product(t.type.shape)}")
+        if t is not None and t.tensor_type.shape != sizes[1:2]:
+            raise RuntimeError(
+                f"{label} should contain {sizes[1]} elements not {product(t.tensor_type.shape)}"
+            )
     late = bias if weight is None else None
     affine = [t for t in (weight, bias) if t is not None] if weight is not None else []
     y: Tensor
@@ -95,11 +97,11 @@ def _move_statistics(
         ratio = count / (count - 1) if isinstance(count, int) else pointwise.div(count, count - 1)
         unbiased = pointwise.mul(record("detach", var), ratio)
         for running, batch in ((running_mean, record("detach", mean)), (running_var, unbiased)):
-            batch = converted(batch, running.type.dtype)
+            batch = converted(batch, running.tensor_type.dtype)
             moved = pointwise.add(
                 pointwise.mul(
                     running, pointwise.rsub(momentum, 1) if isinstance(momentum, TensorBase) else 1 - momentum
                 ),
                 pointwise.mul(batch, momentum),
             )
-            assign(running, converted(moved, running.type.dtype))
+            assign(running, converted(moved, running.tensor_type.dtype))

@@ -20,7 +20,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     `mode` is `"constant"`, `"reflect"`, `"replicate"` or `"circular"`.
     """
     x = as_operand(input, "pad")
-    rank = len(x.type.shape)
+    rank = len(x.tensor_type.shape)
     amounts = tuple(pad)
     if len(amounts) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
@@ -33,13 +33,13 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         low, high = [0] * rank, [0] * rank
         for axis, before, after in axes:
             low[axis], high[axis] = before, after
-            size = x.type.shape[axis]
+            size = x.tensor_type.shape[axis]
             if isinstance(size, int) and size + before + after < 0:
                 raise RuntimeError(
-                    f"The input size {x.type.shape[axis]}, plus negative padding {before} and {after}, is negative"
+                    f"The input size {x.tensor_type.shape[axis]}, plus negative padding {before} and {after}, is negative"
                 )
         number = 0 if value is None else value
-        filler: Any = float(number) if x.type.dtype.is_floating_point else int(number)
+        filler: Any = float(number) if x.tensor_type.dtype.is_floating_point else int(number)
         return record("pad", x, low=tuple(low), high=tuple(high), value=filler)
     if value is not None:
         raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
@@ -49,11 +49,11 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 
 def _padded_by_reading(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    size: Any = x.type.shape[axis]
+    size: Any = x.tensor_type.shape[axis]
     if mode == "reflect" and max(before, after) >= size:
         raise RuntimeError(
             f"Argument #4: Padding size should be less than the corresponding input dimension, but got: padding "
-            f"({before}, {after}) at dimension {axis} of input {list(x.type.shape)}"
+            f"({before}, {after}) at dimension {axis} of input {list(x.tensor_type.shape)}"
         )
     line = pointwise.sub(record("iota", shape=(size + before + after,), axis=0, dtype=_int64), before)
     if mode == "reflect":

@@ -15,9 +15,9 @@ __all__ = ["adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "max_pool1d", "max
 
 def _pooled(input: Tensor, name: str) -> tuple[Tensor, bool]:
     x = as_operand(input, name)
-    rank = len(x.type.shape)
+    rank = len(x.tensor_type.shape)
     if rank not in (3, 4):
-        raise RuntimeError(f"{name}: expected a 3D or 4D input, got size {list(x.type.shape)}")
+        raise RuntimeError(f"{name}: expected a 3D or 4D input, got size {list(x.tensor_type.shape)}")
     return (shape.unsqueeze(x, 0), True) if rank == 3 else (x, False)
 
 
@@ -115,7 +115,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
         if isinstance(output_size, int) or output_size is None
         else tuple(output_size)
     )
-    sizes: Any = input.type.shape[-2:]
+    sizes: Any = input.tensor_type.shape[-2:]
     wanted = tuple(s if o is None else o for s, o in zip(sizes, pair, strict=True))
     if any(s % o for s, o in zip(sizes, wanted, strict=True)):
         raise NotImplementedError(

@@ -76,9 +76,9 @@ class _BatchNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised tensor. Raises ValueError for a tensor of another rank."""
-        if len(input.type.shape) not in self.ranks:
+        if len(input.tensor_type.shape) not in self.ranks:
             wanted = " or ".join(f"{r}D" for r in self.ranks)
-            raise ValueError(f"expected {wanted} input (got {len(input.type.shape)}D input)")
+            raise ValueError(f"expected {wanted} input (got {len(input.tensor_type.shape)}D input)")
         tracked = self.training and self.track_running_stats and self.num_batches_tracked is not None
         if tracked:
             self.num_batches_tracked.add_(1)

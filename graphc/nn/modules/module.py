@@ -132,7 +132,7 @@ class Module:
                 if value:
                     parts.append((name, tuple(value)))
             elif isinstance(value, TensorBase):
-                parts.append((name, value.type))
+                parts.append((name, value.tensor_type))
             elif isinstance(value, (int, float, str, tuple, DType)) or value is None:
                 parts.append((name, _hashable(value)))
             else:
@@ -591,12 +591,12 @@ def _mark_buffer(name: str, tensor: Any) -> None:
 
 def _rebind(param: Any, value: Any) -> None:
     """Makes `param` another handle on `value`'s storage, keeping its identity and role."""
-    if value.type == param.type:
+    if value.tensor_type == param.tensor_type:
         return
     fresh = value.detach().clone()
     set_role(fresh, "parameter", getattr(param._storage.memory, "name", ""))
     required = param.requires_grad
-    param._stored, param._type, param._chain, param._cache = fresh._storage, fresh.type, (), None
+    param._stored, param._type, param._chain, param._cache = fresh._storage, fresh.tensor_type, (), None
     param._record = param._owner = None
     if required:
         param._leaf = False
@@ -628,7 +628,7 @@ def _load_one(module: Module, name: str, value: Any, key: str, source: Any, assi
             f'While copying the parameter named "{key}", expected graphc.Tensor or Tensor-like object from '
             f"checkpoint but received {type(source)}"
         )
-    if source.type.shape != value.type.shape:
+    if source.tensor_type.shape != value.tensor_type.shape:
         return (
             f"size mismatch for {key}: copying a param with shape {source.shape} from checkpoint, the shape in "
             f"current model is {value.shape}."
@@ -644,5 +644,8 @@ def _load_one(module: Module, name: str, value: Any, key: str, source: Any, assi
         return None
     with no_grad():
         copied: Any = source.detach()
-        assign(value, copied.to(value.dtype) if source.type.dtype is not value.type.dtype else copied)
+        assign(
+            value,
+            copied.to(value.dtype) if source.tensor_type.dtype is not value.tensor_type.dtype else copied,
+        )
     return None

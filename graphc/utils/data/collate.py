@@ -24,7 +24,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
         if any(t.requires_grad for t in batch):
             return shape.stack(list(batch), 0)
         for i, t in enumerate(batch):
-            if t.type.shape != first.type.shape:
+            if t.tensor_type.shape != first.tensor_type.shape:
                 raise RuntimeError(
                     f"stack expects each tensor to be equal size, but got {list(first.shape)} at entry 0 and "
                     f"{list(t.shape)} at entry {i}"
