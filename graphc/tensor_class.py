@@ -400,7 +400,11 @@ class Tensor(
     __neg__ = pointwise.neg
     __pos__ = pointwise.positive
     __abs__ = pointwise.abs
-    __invert__ = pointwise.bitwise_not
+
+    def __invert__(self) -> Tensor:
+        if self.tensor_type.dtype.is_floating_point:
+            raise TypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
+        return pointwise.bitwise_not(self)
 
 
 def _rebuilt(array: Any, requires_grad: bool) -> Any:

@@ -335,6 +335,8 @@ def arange(
     integral = symbolic or all(isinstance(v, (int, np.integer)) for v in (start, end, step))
     if dtype is None:
         dtype = int64 if integral else get_default_dtype()
+    if dtype is bool_:
+        raise NotImplementedError("\"arange_cpu\" not implemented for 'Bool'")
     if symbolic:
         if start != 0 or step != 1:
             raise NotImplementedError("arange over a symbolic dimension starts at 0 with step 1")

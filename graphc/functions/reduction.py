@@ -254,7 +254,7 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
 def _index_of(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     x = as_operand(input, name)
     if x.tensor_type.dtype is bool_:
-        raise RuntimeError(f"\"{name}_cpu\" not implemented for 'Bool'")
+        raise NotImplementedError(f"\"{name}_cpu\" not implemented for 'Bool'")
     shape = x.tensor_type.shape
     if dim is None:
         if 0 in shape:

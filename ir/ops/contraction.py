@@ -43,7 +43,7 @@ class Dot(Contraction):
                 f"dot: expected both operands to have the same dtype, but got {lhs.dtype} and {rhs.dtype}"
             )
         if lhs.dtype.name not in cls.dtypes:
-            raise RuntimeError(f'"dot" not implemented for {lhs.dtype}')
+            raise NotImplementedError(f'"dot" not implemented for {lhs.dtype}')
         for pair in (attrs["contract"], attrs["batch"]):
             for i, j in zip(*pair, strict=True):
                 if lhs.shape[i] != rhs.shape[j]:

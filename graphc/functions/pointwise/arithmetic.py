@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphc.core import TensorBase
 from graphc.functions.promotion import (
     Number,
@@ -59,6 +61,10 @@ def _scaled(other: Any, alpha: Number, function: str) -> Any:
     return other * alpha
 
 
+def _is_bool(x: Any) -> bool:
+    return x.tensor_type.dtype is bool_ if isinstance(x, TensorBase) else isinstance(x, (bool, np.bool_))
+
+
 def _arithmetic(name: str, input: Any, other: Any, x: Tensor, y: Tensor) -> Tensor:
     """The op on operands `x` and `y` made of `input` and `other`.
 
@@ -81,15 +87,15 @@ def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
 
 
 def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
-    """input - alpha · other. Raises RuntimeError for bools."""
+    """input - alpha · other. Raises RuntimeError where either is bool."""
     if alpha != 1:
         other = _scaled(other, alpha, "sub")
-    x, y = operands(input, other, "sub")
-    if x.tensor_type.dtype is bool_:
+    if _is_bool(input) or _is_bool(other):
         raise RuntimeError(
-            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
-            "operator instead."
+            "Subtraction, the `-` operator, with a bool tensor is not supported. Use the `^` or `logical_xor()` "
+            "operator on two bool tensors, `~` or `logical_not()` to invert a mask."
         )
+    x, y = operands(input, other, "sub")
     return _arithmetic("sub", input, other, x, y)
 
 
@@ -111,8 +117,8 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     x, y = operands(input, other, "div")
     if rounding_mode is None:
         if x.tensor_type.dtype.kind != "float":
-            to = get_default_dtype()
-            x, y = converted(x, to), converted(y, to)
+            # From the operands themselves: a number need not have a value in the integers' dtype.
+            x, y = broadcast_pair(input, other, "div", get_default_dtype())
         return _arithmetic("div", input, other, x, y)
     if rounding_mode == "floor":
         return _floor_divide(x, y)
@@ -123,13 +129,13 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if x.tensor_type.dtype.is_floating_point:
         return record("trunc", record("div", x, y))
     if x.tensor_type.dtype is bool_:
-        raise RuntimeError("\"div_trunc\" not implemented for 'Bool'")
+        raise NotImplementedError("\"div_trunc\" not implemented for 'Bool'")
     return record("trunc_div", x, y)
 
 
 def _floor_divide(x: Tensor, y: Tensor) -> Tensor:
     if x.tensor_type.dtype is bool_:
-        raise RuntimeError("\"div_floor\" not implemented for 'Bool'")
+        raise NotImplementedError("\"div_floor\" not implemented for 'Bool'")
     return record("floor_div", x, y)
 
 
@@ -142,7 +148,7 @@ def remainder(input: Any, other: Any) -> Tensor:
     """The remainder with the sign of the divisor (Python's %)."""
     x, y = operands(input, other, "remainder")
     if x.tensor_type.dtype is bool_:
-        raise RuntimeError("\"remainder\" not implemented for 'Bool'")
+        raise NotImplementedError("\"remainder\" not implemented for 'Bool'")
     return record("remainder", x, y)
 
 
@@ -150,7 +156,7 @@ def fmod(input: Any, other: Any) -> Tensor:
     """The remainder with the sign of the dividend (C's fmod)."""
     x, y = operands(input, other, "fmod")
     if x.tensor_type.dtype is bool_:
-        raise RuntimeError("\"fmod\" not implemented for 'Bool'")
+        raise NotImplementedError("\"fmod\" not implemented for 'Bool'")
     return record("rem", x, y)
 
 
@@ -176,7 +182,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
         return _power_of_number(input, plain_number(exponent))  # type: ignore[arg-type]
     x, y = operands(input, exponent, "pow")
     if x.tensor_type.dtype is bool_:
-        raise RuntimeError("\"pow\" not implemented for 'Bool'")
+        raise NotImplementedError("\"pow\" not implemented for 'Bool'")
     return record("pow", x, y)
 
 
@@ -184,13 +190,13 @@ def _power_of_number(x: Tensor, exponent: Number) -> Tensor:
     dtype = result_type(x, exponent)
     if not dtype.is_floating_point and exponent < 0:
         raise RuntimeError("Integers to negative integer powers are not allowed.")
-    if dtype is bool_:
-        raise RuntimeError("\"pow\" not implemented for 'Bool'")
     x = converted(x, dtype)
-    if exponent == 2:
-        return record("square", x)
     if exponent == 1:
         return record_copy(x)
+    if dtype is bool_:
+        raise NotImplementedError("\"pow\" not implemented for 'Bool'")
+    if exponent == 2:
+        return record("square", x)
     if exponent == 3:
         return record("mul", record("square", x), x)
     if dtype.is_floating_point:

@@ -107,7 +107,7 @@ def _bitwise(name: str, input: Any, other: Any) -> Tensor:
     x, y = operands(input, other, f"bitwise_{name}")
     dtype = x.tensor_type.dtype
     if dtype.is_floating_point:
-        raise RuntimeError(f"\"bitwise_{name}_cpu\" not implemented for '{dtype.torch_name}'")
+        raise NotImplementedError(f"\"bitwise_{name}_cpu\" not implemented for '{dtype.torch_name}'")
     return record(f"{'logical' if dtype is bool_ else 'bitwise'}_{name}", x, y)
 
 
@@ -130,7 +130,9 @@ def bitwise_not(input: Tensor) -> Tensor:
     """Bitwise complement; logical not of bools."""
     x = as_operand(input, "bitwise_not")
     if x.tensor_type.dtype.is_floating_point:
-        raise RuntimeError(f"\"bitwise_not_cpu\" not implemented for '{x.tensor_type.dtype.torch_name}'")
+        raise NotImplementedError(
+            f"\"bitwise_not_cpu\" not implemented for '{x.tensor_type.dtype.torch_name}'"
+        )
     return record("logical_not" if x.tensor_type.dtype is bool_ else "bitwise_not", x)
 
 

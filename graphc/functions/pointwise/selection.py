@@ -94,7 +94,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         raise RuntimeError("clamp: at least one of 'min' or 'max' must not be None")
     dtype = result_type(x, *[v for v in (min, max) if v is not None])
     if dtype is bool_:
-        raise RuntimeError("\"clamp\" not implemented for 'Bool'")
+        raise NotImplementedError("\"clamp\" not implemented for 'Bool'")
     # A bound that is not given is the dtype's own limit, so that the gradient is clamp's everywhere.
     least, greatest = limits(dtype)
     x, low = broadcast_pair(x, least if min is None else min, "clamp", dtype)

@@ -178,7 +178,7 @@ def abs(input: Tensor) -> Tensor:
     """Absolute value."""
     x = as_operand(input, "abs")
     if x.tensor_type.dtype is bool_:
-        raise RuntimeError("\"abs_cpu\" not implemented for 'Bool'")
+        raise NotImplementedError("\"abs_cpu\" not implemented for 'Bool'")
     return record("abs", x)
 
 
@@ -197,7 +197,7 @@ def square(input: Tensor) -> Tensor:
 def _rounding(name: str, input: Tensor) -> Tensor:
     x = as_operand(input, name)
     if x.tensor_type.dtype is bool_:
-        raise RuntimeError(f"\"{name}\" not implemented for 'Bool'")
+        raise NotImplementedError(f"\"{name}\" not implemented for 'Bool'")
     return record(name, x) if x.tensor_type.dtype.is_floating_point else record_copy(x)
 
 
