@@ -46,8 +46,13 @@ class Builder:
         self.before = before
         self.loc = loc
 
-    def create(self, cls: type[GraphOp], operands: Sequence[Value], **attrs: Any) -> GraphOp:
-        """One op of class `cls`. Raises TypeError for wrong attributes or operand count."""
+    def create(
+        self, cls: type[GraphOp], operands: Sequence[Value], regions: Sequence[Graph] = (), **attrs: Any
+    ) -> GraphOp:
+        """One op of class `cls`, which takes over `regions`.
+
+        Raises TypeError for wrong attributes or a wrong number of operands or regions.
+        """
         full = {**cls.attributes, **attrs}
         unknown = [k for k in attrs if k not in cls.attributes]
         missing = [k for k, v in full.items() if v is ...]
@@ -56,8 +61,13 @@ class Builder:
         least = len(cls.operand_names) - cls.variadic
         if len(operands) < least or (len(operands) > least and not cls.variadic):
             raise TypeError(f"{cls.name}: expected operands {cls.operand_names}, got {len(operands)}")
+        if len(regions) != cls.region_count:
+            raise TypeError(f"{cls.name}: expected {cls.region_count} regions, got {len(regions)}")
         types = [v.type for v in operands]
-        op = cls(operands, full, cls.infer(types, full), self.loc)
+        results = cls.infer(types, full)
+        if regions:
+            cls.check_regions(types, full, regions)
+        op = cls(operands, full, results, self.loc, regions)
         self.graph.insert(op, self.before)
         return op
 
@@ -66,9 +76,9 @@ class Builder:
         if cls is None:
             raise AttributeError(f"no op named {name!r}")
 
-        def build(*operands: Any, **attrs: Any) -> Any:
+        def build(*operands: Any, regions: Sequence[Graph] = (), **attrs: Any) -> Any:
             values = self.values(operands, broadcast=issubclass(cls, Elementwise))
-            op = self.create(cls, values, **attrs)
+            op = self.create(cls, values, regions, **attrs)
             return op.results[0] if len(op.results) == 1 else op.results
 
         return build

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from graphc.ir.dims import Dim, Symbol
-from graphc.ir.graph import Op, Value
+from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.scalar import Guard, ScalarBuilder
 from graphc.ir.types import DTYPES, DType, TensorType
 
@@ -83,6 +83,7 @@ class Sample:
     draw: tuple[str, ...] = ()
     make: Callable[[Any], Sequence[Any]] | None = None
     """Draws all operands with a NumPy generator, where they depend on one another; else None."""
+    regions: tuple[Graph, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class GraphOp(Op):
     """False where no gradient can pass (comparisons, indices); rounding passes one that is zero."""
     no_gradient: ClassVar[tuple[str, ...]] = ()
     """Names of operands that get no cotangent by definition, though the result depends on them."""
+    region_count: ClassVar[int] = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -126,6 +128,10 @@ class GraphOp(Op):
         """Result types. Raises what PyTorch would raise, saying what was expected and what came."""
         raise NotImplementedError(f"{cls.name}.infer")
 
+    @classmethod
+    def check_regions(cls, types: Types, attrs: Attrs, regions: Sequence[Graph]) -> None:
+        """Raises RuntimeError where regions do not fit the operands and attributes."""
+
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         """One cotangent per operand (None is a symbolic zero), built with builder `b`.
 
@@ -135,7 +141,10 @@ class GraphOp(Op):
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
-        """The result (or tuple of results) in NumPy, independent of the compiled path."""
+        """The result (or tuple of results) in NumPy, independent of the compiled path.
+
+        Where the op has regions, `attrs["regions"]` has each as a function of arrays.
+        """
         raise NotImplementedError(f"{cls.name}.reference")
 
     @classmethod

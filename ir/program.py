@@ -4,6 +4,9 @@ A program is a table of buffers and an ordered sequence of phases. Kernels of on
 not depend on each other; a barrier stands between phases. Every kernel reads and writes only
 buffers named by its call, so its code holds no address and equal kernels are one.
 
+A range of phases may be run several times; a row of kind `moving` has no memory of its own but
+is set, before each time, to a place in another row's.
+
 Invariants: temporaries whose lifetimes meet do not overlap in the arena; every read of a
 state's old value comes in an earlier phase than its first write (or element by element in
 the same kernel call); a phase that writes state follows the last phase that can fail.
@@ -11,14 +14,25 @@ the same kernel call); a phase that writes state follows the last phase that can
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graphc.ir.types import TensorType
 
-__all__ = ["Buffer", "BufferKind", "Check", "KernelCall", "Phase", "Program", "kernel_title"]
+__all__ = [
+    "Buffer",
+    "BufferKind",
+    "Check",
+    "KernelCall",
+    "Move",
+    "Phase",
+    "Program",
+    "Repeat",
+    "kernel_title",
+]
 
-BufferKind = Literal["input", "state", "output", "temporary", "constant"]
+BufferKind = Literal["input", "state", "output", "temporary", "constant", "moving"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,31 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Move:
+    """Sets the address of row `row` to that of row `source` plus `offset` bytes."""
+
+    row: int
+    source: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Runs phases `begin` up to, not including, `end` `count` times (at least once).
+
+    The moves in `first` are made in order before the first time, those in `then` before each further
+    one. Ranges of two repeats are nested or apart. Row `counter` counts the times.
+    """
+
+    begin: int
+    end: int
+    count: int
+    counter: int
+    first: tuple[Move, ...] = ()
+    then: tuple[Move, ...] = ()
+
+
+@dataclass(frozen=True)
 class Check:
     """A data-dependent check a kernel may fail; its code in the error word is its position + 1."""
 
@@ -86,6 +125,11 @@ class Program:
     checks: tuple[Check, ...] = ()
     constants: tuple[Any, ...] = field(default=(), repr=False)
     """NumPy arrays of the constant buffers, by `Buffer.index`."""
+    repeats: tuple[Repeat, ...] = ()
+
+    def times(self, phase: int) -> int:
+        """How often a phase is run in one call."""
+        return math.prod(r.count for r in self.repeats if r.begin <= phase < r.end)
 
     def of_kind(self, kind: BufferKind) -> list[Buffer]:
         """Buffers of one kind in the order of their index."""
@@ -118,6 +162,7 @@ class Program:
             notes = [
                 t for t, holds in (("may fail", can_fail), ("writes state", phase.writes_state)) if holds
             ]
+            lines += [_repeat_text(r, names) for r in self.repeats if r.begin == n]
             lines.append(f"phase {n}" + (f" ({', '.join(notes)})" if notes else ""))
             for call in phase.calls:
                 lines += _call_lines(call, names)
@@ -154,8 +199,24 @@ def _call_lines(call: KernelCall, names: list[str]) -> list[str]:
     return lines
 
 
+def _repeat_text(repeat: Repeat, names: list[str]) -> str:
+    def text(moves: tuple[Move, ...]) -> str:
+        return ", ".join(
+            f"{names[m.row]} at {names[m.source]}" + (f" + {m.offset}" if m.offset else "") for m in moves
+        )
+
+    phases = (
+        f"phase {repeat.begin}"
+        if repeat.end == repeat.begin + 1
+        else f"phases {repeat.begin} .. {repeat.end - 1}"
+    )
+    return f"repeat {phases} × {repeat.count}: {text(repeat.first)}" + (
+        f"; then {text(repeat.then)}" if repeat.then else ""
+    )
+
+
 def _buffer_text(buffer: Buffer) -> str:
-    place = f"{buffer.kind} {buffer.index}"
+    place = "moving" if buffer.kind == "moving" else f"{buffer.kind} {buffer.index}"
     if buffer.kind == "temporary":
         place = f"arena {buffer.offset} .. {buffer.offset + buffer.type.nbytes}"
     return f"{buffer.type}  {place}"

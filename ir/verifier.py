@@ -66,6 +66,9 @@ class _Verifier:
             self.fail(f"attributes missing {missing}, unknown {unknown}", op)
         try:
             expected = type(op).infer(op.operand_types, op.attrs)
+            if len(op.regions) != op.region_count:
+                raise RuntimeError(f"expected {op.region_count} regions, got {len(op.regions)}")
+            type(op).check_regions(op.operand_types, op.attrs, op.regions)
         except Exception as error:
             self.fail(f"operands are not what the op takes: {error}", op)
             return

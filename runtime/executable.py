@@ -53,6 +53,7 @@ class Executable:
         tables = program_tables(program, kernel_symbols)
         calls = words((code.address(symbol), *rest) for symbol, *rest in tables.calls)
         phases, items, rows = words(tables.phases), words(tables.items), Words(tables.rows)
+        repeats, moves = words(tables.repeats), words(tables.moves)
         plan = Words(
             PROGRAM.pack(
                 phases=phases.address,
@@ -60,8 +61,10 @@ class Executable:
                 items=items.address,
                 calls=calls.address,
                 rows=rows.address,
+                repeats=repeats.address,
+                moves=moves.address,
             ),
-            keep=(phases, items, calls, rows, code),
+            keep=(phases, items, calls, rows, repeats, moves, code),
         )
         self._constants = [_aligned_copy(value) for value in program.constants]
         template = [0] * len(program.buffers)
@@ -72,7 +75,7 @@ class Executable:
                 template[row] = self._constants[buffer.index].ctypes.data
             elif buffer.kind == "temporary":
                 temporaries.append((row, buffer.offset))
-            else:
+            elif buffer.kind != "moving":
                 by_kind[buffer.kind].append((buffer.index, row))
         self.rows = {kind: _dense_rows(program.name, kind, pairs) for kind, pairs in by_kind.items()}
         """Buffer rows of inputs, outputs and states, by index."""

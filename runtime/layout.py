@@ -12,24 +12,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.ir.program import Program
+from graphc.ir.program import Program, Repeat
 
 __all__ = [
     "ARGUMENT",
     "ARGUMENT_KINDS",
+    "BEGIN_REPEAT",
     "BINDING",
     "BLOCK",
     "BLOCKS",
     "CALL",
     "CONTEXT",
     "DISPATCHER",
+    "END_REPEAT",
     "EXECUTABLE",
     "FRAME",
     "ITEM",
+    "MOVE",
     "OUTPUT",
     "PHASE",
     "POOL",
     "PROGRAM",
+    "REPEAT",
     "RESULT_KINDS",
     "SLOT",
     "STATE",
@@ -74,10 +78,16 @@ def _line(*fields: str) -> tuple[str, ...]:
 CONTEXT = Record("error", "table", "dims", "arena", "counters", "reserved")
 """What phases and kernels run on; the same in process and in an exported library."""
 
-PROGRAM = Record("phases", "phase_count", "items", "calls", "rows")
+PROGRAM = Record("phases", "phase_count", "items", "calls", "rows", "repeats", "moves")
 """Addresses of a program's tables."""
 
 PHASE = Record("item_begin", "item_count")
+"""A phase, or a mark where a repeat begins or ends: then the first word is the repeat's number, the
+second `BEGIN_REPEAT` or `END_REPEAT`."""
+BEGIN_REPEAT, END_REPEAT = -1, -2
+REPEAT = Record("begin", "end", "count", "counter", "first_begin", "first_count", "then_begin", "then_count")
+"""`begin` and `end` are places of its marks among the phases; the others are of `Repeat`, ranges of moves."""
+MOVE = Record("row", "source", "offset")
 ITEM = Record("call", "part")
 CALL = Record("kernel", "parts", "row_begin", "row_count", "check_base")
 
@@ -234,6 +244,10 @@ class ProgramTables:
     """`CALL` records with the kernel's symbol in place of its address."""
     rows: tuple[int, ...]
     """Buffer rows of all calls, in order."""
+    repeats: tuple[tuple[int, ...], ...] = ()
+    """`REPEAT` records."""
+    moves: tuple[tuple[int, ...], ...] = ()
+    """`MOVE` records of all repeats, in order."""
 
     @property
     def parallel(self) -> bool:
@@ -247,7 +261,11 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
     items: list[tuple[int, ...]] = []
     calls: list[tuple[str, int, int, int, int]] = []
     rows: list[int] = []
-    for phase in program.phases:
+    repeats = [_RepeatRows(r) for r in program.repeats]
+    for number, phase in enumerate(program.phases):
+        for n in _beginning(program.repeats, number):
+            repeats[n].begin = len(phases)
+            phases.append((n, BEGIN_REPEAT))
         begin = len(items)
         for call in phase.calls:
             if len(calls) == len(kernel_symbols):
@@ -257,8 +275,40 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
             calls.append((kernel_symbols[len(calls)], call.parts, len(rows), len(passed), call.check_base))
             rows += passed
         phases.append((begin, len(items) - begin))
+        for n in _ending(program.repeats, number + 1):
+            repeats[n].end = len(phases)
+            phases.append((n, END_REPEAT))
+    moves: list[tuple[int, ...]] = []
+    records = [r.record(moves) for r in repeats]
     if len(calls) != len(kernel_symbols):
         raise ValueError(f"{program.name}: {len(kernel_symbols)} kernel symbols for {len(calls)} calls")
     if rows and not 0 <= min(rows) <= max(rows) < len(program.buffers):
         raise ValueError(f"{program.name}: a call names a row outside the buffer table")
-    return ProgramTables(tuple(phases), tuple(items), tuple(calls), tuple(rows))
+    return ProgramTables(tuple(phases), tuple(items), tuple(calls), tuple(rows), tuple(records), tuple(moves))
+
+
+@dataclass
+class _RepeatRows:
+    """A repeat while the tables are made: the places of its marks become known."""
+
+    repeat: Repeat
+    begin: int = 0
+    end: int = 0
+
+    def record(self, moves: list[tuple[int, ...]]) -> tuple[int, ...]:
+        """Its record; its moves are appended to those there."""
+        r, ranges = self.repeat, []
+        for part in (r.first, r.then):
+            ranges += [len(moves), len(part)]
+            moves += ((m.row, m.source, m.offset) for m in part)
+        return (self.begin, self.end, r.count, r.counter, *ranges)
+
+
+def _beginning(repeats: Sequence[Repeat], phase: int) -> list[int]:
+    """Numbers of the repeats that begin at a phase, the outermost first."""
+    return sorted((n for n, r in enumerate(repeats) if r.begin == phase), key=lambda n: -repeats[n].end)
+
+
+def _ending(repeats: Sequence[Repeat], phase: int) -> list[int]:
+    """Numbers of the repeats that end before a phase, the innermost first."""
+    return sorted((n for n, r in enumerate(repeats) if r.end == phase), key=lambda n: -repeats[n].begin)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.families import Sample
+from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -7.25, 31.0)
@@ -63,6 +64,11 @@ def draw_sample(sample: Sample, seed: int = 0) -> list[Any]:
         return list(sample.make(rng))
     hows = [*sample.draw, *["normal"] * (len(sample.operands) - len(sample.draw))]
     return [draw(t, how, rng) for t, how in zip(sample.operands, hows, strict=True)]
+
+
+def regions_of(sample: Sample) -> list[Graph]:
+    """Copies of a sample's regions, for one op."""
+    return [region.copy() for region in sample.regions]
 
 
 def draw_like(type_: TensorType, seed: int = 0) -> Any:

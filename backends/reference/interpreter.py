@@ -6,6 +6,7 @@ conversion), and each result against its inferred type.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,8 @@ def run_op(op: Op, arrays: Sequence[Any], dims: Mapping[Symbol, int]) -> list[An
     """The results of one op, checked against its result types."""
     assert isinstance(op, GraphOp)
     attrs = {k: concrete(v, dims) for k, v in op.attrs.items()} if dims else op.attrs
+    if op.regions:
+        attrs = {**attrs, "regions": [functools.partial(run, region) for region in op.regions]}
     with np.errstate(all="ignore"):
         found = type(op).reference(attrs, *arrays)
     results = [np.asarray(a) for a in (found if isinstance(found, tuple | list) else (found,))]

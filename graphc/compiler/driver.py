@@ -27,7 +27,7 @@ from graphc.passes.context import CompileContext, Options
 from graphc.passes.decompose import Decompose
 from graphc.passes.fuse import fuse
 from graphc.passes.gradients import ExpandGradients
-from graphc.passes.lower import lower
+from graphc.passes.lower import kernels_of, lower
 from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
 from graphc.passes.plan import plan
@@ -103,7 +103,7 @@ def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None
     Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
     fused = fuse(graph, context)
     scheduled = [low for group in fused.groups for low in schedule(lower(fused, group), context)]
-    kernels = KernelList(low.kernel for low in scheduled)
+    kernels = KernelList(kernel for low in scheduled for kernel in kernels_of(low))
     return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
 
 
@@ -145,7 +145,8 @@ class CompiledGraph:
 
 def _is_long(program: Program) -> bool:
     """True of a program that should let other Python threads run meanwhile."""
-    return sum(work(call.kernel) for phase in program.phases for call in phase.calls) > _LONG
+    phases = enumerate(program.phases)
+    return sum(program.times(n) * work(call.kernel) for n, phase in phases for call in phase.calls) > _LONG
 
 
 def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = None) -> CompiledGraph:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import heapq
 
+from graphc.ir.control import Loop
 from graphc.ir.graph import Graph, Op
 from graphc.passes.context import CompileContext
+from graphc.passes.fuse.blocks import read_whole
 from graphc.passes.fuse.clone import clone_for_sparse_readers
 from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars
 from graphc.passes.fuse.empty import replace_empty
@@ -31,9 +33,10 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
     """
     work = graph.copy()
     replace_empty(work)
-    found = survey(work)
+    computed = read_whole(work)
+    found = survey(work, computed)
     if context.options.fuse and clone_for_sparse_readers(found):
-        found = survey(work)
+        found = survey(work, computed)
     grouping = _Grouping(work, found)
     if context.options.fuse:
         grouping.sparse_reads()
@@ -42,6 +45,9 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
         grouping.scalars()
     groups = _ordered(grouping.groups())
     _place_free_ops(work, groups, found)
+    for group in groups:
+        if group.loop is not None:
+            group.body = fuse(group.loop.body, context)
     fused = Fused(work, groups, found.constants)
     if context.options.verify:
         fused.verify()
@@ -73,6 +79,7 @@ class _Grouping:
         space = at_symbols(node.index)
         group.spaces = {space}
         group.contraction, group.scatter = node.kind == "contraction", node.kind == "scatter"
+        group.loop = node.op if isinstance(node.op, Loop) else None
         if node.kind != "map":
             group.outer = space
             group.fixed = own
@@ -152,6 +159,8 @@ class _Grouping:
         """Merges two groups along the edges from the one to the other; False where it is not done."""
         if producer is consumer:
             return True
+        if producer.loop is not None or consumer.loop is not None:
+            return False
         if producer.scatter or not _flags_agree(producer, consumer):
             return False
         if producer.contraction and (consumer.contraction or consumer.indexes):

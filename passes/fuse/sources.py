@@ -10,11 +10,12 @@ which value, at which index of those symbols, reached through free ops.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from graphc.ir.control import Loop
 from graphc.ir.dims import Dim, Expr, Symbol, floor_div, mod, symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.families import (
@@ -80,8 +81,10 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """`map`, `contraction`, `reduce` (any other accumulation) or `scatter`."""
+        """`map`, `contraction`, `reduce` (any other accumulation), `scatter` or `loop`."""
         match self.op:
+            case Loop():
+                return "loop"
             case Contraction():
                 return "contraction"
             case Accumulate():
@@ -145,15 +148,19 @@ def axes(prefix: str, shape: Shape) -> Index:
     return tuple(found)
 
 
-def survey(graph: Graph) -> Survey:
-    """Surveys a graph. Raises CompileError for an op that no kernel can hold."""
+def survey(graph: Graph, computed: Collection[Op] = ()) -> Survey:
+    """Surveys a graph. Ops in `computed` are real whatever they cost.
+
+    Raises CompileError for an op that no kernel can hold.
+    """
     outputs = set(graph.outputs)
     found = Survey([], {}, {}, [])
     for number, op in enumerate(graph.ops):
         if is_buffer_constant(op):
             found.constants.append(op)
             continue
-        cost = None if any(r in outputs for r in op.results) else _free_cost(op, found.free)
+        real = op in computed or any(r in outputs for r in op.results)
+        cost = None if real else _free_cost(op, found.free)
         if cost is not None:
             found.free[op] = cost
             continue
@@ -191,6 +198,8 @@ def _free_view_cost(op: View, free: dict[Op, int]) -> int | None:
 
 
 def _node(number: int, op: Op) -> Node:
+    if isinstance(op, Loop):
+        return Node(number, op, ())
     index = axes(f"{number}.", op.results[0].type.shape)
     if isinstance(op, Accumulate):
         domain = tuple(op.domain(op.attrs, op.operand_types, op.results[0].type))
@@ -238,6 +247,9 @@ def _raw_reads(node: Node) -> list[Raw]:
     op = node.op
     types, result = op.operand_types, op.results[0].type
     match op:
+        case Loop():
+            node.checks = any(n.checks for n in survey(op.body).nodes)
+            return [(v, (0,) * v.type.rank, False) for v in op.operands]
         case Elementwise():
             node.checks = node.indexes = _has_checks(op)
             return [(v, node.index, True) for v in op.operands]

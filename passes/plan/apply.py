@@ -7,16 +7,18 @@ A temporary whose last reader makes something of the same size at the same point
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from graphc.ir.graph import Value
-from graphc.ir.program import Buffer, BufferKind, Check, KernelCall, Phase, Program
+from graphc.ir.graph import Graph, Value
+from graphc.ir.program import Buffer, BufferKind, Check, KernelCall, Move, Phase, Program, Repeat
 from graphc.ir.types import TensorType, uint8
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse import Fused
-from graphc.passes.lower import Lowered
+from graphc.passes.fuse.blocks import Block
+from graphc.passes.lower import Lowered, LoweredLoop
 from graphc.passes.plan.arena import Lifetime, assign_offsets
 from graphc.passes.plan.in_place import can_share
+from graphc.passes.plan.loops import LoopCall, LoopRows, Walk
 from graphc.passes.plan.order import Order
 from graphc.passes.plan.verify import verify_program
 from graphc.passes.plan.work import Call, copy_call
@@ -24,38 +26,50 @@ from graphc.passes.plan.work import Call, copy_call
 __all__ = ["plan"]
 
 
-def plan(fused: Fused, kernels: Sequence[Lowered], context: CompileContext) -> Program:
+def plan(fused: Fused, kernels: Sequence[Lowered | LoweredLoop], context: CompileContext) -> Program:
     """The program of the scheduled `kernels` of all groups, in group order."""
-    program = _Planner(fused, kernels, context).run()
+    program = _program(_Planner(fused, kernels, context))
     if context.options.verify:
         verify_program(program)
     return program
 
 
 class _Planner:
-    def __init__(self, fused: Fused, kernels: Sequence[Lowered], context: CompileContext) -> None:
+    """The calls of one graph: of the whole program or of a loop's step."""
+
+    def __init__(
+        self, fused: Fused, kernels: Sequence[Lowered | LoweredLoop], context: CompileContext
+    ) -> None:
         self.graph = fused.graph
         self.context = context
-        self.calls = [Call(k, n) for n, k in enumerate(kernels) if _does_something(k)]
+        self.calls = [_call(k, n) for n, k in enumerate(kernels) if _does_something(k)]
         self.constants = [op.result for op in fused.constants]
         self.place: dict[Value, Value] = {}
         """Values that live in another value's buffer: a state's, an output's or a dying temporary's."""
         self.outputs: list[Value] = []
-
-    def run(self) -> Program:
         self._return_values()
-        overwriting = self._overwrite_states()
+        self.overwriting = self._overwrite_states()
         order = Order(self.calls)
-        levels, cyclic = order.levels(overwriting)
+        levels, cyclic = order.levels(self.overwriting)
         while cyclic:
-            for call in [c for c in self.calls if c in cyclic and c in overwriting]:
-                self._give_up(call, overwriting)
+            for call in [c for c in self.calls if c in cyclic and c in self.overwriting]:
+                self._give_up(call, self.overwriting)
             order = Order(self.calls)
-            levels, cyclic = order.levels(overwriting)
+            levels, cyclic = order.levels(self.overwriting)
         self.order = order
         self.level = levels
         self._reuse_temporaries()
-        return self._program(overwriting)
+        self.steps = {
+            c: _Planner(c.loop.body, c.loop.steps, context) for c in self.calls if isinstance(c, LoopCall)
+        }
+        """The calls of each loop's step."""
+
+    def by_level(self) -> list[list[Call]]:
+        """Calls that do not wait for each other, in the order in which they come."""
+        found: dict[int, list[Call]] = {}
+        for c in sorted(self.calls, key=lambda c: (self.level[c], c.number)):
+            found.setdefault(self.level[c], []).append(c)
+        return list(found.values())
 
     # -- outputs and states ---------------------------------------------------------------
 
@@ -98,6 +112,8 @@ class _Planner:
         return overwriting
 
     def _in_place(self, call: Call, new: Value, state: Value) -> bool:
+        if isinstance(call, LoopCall):
+            return False
         values = call.lowered.values
         if state in values:
             if not can_share(call.lowered.kernel, call.position(state), call.position(new)):
@@ -135,7 +151,7 @@ class _Planner:
             for v in c.read():
                 last[v] = max(last.get(v, 0), self.level[c])
         for c in sorted(self.calls, key=lambda c: (self.level[c], c.number)):
-            for new in list(c.written()):
+            for new in () if isinstance(c, LoopCall) else list(c.written()):
                 if self._is_temporary(new) and new not in c.over:
                     self._reuse_for(c, new, last)
 
@@ -151,33 +167,115 @@ class _Planner:
                 self.place[new] = old
                 return
 
-    # -- the program ----------------------------------------------------------------------
 
-    def _program(self, overwriting: dict[Call, list[Value]]) -> Program:
-        rows = _Rows(self)
-        checks: list[Check] = []
-        calls = sorted(self.calls, key=lambda c: (self.level[c], c.number))
-        phases: dict[int, list[Call]] = {}
-        for c in calls:
-            phases.setdefault(self.level[c], []).append(c)
-        made: list[Phase] = []
-        for n, level in enumerate(sorted(phases)):
-            found = []
-            for c in phases[level]:
-                found.append(self._call(c, n, rows, len(checks)))
-                checks += c.lowered.checks
-            made.append(Phase(tuple(found), any(c in overwriting for c in phases[level])))
-        buffers, arena = rows.table()
-        constants = tuple(_array(v) for v in self.constants)
-        return Program(self.graph.name, buffers, tuple(made), arena, tuple(checks), constants)
+def _call(lowered: Lowered | LoweredLoop, number: int) -> Call:
+    return LoopCall(lowered, number) if isinstance(lowered, LoweredLoop) else Call(lowered, number)
 
-    def _call(self, call: Call, phase: int, rows: _Rows, base: int) -> KernelCall:
-        kernel = call.lowered.kernel
-        buffers = tuple(rows.row(self.home(v), phase) for v in call.lowered.values)
+
+def _program(planner: _Planner) -> Program:
+    rows = _Rows(planner)
+    made = _Emission(rows, planner.context)
+    made.add(planner)
+    buffers, arena = rows.table()
+    constants = tuple(_array(v) for v in rows.constants)
+    return Program(
+        planner.graph.name,
+        buffers,
+        tuple(made.phases),
+        arena,
+        tuple(made.checks),
+        constants,
+        tuple(made.repeats),
+    )
+
+
+class _Emission:
+    """Phases, checks and repeats as they are put in order."""
+
+    def __init__(self, rows: _Rows, context: CompileContext) -> None:
+        self.rows = rows
+        self.context = context
+        self.phases: list[Phase] = []
+        self.checks: list[Check] = []
+        self.repeats: list[Repeat] = []
+
+    def add(self, planner: _Planner) -> None:
+        """All calls of a planner; a level's kernels are one phase, its loops follow one by one."""
+        for calls in planner.by_level():
+            kernels = [c for c in calls if not isinstance(c, LoopCall)]
+            if kernels:
+                writes = any(c in planner.overwriting for c in kernels)
+                self.phases.append(Phase(tuple(self.call(c, planner) for c in kernels), writes))
+            for c in calls:
+                if isinstance(c, LoopCall):
+                    self.loop(c, planner, planner.steps[c])
+
+    def call(self, call: Call, planner: _Planner) -> KernelCall:
+        kernel, phase = call.lowered.kernel, len(self.phases)
+        buffers = tuple(self.rows.row(planner.home(v), phase) for v in call.lowered.values)
         size = self.context.backend.scratch_bytes(kernel, self.context.target)
-        scratch = rows.scratch(size, phase) if size else -1
+        scratch = self.rows.scratch(size, phase) if size else -1
+        base = len(self.checks)
+        self.checks += call.lowered.checks
         assert kernel.schedule is not None
         return KernelCall(kernel, buffers, kernel.schedule.parts, base if kernel.checks else 0, scratch)
+
+    def loop(self, call: LoopCall, outer: _Planner, step: _Planner) -> None:
+        """The phases of a loop: first entries of histories, then the step's, repeated."""
+        found = call.rows(step.outputs)
+        around = [outer.home(v) for v in (*call.read(), *call.written())]
+        around += [v for s in found.swaps for v in (s.first, s.second)]
+        start = len(self.phases)
+        for block, walk in found.starts:
+            self._start(block, walk, outer)
+        begin = len(self.phases)
+        first, then = self._moves(found, outer)
+        self.add(step)
+        if len(self.phases) > begin:
+            count: int = call.loop.op.attrs["length"]
+            self.repeats.append(Repeat(begin, len(self.phases), count, self._counter(), first, then))
+        # Whatever a moving row may show is there from before the first step until after the last.
+        for value in around:
+            self.rows.keep(value, start, max(start, len(self.phases) - 1))
+
+    def _moves(self, found: LoopRows, outer: _Planner) -> tuple[tuple[Move, ...], tuple[Move, ...]]:
+        phase = len(self.phases)
+        first, then = [], []
+        for w in found.walks:
+            row = self.rows.moving(w.inner)
+            first.append(Move(row, self.rows.row(outer.home(w.outer), phase), w.start))
+            if w.stride:
+                then.append(Move(row, row, w.stride))
+        for s in found.swaps:
+            before, after = self.rows.moving(s.before), self.rows.moving(s.after)
+            spare = self.rows.moving(Value(s.after.type, outer.graph, 0, "spare"))
+            initial = self.rows.row(outer.home(s.initial.value), phase)
+            buffers = [self.rows.row(outer.home(v), phase) for v in (s.first, s.second)]
+            first += [
+                Move(before, initial, s.initial.offset_bytes),
+                Move(after, buffers[0]),
+                Move(spare, buffers[1]),
+            ]
+            # What the last step wrote is read; what it did not write is written.
+            then += [Move(before, after), Move(after, spare), Move(spare, before)]
+        return tuple(first), tuple(then)
+
+    def _start(self, block: Block, walk: Walk, outer: _Planner) -> None:
+        """A phase that copies a history's first entry to its place."""
+        if not walk.inner.type.numel:
+            return
+        phase = len(self.phases)
+        source, target = (Value(walk.inner.type, outer.graph, 0, "initial") for _ in range(2))
+        moves = [
+            Move(self.rows.moving(source), self.rows.row(outer.home(block.value), phase), block.offset_bytes),
+            Move(self.rows.moving(target), self.rows.row(outer.home(walk.outer), phase), walk.start),
+        ]
+        copy = copy_call(source, target, 0, self.context)
+        self.phases.append(Phase((self.call(copy, outer),)))
+        self.repeats.append(Repeat(phase, phase + 1, 1, self._counter(), tuple(moves)))
+
+    def _counter(self) -> int:
+        return self.rows.moving(Value(TensorType(uint8, (0,)), Graph(), 0, "counter"))
 
 
 class _Rows:
@@ -189,10 +287,11 @@ class _Rows:
         self.lives: dict[int, list[int]] = {}
         inputs = [v for v in planner.graph.inputs if not v.is_state]
         states = [v for v in planner.graph.inputs if v.is_state]
+        self.constants = list(_all_constants(planner))
         self._add("input", inputs)
         self._add("state", states)
         self._add("output", planner.outputs)
-        self._add("constant", planner.constants)
+        self._add("constant", self.constants)
 
     def _add(self, kind: BufferKind, values: Sequence[Value]) -> None:
         for i, v in enumerate(values):
@@ -204,11 +303,22 @@ class _Rows:
         if value not in self.number:
             self.number[value] = len(self.buffers)
             self.buffers.append(Buffer("temporary", value.type, 0, 0, value.name))
-        row = self.number[value]
-        if self.buffers[row].kind == "temporary":
-            life = self.lives.setdefault(row, [phase, phase])
-            life[1] = phase
-        return row
+        self.keep(value, phase, phase)
+        return self.number[value]
+
+    def keep(self, value: Value, first: int, last: int) -> None:
+        """Notes that a value with a row is there from one phase to another."""
+        row = self.number.get(value)
+        if row is not None and self.buffers[row].kind == "temporary":
+            life = self.lives.setdefault(row, [first, last])
+            life[0], life[1] = min(life[0], first), max(life[1], last)
+
+    def moving(self, value: Value) -> int:
+        """The row of a value that has no memory of its own."""
+        if value not in self.number:
+            self.number[value] = len(self.buffers)
+            self.buffers.append(Buffer("moving", value.type, 0, 0, value.name))
+        return self.number[value]
 
     def scratch(self, size: int, phase: int) -> int:
         """A row for one call's scratch memory."""
@@ -228,8 +338,17 @@ class _Rows:
         return tuple(self.buffers), total
 
 
-def _does_something(lowered: Lowered) -> bool:
+def _all_constants(planner: _Planner) -> Iterator[Value]:
+    """Constants of a graph and of the steps of its loops."""
+    yield from planner.constants
+    for step in planner.steps.values():
+        yield from _all_constants(step)
+
+
+def _does_something(lowered: Lowered | LoweredLoop) -> bool:
     """False of a kernel that stores no element."""
+    if isinstance(lowered, LoweredLoop):
+        return True
     return any(b.access != "in" and b.type.numel for b in lowered.kernel.parameters)
 
 

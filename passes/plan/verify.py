@@ -20,9 +20,11 @@ class _Verifier:
         self.program = program
         self.written_in: dict[int, int] = {}
         self.lives: dict[int, tuple[int, int]] = {}
+        self.shown = _shown_rows(program)
 
     def run(self) -> None:
         last_failing = -1
+        self.repeats()
         for n, phase in enumerate(self.program.phases):
             self.phase(n, phase)
             if any(c.kernel.checks for c in phase.calls):
@@ -41,7 +43,26 @@ class _Verifier:
             if readers.get(row, set()) - {k}:
                 raise VerifyError(f"phase {n}: buffer {row} is written and read by different calls")
         for row in writers:
-            self.written_in.setdefault(row, n)
+            for shown in (row, *self.shown.get(row, ())):
+                self.written_in.setdefault(shown, n)
+
+    def repeats(self) -> None:
+        """Ranges are nested or apart, and what moving rows show lives throughout them."""
+        ranges = sorted((r.begin, -r.end) for r in self.program.repeats)
+        open_ends: list[int] = []
+        for begin, end in ranges:
+            while open_ends and open_ends[-1] <= begin:
+                open_ends.pop()
+            if not begin < -end <= (open_ends[-1] if open_ends else len(self.program.phases)):
+                raise VerifyError(f"the repeat of phases {begin} .. {-end - 1} is empty or overlaps another")
+            open_ends.append(-end)
+        for r in self.program.repeats:
+            for move in (*r.first, *r.then):
+                if self.program.buffers[move.row].kind != "moving":
+                    raise VerifyError(f"buffer {move.row} is moved but has memory of its own")
+                for row in self.shown[move.row]:
+                    self.live(row, r.begin)
+                    self.live(row, r.end - 1)
 
     def call(
         self, n: int, k: int, call: KernelCall, writers: dict[int, int], readers: dict[int, set[int]]
@@ -68,8 +89,8 @@ class _Verifier:
             writers[call.scratch] = k
 
     def live(self, row: int, n: int) -> None:
-        first, _ = self.lives.get(row, (n, n))
-        self.lives[row] = (first, n)
+        first, last = self.lives.get(row, (n, n))
+        self.lives[row] = (min(first, n), max(last, n))
 
     def arena(self) -> None:
         """No two temporaries with a phase in common share a byte: a sweep over phases, sorted by place."""
@@ -92,3 +113,19 @@ class _Verifier:
                 if below[1] > above[0]:
                     raise VerifyError(f"temporaries {below[2]} and {above[2]} overlap in phase {phase}")
             active = {r: p for r, p in active.items() if self.lives[r][1] > phase}
+
+
+def _shown_rows(program: Program) -> dict[int, set[int]]:
+    """The rows with memory that each moving row may show."""
+    shown: dict[int, set[int]] = {}
+    moves = [m for r in program.repeats for m in (*r.first, *r.then)]
+    changed = True
+    while changed:
+        changed = False
+        for m in moves:
+            found = shown.setdefault(m.row, set())
+            before = len(found)
+            moving = program.buffers[m.source].kind == "moving"
+            found |= shown.get(m.source, set()) if moving else {m.source}
+            changed = changed or len(found) != before
+    return shown

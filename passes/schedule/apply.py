@@ -14,7 +14,7 @@ from graphc.ir.dims import Symbol, split_linear
 from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
 from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
-from graphc.passes.lower.group import Lowered
+from graphc.passes.lower import Lowered, LoweredLoop
 from graphc.passes.schedule.cost import lanes, partitions, points, stride_cost
 from graphc.passes.schedule.flatten import flatten, join_outer_axes
 from graphc.passes.schedule.split import split_reduction
@@ -33,8 +33,19 @@ TILE = 16
 TILED_POINTS = 1 << 14
 
 
-def schedule(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]:
-    """The scheduled kernels of a group in order: one, or two where a large reduction is cut in chunks."""
+def schedule(
+    lowered: Lowered | LoweredLoop, context: CompileContext
+) -> tuple[Lowered, ...] | tuple[LoweredLoop]:
+    """The scheduled kernels of a group in order: one, or two where a large reduction is cut in chunks.
+
+    A loop stays one, with the kernels of its step scheduled.
+    """
+    if isinstance(lowered, LoweredLoop):
+        return (lowered.with_steps([k for step in lowered.steps for k in schedule(step, context)]),)
+    return _schedule_kernel(lowered, context)
+
+
+def _schedule_kernel(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]:
     chosen = None
     if lowered.contraction:
         chosen = context.backend.contraction_schedule(lowered.kernel, context.target, lowered.vector)

@@ -18,7 +18,7 @@ from graphc.ir import REGISTRY, Builder, Graph
 from graphc.ir.families import GraphOp, Sample
 from graphc.ir.graph import Location, Value
 from graphc.ir.types import TensorType
-from tests.sampling import draw
+from tests.sampling import draw, regions_of
 
 Entry = tuple[type[GraphOp], Sample]
 VOCABULARY = 4
@@ -99,7 +99,7 @@ class _Grower:
             chosen[i] if i in chosen else self.operand(t, how_of(sample, i))
             for i, t in enumerate(sample.operands)
         ]
-        op = self.builder.create(cls, operands, **sample.attrs)
+        op = self.builder.create(cls, operands, regions_of(sample), **sample.attrs)
         self.made.append(op)
         self.values.extend(op.results)
 
@@ -108,7 +108,7 @@ class _Grower:
         operands = list(op.operands)
         if "commutative" in op.traits and self.number(0, 1):
             operands.reverse()
-        again = self.builder.create(type(op), operands, **op.attrs)
+        again = self.builder.create(type(op), operands, [r.copy() for r in op.regions], **op.attrs)
         self.made.append(again)
         self.values.extend(again.results)
 

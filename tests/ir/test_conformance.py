@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from graphc.ir.types import DTYPES, TensorType
 from graphc.passes.decompose import build_decomposition
 from graphc.passes.differentiate import differentiate
 from tests.closeness import assert_within
-from tests.sampling import draw_sample
+from tests.sampling import draw_sample, regions_of
 
 OPS = sorted(REGISTRY)
 # Structural ops stand for a rewriting of the graph around them and are never run.
@@ -42,8 +43,11 @@ def results_of(cls: type[GraphOp], sample: Sample, arrays: Sequence[Any]) -> lis
 
 
 def full(cls: type[GraphOp], sample: Sample) -> dict[str, Any]:
-    """A sample's attributes with the op's defaults."""
-    return {**cls.attributes, **sample.attrs}
+    """A sample's attributes with the op's defaults, and its regions as functions."""
+    attrs = {**cls.attributes, **sample.attrs}
+    if sample.regions:
+        attrs["regions"] = [partial(interpreter.run, region) for region in sample.regions]
+    return attrs
 
 
 def types_in(sample: Sample) -> list[TensorType]:
@@ -80,7 +84,7 @@ def graph_of(cls: type[GraphOp], sample: Sample) -> tuple[Graph, GraphOp]:
     """A graph of the one op on inputs of the sample's types."""
     graph = Graph()
     values = [graph.add_input(t, name=f"x{i}") for i, t in enumerate(sample.operands)]
-    op = Builder(graph).create(cls, values, **sample.attrs)
+    op = Builder(graph).create(cls, values, regions_of(sample), **sample.attrs)
     graph.outputs = list(op.results)
     return graph, op
 
@@ -146,7 +150,7 @@ def test_wrong_operands(name: str) -> None:
     extra = (*sample.operands, TensorType(DTYPES["f32"], ()))
     values = [graph.add_input(t) for t in extra]
     with pytest.raises(TypeError, match="expected operands"):
-        Builder(graph).create(cls, values, **sample.attrs)
+        Builder(graph).create(cls, values, regions_of(sample), **sample.attrs)
 
 
 def symbolic(sample: Sample, size: int, symbol: Symbol, operands: bool) -> Sample:
@@ -364,7 +368,7 @@ def check_simplified(
     values = [graph.add_input(t) for t in sample.operands]
     if splat >= 0:
         values[splat] = b.broadcast_to(b.constant(value), sample.operands[splat].shape)
-    op = b.create(cls, values, **sample.attrs)
+    op = b.create(cls, values, regions_of(sample), **sample.attrs)
     found = op.simplify(Builder(graph, before=op))
     if found is None:
         return
@@ -396,7 +400,7 @@ def test_llvm(name: str, dtype: str) -> None:
     drawn = [draw_sample(sample, number) for number, sample in enumerate(samples)]
     for number, sample in enumerate(samples):
         values = [graph.add_input(t, name=f"x{number}_{i}") for i, t in enumerate(sample.operands)]
-        graph.outputs += Builder(graph).create(cls, values, **sample.attrs).results
+        graph.outputs += Builder(graph).create(cls, values, regions_of(sample), **sample.attrs).results
     outputs = iter(run_graph(graph, *(a for arrays in drawn for a in arrays), backend="llvm"))
     for sample, arrays in zip(samples, drawn, strict=True):
         check_results(

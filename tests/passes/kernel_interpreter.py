@@ -14,7 +14,7 @@ import numpy as np
 
 from graphc.ir.dims import Apply, Dim, Expr, Symbol
 from graphc.ir.kernel import Instruction, Kernel, Stage, extent
-from graphc.ir.program import Program
+from graphc.ir.program import Move, Phase, Program, Repeat
 from graphc.ir.types import DType
 
 __all__ = ["CheckFailed", "run_kernel", "run_program"]
@@ -299,10 +299,53 @@ def run_program(program: Program, inputs: Sequence[Any], states: Sequence[Any]) 
                 assert b.offset % 64 == 0 and b.offset + b.type.nbytes <= program.arena_bytes
                 piece = arena[b.offset : b.offset + b.type.nbytes]
                 table.append(piece.view(b.type.dtype.numpy).reshape(b.type.sizes))
-    for phase in program.phases:
+            case "moving":
+                table.append(None)
+    _ProgramRun(program, table).phases(0, len(program.phases), None)
+    return outputs
+
+
+class _ProgramRun:
+    """Runs ranges of phases; `places` says which bytes of which row a moving row shows."""
+
+    def __init__(self, program: Program, table: list[Any]) -> None:
+        self.program = program
+        self.table = table
+        self.places: dict[int, tuple[int, int]] = {}
+
+    def phases(self, begin: int, end: int, inside: Repeat | None) -> None:
+        at = begin
+        while at < end:
+            starting = [r for r in self.program.repeats if r.begin == at and r.end <= end and r is not inside]
+            if inside is not None and at == inside.begin:
+                starting = [r for r in starting if r.end < inside.end]
+            if starting:
+                repeat = max(starting, key=lambda r: r.end)
+                for n in range(repeat.count):
+                    for move in repeat.then if n else repeat.first:
+                        self.move(move)
+                    self.phases(repeat.begin, repeat.end, repeat)
+                at = repeat.end
+            else:
+                self.phase(self.program.phases[at])
+                at += 1
+
+    def move(self, move: Move) -> None:
+        row, offset = self.places.get(move.source, (move.source, 0))
+        self.places[move.row] = row, offset + move.offset
+
+    def buffer(self, row: int) -> Any:
+        if row not in self.places:
+            return self.table[row]
+        source, offset = self.places[row]
+        type_ = self.program.buffers[row].type
+        memory = self.table[source].reshape(-1).view(np.uint8)
+        assert 0 <= offset <= memory.size - type_.nbytes
+        return memory[offset : offset + type_.nbytes].view(type_.dtype.numpy).reshape(type_.sizes)
+
+    def phase(self, phase: Phase) -> None:
         for call in phase.calls:
             try:
-                run_kernel(call.kernel, [table[r] for r in call.buffers])
+                run_kernel(call.kernel, [self.buffer(r) for r in call.buffers])
             except CheckFailed as failure:
                 raise CheckFailed(call.check_base + failure.number) from None
-    return outputs

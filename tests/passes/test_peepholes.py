@@ -17,7 +17,7 @@ from graphc.ir import REGISTRY, Builder, Graph
 from graphc.ir.families import GraphOp, Sample
 from graphc.passes import run_pipeline
 from graphc.passes.instruments import same
-from tests.sampling import draw
+from tests.sampling import draw, regions_of
 
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 2.0, 0.5)
 PIPELINES = ("canonicalise", "fold", "canonicalise,fold,cse,dce")
@@ -80,7 +80,7 @@ def test_with_a_constant(cls: type[GraphOp]) -> None:
                 for number in numbers:
                     operands = list(inputs)
                     operands[i] = b.full(type_.shape, number, type_.dtype)
-                    graph.outputs.extend(b.create(cls, operands, **sample.attrs).results)
+                    graph.outputs.extend(b.create(cls, operands, regions_of(sample), **sample.attrs).results)
                 check(graph, arrays)
 
 
@@ -90,7 +90,7 @@ def test_with_constants_only(cls: type[GraphOp]) -> None:
         graph = Graph("constants")
         b = Builder(graph)
         operands = [b.constant(a) for a in drawn(sample)]
-        graph.outputs = list(b.create(cls, operands, **sample.attrs).results)
+        graph.outputs = list(b.create(cls, operands, regions_of(sample), **sample.attrs).results)
         check(graph, [])
 
 
@@ -100,11 +100,11 @@ def test_with_itself(cls: type[GraphOp]) -> None:
         graph = Graph("itself")
         inputs = [graph.add_input(t) for t in sample.operands]
         b = Builder(graph)
-        first = b.create(cls, inputs, **sample.attrs)
+        first = b.create(cls, inputs, regions_of(sample), **sample.attrs)
         graph.outputs = list(first.results)
         for i, type_ in enumerate(sample.operands):
             if first.results[0].type == type_ and not is_index(sample, i):
                 operands = list(inputs)
                 operands[i] = first.results[0]
-                graph.outputs.extend(b.create(cls, operands, **sample.attrs).results)
+                graph.outputs.extend(b.create(cls, operands, regions_of(sample), **sample.attrs).results)
         check(graph, drawn(sample))

@@ -4,6 +4,9 @@
 kernels, so it serves the process and exported libraries alike. `run_spmd(ctx, program, pool)`
 shares each phase's items with the pool's workers.
 
+Between the phases stand marks where a range of them begins and ends that is run several times;
+`repeat_phases` moves the rows of the buffer table there. It runs on the calling thread between phases.
+
 Invariants: after a phase that set the error word no later phase runs. The calling thread
 claims items from the front and workers from the back of a phase; it waits for items that
 somebody claimed and never for a worker. A worker touches a context only while it holds a
@@ -12,9 +15,12 @@ claimed item, so a late worker can meet nothing but the pool's own words.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from graphc.backends.llvm.host.routine import Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
-from graphc.runtime.layout import CALL, CONTEXT, ITEM, PHASE, POOL, PROGRAM
+from graphc.runtime.layout import BEGIN_REPEAT, CALL, CONTEXT, ITEM, MOVE, PHASE, POOL, PROGRAM, REPEAT
 
 __all__ = ["add_item_runner", "add_serial_driver", "add_spmd_driver", "claim_back", "has_work"]
 
@@ -80,11 +86,64 @@ def add_serial_driver(module: ModuleText, *, linkage: str = "") -> None:
     """`i64 run_serial(ptr ctx, ptr program)`: the error word after the last phase that ran."""
     r = Routine.start(module, "run_serial", "i64", [("ptr", "ctx"), ("ptr", "program")], linkage=linkage)
     ctx, program = r.params
-    with r.each(r.read(program, PROGRAM, "phase_count")) as phase:
-        first, count = _items(r, program, phase)
+    _add_repeat_phases(module)
+    with _each_phase(r, ctx, program) as (first, count):
         _run_all(r, ctx, program, first, count)
         _return_error(r, ctx)
     r.ret(i64(0))
+
+
+@contextmanager
+def _each_phase(r: Routine, ctx: Val, program: Val) -> Iterator[tuple[Val, Val]]:
+    """Runs the body for the first item and item count of every phase, as often as it is to be run."""
+    at = r.variable(i64(0))
+    end = r.read(program, PROGRAM, "phase_count")
+    with r.while_(lambda: r.icmp("slt", at.get(), end)):
+        phase = at.get()
+        first, count = _items(r, program, phase)
+        mark, work, following = r.label("mark"), r.label("work"), r.label("phase.next")
+        r.branch_if(r.icmp("slt", count, i64(0)), mark, work)
+        r.block(mark)
+        at.set(r.call("i64", "repeat_phases", [ctx, program, phase]))
+        r.branch(following)
+        r.block(work)
+        yield first, count
+        at.set(r.add(phase, i64(1)))
+        r.branch(following)
+        r.block(following)
+
+
+def _add_repeat_phases(module: ModuleText) -> None:
+    """`i64 repeat_phases(ctx, program, place)`: passes the mark at a place; gives the place to go on at."""
+    r = Routine.start(
+        module, "repeat_phases", "i64", [("ptr", "ctx"), ("ptr", "program"), ("i64", "place")],
+        linkage="internal",
+    )  # fmt: skip
+    ctx, program, place = r.params
+    mark = r.record_at(r.read_ptr(program, PROGRAM, "phases"), place, PHASE)
+    repeat = r.record_at(r.read_ptr(program, PROGRAM, "repeats"), r.read(mark, PHASE, "item_begin"), REPEAT)
+    table = r.read_ptr(ctx, CONTEXT, "table")
+    counter = r.gep(table, r.read(repeat, REPEAT, "counter"), "i64")
+    begins = r.icmp("eq", r.read(mark, PHASE, "item_count"), i64(BEGIN_REPEAT))
+    with r.exit_if(begins):
+        r.store(i64(1), counter, 8)
+        _move_rows(r, program, table, repeat, "first")
+        r.ret(r.add(place, i64(1)))
+    done = r.load("i64", counter, 8)
+    with r.exit_if(r.icmp("sge", done, r.read(repeat, REPEAT, "count"))):
+        r.ret(r.add(place, i64(1)))
+    r.store(r.add(done, i64(1)), counter, 8)
+    _move_rows(r, program, table, repeat, "then")
+    r.ret(r.add(r.read(repeat, REPEAT, "begin"), i64(1)))
+
+
+def _move_rows(r: Routine, program: Val, table: Val, repeat: Val, which: str) -> None:
+    first = r.record_at(r.read_ptr(program, PROGRAM, "moves"), r.read(repeat, REPEAT, f"{which}_begin"), MOVE)
+    with r.each(r.read(repeat, REPEAT, f"{which}_count")) as n:
+        move = r.record_at(first, n, MOVE)
+        source = r.load_ptr(table, r.read(move, MOVE, "source"))
+        address = r.at_byte(source, r.read(move, MOVE, "offset"))
+        r.store(address, r.gep(table, r.read(move, MOVE, "row"), "ptr"), 8)
 
 
 def has_work(r: Routine, claim: Val) -> Val:
@@ -105,8 +164,7 @@ def add_spmd_driver(module: ModuleText) -> None:
     _add_publisher(module)
     r = Routine.start(module, "run_spmd", "i64", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "pool")])
     ctx, program, pool = r.params
-    with r.each(r.read(program, PROGRAM, "phase_count")) as phase:
-        first, count = _items(r, program, phase)
+    with _each_phase(r, ctx, program) as (first, count):
         alone, shared, done = r.label("alone"), r.label("shared"), r.label("phase.done")
         r.branch_if(r.icmp("slt", count, i64(2)), alone, shared)
         r.block(alone)

@@ -174,12 +174,16 @@ def _add_tables(module: ModuleText, tables: ProgramTables) -> Val:
     items = records("items", [numbers(row) for row in tables.items])
     calls = records("calls", [[f"ptr @{symbol}", *numbers(rest)] for symbol, *rest in tables.calls])
     rows = records("rows", [numbers(tables.rows)])
+    repeats = records("repeats", [numbers(row) for row in tables.repeats])
+    moves = records("moves", [numbers(row) for row in tables.moves])
     fields = {
         "phases": str(phases),
         "phase_count": f"i64 {len(tables.phases)}",
         "items": str(items),
         "calls": str(calls),
         "rows": str(rows),
+        "repeats": str(repeats),
+        "moves": str(moves),
     }
     return records("plan", [[fields[field] for field in PROGRAM.offset]])
 
@@ -235,6 +239,8 @@ def _add_run(module: ModuleText, program: Program, name: str, plan: Val, size: i
             _require(r, r.not_null(pointers), _NO_BUFFER)
     for row, buffer in enumerate(program.buffers):
         match buffer.kind:
+            case "moving":
+                continue
             case "input" | "output":
                 pointer = r.load_ptr(inputs if buffer.kind == "input" else outputs, buffer.index)
                 _require(r, r.not_null(pointer), _NO_BUFFER)

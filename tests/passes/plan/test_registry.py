@@ -9,7 +9,7 @@ from graphc.backends.reference import run
 from graphc.ir import REGISTRY, Builder, Graph
 from graphc.passes import run_pipeline
 from tests.passes.programs import execute
-from tests.sampling import draw_sample
+from tests.sampling import draw_sample, regions_of
 
 TOLERANCE = {"f16": 4e-3, "bf16": 3e-2, "f32": 2e-5, "f64": 1e-6}
 """Of the NumPy interpreter's own arithmetic; indexing mistakes are far larger."""
@@ -23,7 +23,7 @@ def test_op(name: str) -> None:
             continue
         graph = Graph(name)
         operands = [graph.add_input(t) for t in sample.operands]
-        op = Builder(graph).create(cls, operands, **sample.attrs)
+        op = Builder(graph).create(cls, operands, regions_of(sample), **sample.attrs)
         graph.outputs = list(op.results)
         arrays = draw_sample(sample)
         expected = run(graph, *arrays)

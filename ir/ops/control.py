@@ -1,0 +1,89 @@
+"""Control flow: loops over regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.ir.builder import Builder
+from graphc.ir.control import Loop
+from graphc.ir.families import ALL_DTYPES, Attrs, Sample
+from graphc.ir.graph import Graph, Value
+from graphc.ir.types import DTYPES, DType, TensorType
+
+__all__ = ["Scan"]
+
+
+class Scan(Loop):
+    """A loop of known length over slices, carrying values from step to step.
+
+    Attributes and results are those of every `Loop`. Differentiable in reverse mode by a loop in the other
+    direction over what the forward steps kept. Raises RuntimeError where a sliced operand's leading axis
+    is not `length` or the region's types do not fit.
+    """
+
+    name = "scan"
+    dtypes = ALL_DTYPES
+    differentiable = False
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        """`attrs["regions"]` has the region as a function of arrays; see `graphc.backends.reference`."""
+        n, m, length = attrs["carries"], attrs["slices"], attrs["length"]
+        (step,) = attrs["regions"]
+        carried, sliced, constants = list(arrays[:n]), arrays[n : n + m], arrays[n + m :]
+        past = [[a] for a in carried]
+        stacked: list[list[Any]] = [[] for _ in attrs["outputs"]]
+        for i in range(length)[:: -1 if attrs["reverse"] else 1]:
+            found = step(*carried, *(a[i] for a in sliced), *constants)
+            carried = found[:n]
+            for whole, part in zip((*past, *stacked), found, strict=True):
+                whole.append(part)
+        order = slice(None, None, -1 if attrs["reverse"] else 1)
+        results = [
+            np.stack(whole[order]) if i in attrs["history"] else whole[-1] for i, whole in enumerate(past)
+        ]
+        for whole, t in zip(stacked, attrs["outputs"], strict=True):
+            results.append(np.stack(whole[order]) if whole else np.empty((0, *t.sizes), t.dtype.numpy))
+        return tuple(results)
+
+    def simplify(self, b: Any) -> Sequence[Value] | None:
+        """Without steps there is nothing but the initial values."""
+        if self.attrs["length"] != 0:
+            return None
+        values = [b.reshape_to(v, r.type.shape) for v, r in zip(self.initial, self.results, strict=False)]
+        for r in self.results[self.carries :]:
+            values.append(b.constant(np.empty(r.type.sizes, r.type.dtype.numpy)))
+        return values
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for name in cls.dtypes:
+            d = DTYPES[name]
+            for length, shape in ((5, (3,)), (1, (1,)), (2, (0,)), (0, (3,)), (4, ())):
+                for reverse, history in ((False, ()), (True, (0,))):
+                    yield _sample(d, length, shape, reverse, history)
+
+
+def _sample(d: DType, length: int, shape: tuple[int, ...], reverse: bool, history: tuple[int, ...]) -> Sample:
+    """Carries a and b, reads x slice by slice and the constant k: a' = a·k + x, b' = a; puts out b·x."""
+    t = TensorType(d, shape)
+    body = Graph("body")
+    first, second, x, k = (body.add_input(t, name=name) for name in ("a", "b", "x", "k"))
+    b = Builder(body)
+    if d.kind == "bool":
+        after, put = b.bitwise_xor(b.bitwise_and(first, k), x), b.bitwise_and(second, x)
+    else:
+        after, put = b.add(b.mul(first, k), x), b.mul(second, x)
+    body.outputs = [after, first, put]
+    attrs = {
+        "length": length,
+        "carries": 2,
+        "slices": 1,
+        "outputs": (t,),
+        "history": history,
+        "reverse": reverse,
+    }
+    return Sample((t, t, TensorType(d, (length, *shape)), t), attrs, regions=(body,))
