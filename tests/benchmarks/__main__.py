@@ -13,8 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.benchmarks.frameworks import PEERS
-from tests.benchmarks.measure import RowResult, measure
+from tests.benchmarks.frameworks import MICRO_PEERS, PEERS
+from tests.benchmarks.measure import Pool, RowResult, measure
 from tests.benchmarks.micro import MICRO
 from tests.benchmarks.roofline import measured_machine
 from tests.benchmarks.table import as_json, markdown, summary, text_head, text_row
@@ -61,7 +61,7 @@ def main() -> None:
         for w in rows:
             print(f"{w.name:28} {w.title}")
         return
-    peers = options.peers or list(PEERS)
+    peers = options.peers or list(MICRO_PEERS if group == "micro" else PEERS)
     unknown = set(peers) - set(PEERS)
     if unknown:
         sys.exit(f"unknown peer {', '.join(sorted(unknown))}; peers are {', '.join(PEERS)}")
@@ -69,14 +69,16 @@ def main() -> None:
     print(machine)
     print(text_head(peers))
     results: list[RowResult] = []
-    for workload in rows:
-        results.append(
-            measure(
-                workload, peers, options.threads or workload.threads, options.rounds, seconds=options.seconds,
-                pause=options.gap / 1e3, warm=options.warm, lock=options.lock,
-            )
-        )  # fmt: skip
-        print(text_row(results[-1], peers, machine), flush=True)
+    with Pool(options.lock, options.warm) as pool:
+        for workload in rows:
+            named = options.peers or (MICRO_PEERS if workload.kind == "micro" else PEERS)
+            results.append(
+                measure(
+                    pool, workload, named, options.threads or workload.threads, options.rounds,
+                    seconds=options.seconds, pause=options.gap / 1e3,
+                )
+            )  # fmt: skip
+            print(text_row(results[-1], peers, machine), flush=True)
     print(summary(results))
     if options.json:
         as_json(results, machine, Path(options.json))

@@ -29,10 +29,18 @@ _STATE_MOVES = {"": 1, "SGD": 2, "momentum": 4, "Adam": 6}
 
 @dataclass(frozen=True)
 class Floor:
-    """Floating-point operations, bytes moved, and bytes of memory that the work touches again each run."""
+    """Floating-point operations; bytes moved, and how many of them are written (0: not told apart)."""
 
     flops: float
     bytes: float
+    written: float = 0.0
+
+    def mix(self) -> tuple[int, int]:
+        """The nearest mix of equal input and output streams, as (reads, writes)."""
+        read = self.bytes - self.written
+        if self.written < read / 8:
+            return 1, 0
+        return (0, 1) if read < self.written / 8 else (max(1, min(3, round(read / self.written))), 1)
 
 
 def _step(forward: float, first_layer: float, parameters: float, data: float, training: str) -> Floor:

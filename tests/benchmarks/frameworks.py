@@ -14,9 +14,10 @@ from typing import Any
 from tests.benchmarks.models import Framework
 from tests.benchmarks.workloads import Work, Workload
 
-__all__ = ["OURS", "PEERS", "build", "framework", "runs"]
+__all__ = ["MICRO_PEERS", "OURS", "PEERS", "build", "framework", "runs"]
 
 PEERS = ("graphc", "graphc plain", "torch eager", "torch.compile", "jax", "onnxruntime", "openvino")
+MICRO_PEERS = ("graphc", "torch eager")
 OURS = ("graphc", "graphc plain")
 
 
@@ -36,13 +37,14 @@ def framework(peer: str, threads: int) -> Framework:
     if peer in OURS:
         graphc = importlib.import_module("graphc")
         graphc.set_num_threads(threads)
-        compile_ = graphc.compile if peer == "graphc" else _identity
-        return Framework(graphc, graphc.nn, graphc.optim, compile_)
+        if peer == "graphc plain":
+            return Framework(graphc, graphc.nn, graphc.optim, _identity, eager=True)
+        return Framework(graphc, graphc.nn, graphc.optim, graphc.compile)
     torch = importlib.import_module("torch")
     torch.set_num_threads(threads)
-    return Framework(
-        torch, torch.nn, torch.optim, torch.compile if peer == "torch.compile" else _identity
-    )  # fmt: skip
+    if peer == "torch.compile":
+        return Framework(torch, torch.nn, torch.optim, torch.compile)
+    return Framework(torch, torch.nn, torch.optim, _identity, eager=True)
 
 
 def build(peer: str, workload: Workload, threads: int) -> Work:

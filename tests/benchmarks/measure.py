@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -16,7 +17,7 @@ from tests.benchmarks.frameworks import OURS, runs
 from tests.benchmarks.quietness import locked
 from tests.benchmarks.workloads import Workload
 
-__all__ = ["Measured", "RowResult", "measure"]
+__all__ = ["Measured", "Pool", "RowResult", "Worker", "measure"]
 
 
 @dataclass
@@ -51,50 +52,54 @@ class RowResult:
         return best.median / ours.median if ours and best else None
 
 
-class _Worker:
-    """A process that runs one framework on one row."""
+class Worker:
+    """A process that runs one framework on one row after another."""
 
-    def __init__(
-        self, peer: str, workload: Workload, threads: int, lock: str | None, cache: str | None
-    ) -> None:
+    def __init__(self, peer: str, threads: int, lock: str | None = None, cache: str | None = None) -> None:
         self.peer = peer
-        self.times: list[float] = []
-        self.memory = 0
         environment = dict(os.environ)
         if cache is not None:
             environment["GRAPHC_CACHE_DIR"] = cache
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.worker", peer, workload.name, str(threads), *([lock] if lock else [])],
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.worker", peer, str(threads), *([lock] if lock else [])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
         )  # fmt: skip
-        self.head = self._answer()
+        self.times: list[float] = []
+        self.head: dict[str, Any] = {}
+        self.error = ""
+        self.memory = 0
 
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            return {"error": f"stopped with exit code {self.process.wait()}"}
-        answer: dict[str, Any] = json.loads(line)
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = (
+            json.loads(line) if line else {"error": f"stopped with exit code {self._process.wait()}"}
+        )
+        self.error = answer.get("error", "")
+        self.memory = answer.get("memory", self.memory)
         return answer
 
-    def round(self, seconds: float, pause: float, raised: bool) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"seconds": seconds, "pause": pause, "raised": raised}) + "\n")
-        self.process.stdin.flush()
-        answer = self._answer()
-        if "error" in answer:
-            self.head = answer
-        else:
-            self.times.append(answer["seconds"])
-            self.memory = answer["memory"]
+    def build(self, row: str) -> None:
+        """Builds a row; `error` says why where that failed."""
+        self.times = []
+        self.head = self._ask(row=row)
 
-    def finish(self) -> Measured | None:
-        """Ends the process; what was measured."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-        if not self.times:
-            return None
+    def round(self, seconds: float, pause: float = 0.0, raised: bool = False) -> None:
+        """Times one round of about `seconds`."""
+        answer = self._ask(seconds=seconds, pause=pause, raised=raised)
+        if not self.error:
+            self.times.append(answer["seconds"])
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def result(self) -> Measured:
+        """What was measured of the last row."""
         return Measured(
             self.peer,
             statistics.median(self.times),
@@ -104,35 +109,69 @@ class _Worker:
             self.memory,
         )
 
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+
+
+class Pool:
+    """Worker processes by peer: one for each row, or (for micro rows, where memory means nothing) one for many.
+
+    graphc starts with an empty compile cache unless `warm`. `lock` is a file whose lock rounds hold.
+    """
+
+    def __init__(self, lock: str | None = None, warm: bool = False) -> None:
+        self.lock = lock
+        self._warm = warm
+        self._held: dict[tuple[str, int], Worker] = {}
+        self._caches = tempfile.TemporaryDirectory(prefix="graphc-benchmark-")
+        self._count = 0
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._held.values():
+            worker.close()
+        self._caches.cleanup()
+
+    def take(self, peer: str, threads: int, workload: Workload) -> Worker:
+        """A worker with the row built."""
+        worker = self._held.pop((peer, threads), None) if workload.kind == "micro" else None
+        if worker is None or not worker.alive:
+            self._count += 1
+            cache = None if self._warm else os.path.join(self._caches.name, str(self._count))
+            worker = Worker(peer, threads, self.lock, cache)
+        worker.build(workload.name)
+        return worker
+
+    def give(self, worker: Worker, threads: int, workload: Workload) -> None:
+        """Takes a worker back."""
+        if workload.kind == "micro" and worker.alive:
+            self._held[(worker.peer, threads)] = worker
+        else:
+            worker.close()
+
 
 def measure(
-    workload: Workload, peers: Sequence[str], threads: int, rounds: int, *,
-    seconds: float = 0.25, pause: float = 0.0, warm: bool = False, lock: str | None = None,
+    pool: Pool, workload: Workload, peers: Sequence[str], threads: int, rounds: int, *,
+    seconds: float = 0.25, pause: float = 0.0,
 ) -> RowResult:  # fmt: skip
-    """All peers that the row is for, `rounds` rounds in turn, `pause` seconds of Python before each run.
-
-    graphc starts with an empty compile cache unless `warm`.
-    """
+    """All peers that the row is for, `rounds` rounds in turn, `pause` seconds of Python before each run."""
     result = RowResult(workload, threads)
-    workers = []
-    with tempfile.TemporaryDirectory(prefix="graphc-benchmark-") as empty:
-        for number, peer in enumerate(p for p in peers if runs(p, workload)):
-            cache = None if warm else os.path.join(empty, str(number))
-            worker = _Worker(peer, workload, threads, lock, cache)
-            if "error" in worker.head:
-                result.missing[peer] = worker.head["error"]
-                worker.finish()
-            else:
-                workers.append(worker)
-        for _ in range(rounds):
-            with locked(lock):
-                for worker in workers:
-                    if "error" not in worker.head:
-                        worker.round(seconds, pause, lock is not None)
-        for worker in workers:
-            done = worker.finish()
-            if done is not None and "error" not in worker.head:
-                result.measured[worker.peer] = done
-            else:
-                result.missing[worker.peer] = worker.head.get("error", "no round")
+    workers = [pool.take(peer, threads, workload) for peer in peers if runs(peer, workload)]
+    for _ in range(rounds):
+        with locked(pool.lock):
+            for worker in workers:
+                if not worker.error:
+                    worker.round(seconds, pause, pool.lock is not None)
+    for worker in workers:
+        if worker.error:
+            result.missing[worker.peer] = worker.error
+        else:
+            result.measured[worker.peer] = worker.result()
+        pool.give(worker, threads, workload)
     return result

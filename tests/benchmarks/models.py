@@ -36,6 +36,7 @@ class Framework:
     nn: Any
     optim: Any
     compile: Callable[[Callable[..., Any]], Callable[..., Any]]
+    eager: bool = False
 
     @property
     def functional(self) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
 
 from graphc.backends.llvm.compile import host_target
+from graphc.ir.target import Target
 from tests.benchmarks.floor import Floor
 from tests.benchmarks.peak import fma_peak
 from tests.benchmarks.quietness import undisturbed
@@ -17,27 +19,32 @@ __all__ = ["Machine", "measured_machine"]
 
 _CACHED_BYTES = 4 << 20
 _MEMORY_BYTES = 256 << 20
-_CACHE_LIMIT = 16 << 20
+_SIZES = (16 << 10, 256 << 10, _CACHED_BYTES, 16 << 20, _MEMORY_BYTES)
+_MIXES = ((1, 0), (0, 1), (1, 1), (2, 1), (3, 1))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """GFLOP/s of one core, GB/s of one core reading from the last cache and from memory."""
+    """GFLOP/s of one core, and GB/s of one core on streams: `streams["reads:writes"]` has (bytes, GB/s) pairs."""
 
     gflops: float
-    cached: float
-    memory: float
+    streams: dict[str, list[tuple[int, float]]]
 
     def __str__(self) -> str:
+        read = dict(map(tuple, self.streams["1:0"]))  # type: ignore[arg-type]
         return (
-            f"measured on one core: {self.gflops:.1f} GFLOP/s float32 FMA, reading "
-            f"{self.cached:.0f} GB/s from cache ({_CACHED_BYTES >> 20} MiB) and {self.memory:.0f} GB/s from memory"
+            f"Measured on one core: {self.gflops:.1f} GFLOP/s float32 FMA, reading {read[_CACHED_BYTES]:.0f} GB/s "
+            f"from cache ({_CACHED_BYTES >> 20} MiB) and {read[_MEMORY_BYTES]:.0f} GB/s from memory."
         )
+
+    def bandwidth(self, floor: Floor) -> float:
+        """GB/s of one core on streams with the floor's mix, at the measured size nearest to its own."""
+        sizes = self.streams["{}:{}".format(*floor.mix())]
+        return min(sizes, key=lambda s: abs(math.log(s[0] / max(floor.bytes, 1.0))))[1]
 
     def least_seconds(self, floor: Floor, threads: int) -> float:
         """The time below which no program can do the work, if both limits scale with threads."""
-        rate = self.memory if floor.bytes > _CACHE_LIMIT else self.cached
-        return max(floor.flops / (self.gflops * 1e9), floor.bytes / (rate * 1e9)) / threads
+        return max(floor.flops / self.gflops, floor.bytes / self.bandwidth(floor)) / 1e9 / threads
 
 
 def measured_machine(lock: str | None = None) -> Machine:
@@ -47,8 +54,17 @@ def measured_machine(lock: str | None = None) -> Machine:
     return Machine(**json.loads(done.stdout))
 
 
+def _streams(target: Target, mix: tuple[int, int]) -> list[tuple[int, float]]:
+    """Rates by size; beyond the caches the better of plain and streaming stores."""
+    found = []
+    for size in _SIZES:
+        ways = (False, True) if mix[1] and size == _MEMORY_BYTES else (False,)
+        found.append((size, max(bandwidth(target, *mix, size, streaming=s) for s in ways)))
+    return found
+
+
 if __name__ == "__main__":
     with undisturbed(sys.argv[1] if len(sys.argv) > 1 else None):
-        target = host_target()
-        rates = [bandwidth(target, reads=1, writes=0, size=s) for s in (_CACHED_BYTES, _MEMORY_BYTES)]
-        print(json.dumps({"gflops": fma_peak(target), "cached": rates[0], "memory": rates[1]}))
+        host = host_target()
+        streams = {"{}:{}".format(*mix): _streams(host, mix) for mix in _MIXES}
+        print(json.dumps({"gflops": fma_peak(host), "streams": streams}))

@@ -15,7 +15,7 @@ from graphc.ir.target import Target
 
 __all__ = ["bandwidth"]
 
-_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
+_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _UNROLL = 4
 _ROUNDS = 12
 
@@ -31,8 +31,8 @@ def bandwidth(target: Target, reads: int, writes: int, size: int, *, streaming: 
     step = width * _UNROLL
     count = size // (4 * (reads + writes)) // step * step
     module = ModuleText(target)
-    b = module.function("probe", "void", [("ptr", "table"), ("i64", "count")])
-    table, n = b.params
+    b = module.function("probe", "void", [("ptr", "table"), ("i64", "count"), ("i64", "repeats")])
+    table, n, times = b.params
     streams = [b.load("ptr", b.gep(table, i, "ptr")) for i in range(reads + writes)]
     vector = f"<{width} x float>"
     zero = b.const(vector, 0.0)
@@ -50,7 +50,8 @@ def bandwidth(target: Target, reads: int, writes: int, size: int, *, streaming: 
             made.append(value)
         return made if not writes else []
 
-    last = b.loop(0, n, step, [] if writes else [zero] * _UNROLL, body)
+    start = [] if writes else [zero] * _UNROLL
+    last = b.loop(0, times, 1, start, lambda _, carried: b.loop(0, n, step, carried, body))
     if not writes:
         total = last[0]
         for s in last[1:]:
@@ -66,8 +67,7 @@ def bandwidth(target: Target, reads: int, writes: int, size: int, *, streaming: 
     best = float("inf")
     for _ in range(_ROUNDS):
         start = time.perf_counter()
-        for _ in range(repeats):
-            run(addresses, count)
+        run(addresses, count, repeats)
         best = min(best, (time.perf_counter() - start) / repeats)
     return (reads + writes) * 4 * count / best / 1e9
 

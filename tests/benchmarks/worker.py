@@ -1,11 +1,12 @@
-"""One framework in a process of its own: builds a row, then times rounds on request.
+"""One framework in a process of its own: builds rows, then times rounds on request.
 
-    python -m tests.benchmarks.worker PEER ROW THREADS [LOCK]
+    python -m tests.benchmarks.worker PEER THREADS [LOCK]
 
-Speaks JSON lines. First {"import", "first": seconds, "memory": bytes}, or {"error": text} where the framework is
-missing or cannot run the row. Then it reads {"seconds", "pause", "raised"} a line and answers {"seconds": median
-of the round, "memory"}. Where raised, the round runs at real-time priority. With LOCK, graphc's first call holds
-that file's lock, like the rounds that the caller times.
+Speaks JSON lines. {"row": name} builds a row and does its work a few times; the answer is {"first": seconds,
+"memory": bytes}, or {"error": text} where the framework is missing or cannot run the row. {"seconds", "pause",
+"raised"} times a round of the last row; the answer is {"seconds": median of the round, "memory"}. Where raised,
+the round runs at real-time priority. With LOCK, graphc's first call holds that file's lock, like the
+rounds that the caller times.
 """
 
 from __future__ import annotations
@@ -60,41 +61,47 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def main() -> None:
-    """`worker PEER ROW THREADS [LOCK]`."""
-    peer, name, threads = sys.argv[1:4]
-    lock = sys.argv[4] if len(sys.argv) > 4 else None
-    warnings.simplefilter("ignore")
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(**fields: Any) -> None:
-        print(json.dumps(fields), file=answers, flush=True)
-
+def _built(peer: str, name: str, threads: int, lock: str | None) -> tuple[Callable[[], Any], float, float]:
+    """The row's work, the seconds of its first run (build, trace and compile included), and of a later one."""
     workload = next(w for w in (*ROWS, *MICRO) if w.name == name)
-    try:
-        start = time.perf_counter()
-        importlib.import_module("graphc" if peer in OURS else _PACKAGES.get(peer, peer))
-        imported = time.perf_counter()
-        with undisturbed(lock if peer in OURS else None):
-            begun = time.perf_counter()
-            run = build(peer, workload, int(threads)).run
-            run()
-            first = time.perf_counter() - begun
-        for _ in range(3):
-            run()
-    except Exception as error:
-        answer(error=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300])
-        return
+    importlib.import_module("graphc" if peer in OURS else _PACKAGES.get(peer, peer))
+    with undisturbed(lock if peer in OURS else None):
+        begun = time.perf_counter()
+        run = build(peer, workload, threads).run
+        run()
+        first = time.perf_counter() - begun
+    for _ in range(3):
+        run()
     began = time.perf_counter()
     run()
-    once = max(time.perf_counter() - began, 1e-7)
-    answer(**{"import": imported - start}, first=first, memory=_peak_memory())
+    return run, first, max(time.perf_counter() - began, 1e-7)
+
+
+def main() -> None:
+    """`worker PEER THREADS [LOCK]`."""
+    peer, threads = sys.argv[1:3]
+    lock = sys.argv[3] if len(sys.argv) > 3 else None
+    warnings.simplefilter("ignore")
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what frameworks print must not mix with the answers
+    run, once = None, 0.0
     for line in sys.stdin:
         request = json.loads(line)
-        with raised_priority(request["raised"]):
-            seconds = _round(run, request["seconds"], once, request["pause"])
-        answer(seconds=seconds, memory=_peak_memory())
+        answer: dict[str, Any]
+        if "row" in request:
+            run = None  # frees what the last row held
+            try:
+                run, first, once = _built(peer, request["row"], int(threads), lock)
+                answer = {"first": first}
+            except Exception as error:
+                first_line = (str(error).splitlines() or [""])[0]
+                answer = {"error": f"{type(error).__name__}: {first_line}"[:300]}
+        elif run is not None:
+            with raised_priority(request["raised"]):
+                answer = {"seconds": _round(run, request["seconds"], once, request["pause"])}
+        else:
+            answer = {"error": "no row"}
+        print(json.dumps({**answer, "memory": _peak_memory()}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,7 @@ class RowData:
     def _training(self, f: Framework) -> Work:
         """A training step; the loss is returned and not read."""
         assert self.y is not None
+        f.torch.set_grad_enabled(True)
         rng = np.random.default_rng(0)
         model = models.initialise(f, _MODELS[self.model](f))
         inputs, targets = f.tensor(self.x(rng)), f.tensor(self.y(rng))
