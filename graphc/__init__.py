@@ -5,7 +5,10 @@ PyTorch code run. Every tensor operation is recorded and compiled; `graphc.compi
 function, a training step included, one native call.
 """
 
+import importlib as _importlib
 import math as _math
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from graphc import accelerator, autograd, cuda, func, ir, nn, optim, utils
 from graphc.compiler.api import Dim, compile, run_graph
@@ -25,7 +28,6 @@ from graphc.core import (
     set_grad_enabled,
 )
 from graphc.devices import device
-from graphc.exporting import export_library, load_library
 from graphc.formatting import get_printoptions, set_printoptions
 from graphc.functions.conversion import (
     is_tensor,
@@ -275,12 +277,30 @@ from graphc.ir.types import (
 )
 from graphc.ir.types import bool_ as bool
 from graphc.number_info import finfo, iinfo
-from graphc.pictures import visualize
 from graphc.runtime.threads import get_num_threads, set_num_threads
 from graphc.serialization import load, save
 from graphc.tensor_class import Tensor
 
+if _TYPE_CHECKING:
+    from graphc.exporting import export_library, load_library
+    from graphc.pictures import visualize
+
 __version__ = "0.1.0"
+
+_LATER = {
+    "export_library": "graphc.exporting",
+    "load_library": "graphc.exporting",
+    "visualize": "graphc.pictures",
+}
+"""Names that are imported when they are first used."""
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(_importlib.import_module(_LATER[name]), name)
+    return value
+
 
 dtype = DType
 half, float, double = float16, float32, float64

@@ -12,14 +12,12 @@ from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Op, Value
-from graphc.ir.ops.tape import Gradient
+from graphc.ir.ops.tape import NO_GRAD, Gradient
 from graphc.passes.base import Pass
 from graphc.passes.context import CompileContext
 from graphc.passes.differentiate import differentiate
 
 __all__ = ["NO_GRAD", "ExpandGradients", "blocked_values", "expand_gradients"]
-
-NO_GRAD = "no_grad"
 
 
 def blocked_values(graph: Graph) -> set[Value]:

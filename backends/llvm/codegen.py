@@ -8,20 +8,23 @@ others get the general loops.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from graphc.backends.llvm import contraction
 from graphc.backends.llvm import kernel as loops
-from graphc.backends.llvm.compile import COMPILER_VERSION
-from graphc.backends.llvm.jit import LinkedCode, link
+from graphc.backends.llvm.kernels import (
+    CompiledKernels,
+    link_kernels,
+    load_objects,
+    lock,
+    missing_kernels,
+    store_objects,
+)
 from graphc.backends.llvm.text import ModuleText
 from graphc.backends.llvm.workers import compile_many
 from graphc.ir.kernel import Kernel, Schedule
 from graphc.ir.program import Program
 from graphc.ir.target import Target
-from graphc.runtime.cache import cache_key, default_cache
 
 __all__ = [
     "CompiledKernels",
@@ -93,39 +96,19 @@ def kernel_objects(program: Program, target: Target) -> dict[str, bytes]:
 
 def _objects(kernels: Mapping[str, Kernel], target: Target) -> tuple[dict[str, bytes], int]:
     """Objects by symbol, and how many of them had to be compiled: they were not on disk."""
-    cache = default_cache()
-    keys = {name: cache_key("kernel", COMPILER_VERSION, name, str(target)) for name in kernels}
-    found = {name: code for name in kernels if (code := cache.get(keys[name])) is not None}
+    found = load_objects(kernels, target)
     missing = [name for name in kernels if name not in found]
     made = compile_many([_module(kernels[name], name, target) for name in missing], target)
-    for name, code in zip(missing, made, strict=True):
-        cache.put(keys[name], code)
-        found[name] = code
+    compiled = dict(zip(missing, made, strict=True))
+    store_objects(compiled, target)
+    found |= compiled
     return {name: found[name] for name in kernels}, len(missing)
-
-
-class CompiledKernels(NamedTuple):
-    """A program's code: the symbol of each call in program order, and the code that has them all."""
-
-    symbols: list[str]
-    codes: list[LinkedCode]
-    from_disk: bool
-    """True where kernels had to be found and all of those were on disk."""
-
-
-_linked: dict[str, LinkedCode] = {}
-_lock = threading.Lock()
 
 
 def compile_kernels(program: Program, target: Target) -> CompiledKernels:
     """The code of a program's kernels; those that this process has linked before are not made again."""
     symbols, kernels = _distinct(program, target)
-    from_disk = False
-    with _lock:
-        missing = {name: kernel for name, kernel in kernels.items() if name not in _linked}
-        if missing:
-            objects, compiled = _objects(missing, target)
-            from_disk = not compiled
-            _linked.update(dict.fromkeys(missing, link(list(objects.values()))))
-        codes = list(dict.fromkeys(_linked[name] for name in kernels))
-    return CompiledKernels(symbols, codes, from_disk)
+    with lock:
+        missing = {name: kernels[name] for name in missing_kernels(kernels)}
+        objects, compiled = _objects(missing, target)
+        return link_kernels(symbols, objects, from_disk=bool(missing) and not compiled)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from graphc.backends import reference
 from graphc.compiler.compiled import Compiled, CompileOptions
 from graphc.compiler.driver import compile_graph, make_context
 from graphc.core.storage import Memory, allocate_memory, memory_of
 from graphc.ir.graph import Graph
-from graphc.passes.pipeline import parse_pipeline
+from graphc.ir.lazy import lazy_module
 from graphc.runtime.threads import set_num_threads
+
+if TYPE_CHECKING:
+    from graphc.backends import reference
+    from graphc.passes import pipeline
+else:
+    reference = lazy_module("graphc.backends.reference")
+    pipeline = lazy_module("graphc.passes.pipeline")
 
 __all__ = ["Dim", "compile", "run_graph"]
 
@@ -86,9 +92,10 @@ def compile(
             raise NotImplementedError(f"graphc.compile: {name} is not supported yet")
     if threads is not None:
         set_num_threads(threads)
-    make_context(target)
+    if target != "host":
+        make_context(target)
     if passes is not None:
-        parse_pipeline(passes)
+        pipeline.parse_pipeline(passes)
     options = CompileOptions(target=target, passes=passes, keep_grads=keep_grads)
     if fn is None:
         return functools.partial(_compile, options)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from graphc.compiler.cost import Cost, program_cost
-from graphc.compiler.driver import CompiledGraph, Stages, compile_graph, lower_graph, make_context
+from graphc.compiler.driver import CompiledGraph, compile_graph, lower_graph, make_context
 from graphc.compiler.outer import WayBack, with_way_back
 from graphc.compiler.tracing import Traced, trace_function, zero_gradient
 from graphc.compiler.tree import flatten, unflatten
@@ -30,6 +30,9 @@ from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.runtime import entry
 from graphc.runtime.state import epoch, grad_mode, set_grad_mode
+
+if TYPE_CHECKING:
+    from graphc.compiler.lowering import Stages
 
 __all__ = ["CacheInfo", "CompileOptions", "Compiled"]
 

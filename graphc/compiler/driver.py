@@ -1,123 +1,81 @@
-"""From a graph to an executable: runs the stages, and keeps each for those who look.
+"""From a graph to an executable: taken from the cache on disk, or made by every stage.
 
-    graph -> differentiate -> optimise -> fuse -> schedule -> plan -> lower -> emit -> link
-
-Differentiation happens while a trace becomes a graph (`backward` is expanded there), so the stage
-of that name shows the joint graph and `trace` shows what was recorded up to it.
+A program's entry on disk is found by what the graph computes (`ir/fingerprint.py`), the options and
+the target; its kernels by their symbols. So a process that runs what another has compiled runs no
+pass, and imports neither the passes nor the code generator.
 """
 
 from __future__ import annotations
 
-import functools
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import graphc.backends.llvm.host  # noqa: F401 - installs the native run time
-from graphc.backends import reference
-from graphc.backends.llvm.codegen import LlvmBackend, compile_kernels, kernel_modules
-from graphc.backends.llvm.compile import assembly_text, host_target, missing_here, resolve_target
 from graphc.core.evaluate import on_compile
 from graphc.core.storage import Memory
 from graphc.ir.errors import CompileError, located
+from graphc.ir.fingerprint import Fingerprint, fingerprint
 from graphc.ir.graph import Graph
+from graphc.ir.lazy import lazy_module
 from graphc.ir.program import Program
 from graphc.ir.target import Target
-from graphc.passes.context import CompileContext, Options
-from graphc.passes.decompose import Decompose
-from graphc.passes.fuse import fuse
-from graphc.passes.gradients import ExpandGradients
-from graphc.passes.lower import kernels_of, lower
-from graphc.passes.manager import run_pipeline
-from graphc.passes.pipeline import OPTIMISE
-from graphc.passes.plan import plan
-from graphc.passes.schedule import schedule
-from graphc.passes.schedule.cost import work
+from graphc.runtime.cache import cache_key, default_cache
 from graphc.runtime.code import CodeGroup
 from graphc.runtime.executable import Executable
+from graphc.runtime.stored import StoredProgram, program_from_bytes, program_to_bytes
 
-__all__ = ["CompiledGraph", "Stages", "compile_graph", "lower_graph", "make_context"]
+if TYPE_CHECKING:
+    from graphc.backends.llvm import codegen, kernels
+    from graphc.backends.llvm import compile as native
+    from graphc.compiler import lowering
+    from graphc.compiler.lowering import Stages
+    from graphc.passes.context import CompileContext
+else:
+    native = lazy_module("graphc.backends.llvm.compile")
+    kernels = lazy_module("graphc.backends.llvm.kernels")
+    codegen = lazy_module("graphc.backends.llvm.codegen")
+    lowering = lazy_module("graphc.compiler.lowering")
+
+__all__ = ["CompiledGraph", "compile_graph", "lower_graph", "make_context"]
 
 _EXCEPTIONS: dict[str, type[Exception]] = {
     e.__name__: e for e in (IndexError, RuntimeError, ValueError, ZeroDivisionError, TypeError)
 }
 
-_LONG = 200_000
-"""Element operations of about 20 µs on one core."""
 
-
-@functools.cache
 def make_context(target: str = "host") -> CompileContext:
     """The context of compilations for a named target or `"host"`."""
-    resolved = host_target() if target == "host" else resolve_target(target)
-    return CompileContext(target=resolved, backend=LlvmBackend(), evaluate=reference.run, options=Options())
-
-
-class KernelList(tuple[Any, ...]):
-    """Scheduled kernels in program order; `str` is their text one after another."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} kernels>"
-
-    def __str__(self) -> str:
-        return "\n\n".join(map(str, self))
-
-
-@dataclass
-class Stages:
-    """Every stage of one compilation; each has a text."""
-
-    joint: Graph
-    optimised: Graph
-    fused: Any
-    kernels: KernelList
-    program: Program
-    context: CompileContext = field(repr=False)
-
-    @property
-    def target(self) -> Target:
-        return self.context.target
-
-    def llvm_ir(self) -> dict[str, str]:
-        """LLVM text of every distinct kernel, by symbol."""
-        return kernel_modules(self.program, self.target)
-
-    def assembly(self) -> dict[str, str]:
-        """Assembly of every distinct kernel, by symbol."""
-        return {name: assembly_text(text, self.target) for name, text in self.llvm_ir().items()}
+    return lowering.make_context(target)
 
 
 def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None) -> Stages:
-    """Runs every stage up to the planned program. `graph` is changed by the optimising passes.
-
-    Raises CompileError where an op or shape cannot be compiled.
-    """
-    for value in [*graph.inputs, *graph.outputs]:
-        if not value.type.is_static:
-            raise CompileError(f"symbolic dimensions cannot be compiled yet: {value!r}")
-    ExpandGradients().run(graph, context)
-    joint = graph.copy()
-    run_pipeline(graph, OPTIMISE if passes is None else passes, context)
-    Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
-    fused = fuse(graph, context)
-    scheduled = [low for group in fused.groups for low in schedule(lower(fused, group), context)]
-    kernels = KernelList(kernel for low in scheduled for kernel in kernels_of(low))
-    return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
+    """Runs every stage up to the planned program; see `graphc.compiler.lowering`."""
+    return lowering.lower_graph(graph, context, passes)
 
 
 class CompiledGraph:
     """An executable graph over memory. Immutable; calls from several threads are fine."""
 
     def __init__(self, graph: Graph, stages: Stages) -> None:
-        self.stages = stages
-        self.program = stages.program
+        code = codegen.compile_kernels(stages.program, stages.target)
+        self._make(graph, stages.program, code, release=lowering.runs_long(stages.program))
+
+    @staticmethod
+    def from_stored(graph: Graph, stored: StoredProgram, code: kernels.CompiledKernels) -> CompiledGraph:
+        """The executable of a program from disk."""
+        self = CompiledGraph.__new__(CompiledGraph)
+        self._make(graph, stored.program, code, release=stored.release)
+        return self
+
+    def _make(self, graph: Graph, program: Program, code: kernels.CompiledKernels, *, release: bool) -> None:
+        self.program = program
+        self.symbols = code.symbols
+        self.release = release
         self.aliases = dict(graph.aliases)
-        kernels = compile_kernels(self.program, stages.target)
-        self.from_disk = kernels.from_disk
-        self.code = CodeGroup(kernels.codes)
-        self.executable = Executable(self.program, self.code, kernels.symbols, release=_is_long(self.program))
+        self.from_disk = code.from_disk
+        self.code = CodeGroup(code.codes)
+        self.executable = Executable(program, self.code, code.symbols, release=release)
         # The planner numbers arguments and states separately, each in the order of the graph's inputs.
         self.argument_positions = [i for i, v in enumerate(graph.inputs) if not v.is_state]
         self.state_positions = [i for i, v in enumerate(graph.inputs) if v.is_state]
@@ -143,25 +101,55 @@ class CompiledGraph:
         )
 
 
-def _is_long(program: Program) -> bool:
-    """True of a program that should let other Python threads run meanwhile."""
-    phases = enumerate(program.phases)
-    return sum(program.times(n) * work(call.kernel) for n, phase in phases for call in phase.calls) > _LONG
-
-
 def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = None) -> CompiledGraph:
-    """Compiles a graph to be run here. The graph is optimised in place.
+    """Compiles a graph to be run here, or takes its program from disk. The graph may be optimised in place.
 
     Raises CompileError for a target whose code this machine cannot run.
     """
-    context = make_context(target)
-    lacking = missing_here(context.target)
+    resolved = native.resolve_target(target)
+    lacking = native.missing_here(resolved)
     if lacking:
         raise CompileError(
             f"target {target!r} does not run on this machine, which lacks {', '.join(lacking)}; look at its "
             "assembly, or export a library for it"
         )
-    return CompiledGraph(graph, lower_graph(graph, context, passes))
+    print_ = _cacheable(graph, passes)
+    key = "" if print_ is None else _key(print_, resolved)
+    if print_ is not None:
+        found = _find(graph, print_, key, resolved)
+        if found is not None:
+            return found
+    made = CompiledGraph(graph, lower_graph(graph, make_context(target), passes))
+    if print_ is not None:
+        lines = [(x.filename, x.lineno) for x in print_.locations]
+        content = program_to_bytes(made.program, made.symbols, lines, release=made.release)
+        if content is not None:
+            default_cache().put(key, content)
+    return made
+
+
+def _cacheable(graph: Graph, passes: str | None) -> Fingerprint | None:
+    """The graph's fingerprint; None where its program depends on more, or passes are to be run."""
+    validating = os.environ.get("GRAPHC_VALIDATE", "0") not in ("", "0")
+    if passes is not None or validating or not default_cache().enabled:
+        return None
+    return fingerprint(graph)
+
+
+def _key(print_: Fingerprint, target: Target) -> str:
+    return cache_key("program", native.COMPILER_VERSION, print_.digest, str(target))
+
+
+def _find(graph: Graph, print_: Fingerprint, key: str, target: Target) -> CompiledGraph | None:
+    content = default_cache().get(key)
+    if content is None:
+        return None
+    try:
+        stored = program_from_bytes(content, graph.name, [(x.filename, x.lineno) for x in print_.locations])
+    except ValueError:
+        return None
+    code = kernels.find_kernels(stored.symbols, target)
+    return None if code is None else CompiledGraph.from_stored(graph, stored, code)
 
 
 on_compile(compile_graph)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphc.compiler.tracing import State, Traced
 from graphc.core.build import ReplayPlan
@@ -18,8 +18,14 @@ from graphc.core.node import Node
 from graphc.core.tape import Tape
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
-from graphc.passes.gradients import blocked_values, expand_gradients
-from graphc.passes.split import Source, split_joint
+from graphc.ir.lazy import lazy_module
+
+if TYPE_CHECKING:
+    from graphc.passes import gradients, split
+    from graphc.passes.split import Source
+else:
+    gradients = lazy_module("graphc.passes.gradients")
+    split = lazy_module("graphc.passes.split")
 
 __all__ = ["WayBack", "with_way_back"]
 
@@ -59,28 +65,28 @@ def with_way_back(traced: Traced) -> tuple[Graph, WayBack | None]:
     graph = traced.graph
     if not traced.roots:
         return graph, None
-    expand_gradients(graph)
-    split = split_joint(
+    gradients.expand_gradients(graph)
+    parts = split.split_joint(
         graph,
         [graph.outputs[i] for i in traced.roots],
         [graph.inputs[i] for i in traced.wrt],
-        blocked=blocked_values(graph),
+        blocked=gradients.blocked_values(graph),
     )
-    b = Builder(split.backward)
-    split.backward.outputs = [
-        b.zeros_like(graph.inputs[i].type) if at is None else split.backward.outputs[at]
-        for i, at in zip(traced.wrt, split.gradients, strict=True)
+    b = Builder(parts.backward)
+    parts.backward.outputs = [
+        b.zeros_like(graph.inputs[i].type) if at is None else parts.backward.outputs[at]
+        for i, at in zip(traced.wrt, parts.gradients, strict=True)
     ]
     first_alias = min(graph.aliases, default=len(graph.outputs))
     way = WayBack(
-        ReplayPlan(split.backward),
-        split.sources,
+        ReplayPlan(parts.backward),
+        parts.sources,
         tuple(traced.roots),
         tuple(traced.wrt),
         first_alias,
         len(graph.aliases),
     )
-    return split.forward, way
+    return parts.forward, way
 
 
 def _read_now(source: Any) -> Node:

@@ -10,8 +10,8 @@ from typing import Any
 
 from graphc.core.node import Entry, Node
 from graphc.ir.graph import Graph, Role, Value, clone_ops
+from graphc.ir.ops.tape import NO_GRAD
 from graphc.ir.types import TensorType
-from graphc.passes.gradients import NO_GRAD
 
 __all__ = ["REPLAY", "SECTION_PLANS", "GraphBuild", "Marker", "ReplayPlan"]
 

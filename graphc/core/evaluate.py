@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphc.core.build import SECTION_PLANS, GraphBuild, ReplayPlan
 from graphc.core.node import Entry, Node
@@ -18,9 +18,14 @@ from graphc.core.storage import Memory, Storage, allocate_memory
 from graphc.core.tape import FREED, Tape
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
+from graphc.ir.lazy import lazy_module
 from graphc.ir.types import TensorType
-from graphc.passes.gradients import blocked_values, expand_gradients
-from graphc.passes.split import split_joint
+
+if TYPE_CHECKING:
+    from graphc.passes import gradients, split
+else:
+    gradients = lazy_module("graphc.passes.gradients")
+    split = lazy_module("graphc.passes.split")
 
 __all__ = ["Runner", "cache_clear", "cache_size", "evaluate", "on_compile", "pending_graph"]
 
@@ -288,21 +293,21 @@ def _compile_layout(layout: _Layout) -> _Program:
     build = _build(layout)
     if not layout.roots:
         return _Program(_compile[0](build.graph), None, (), [])
-    moved = expand_gradients(build.graph)
+    moved = gradients.expand_gradients(build.graph)
     build.values = {n: moved.get(v, v) for n, v in build.values.items()}
-    split = split_joint(
+    parts = split.split_joint(
         build.graph,
         [build.values[n] for n in layout.roots],
         [build.values[n] for n in layout.wrt],
-        blocked=blocked_values(build.graph),
+        blocked=gradients.blocked_values(build.graph),
     )
-    b = Builder(split.backward)
-    split.backward.outputs = [
-        b.zeros_like(node.type) if i is None else split.backward.outputs[i]
-        for node, i in zip(layout.wrt, split.gradients, strict=True)
+    b = Builder(parts.backward)
+    parts.backward.outputs = [
+        b.zeros_like(node.type) if i is None else parts.backward.outputs[i]
+        for node, i in zip(layout.wrt, parts.gradients, strict=True)
     ]
-    hidden = [v.type for v in split.forward.outputs[len(layout.outputs) :]]
-    return _Program(_compile[0](split.forward), ReplayPlan(split.backward), split.sources, hidden)
+    hidden = [v.type for v in parts.forward.outputs[len(layout.outputs) :]]
+    return _Program(_compile[0](parts.forward), ReplayPlan(parts.backward), parts.sources, hidden)
 
 
 def pending_graph(recording: Recording) -> Graph:

@@ -55,6 +55,36 @@ def test_second_process_finds_all_kernels_on_disk(expected: str, tmp_path: Path)
     assert {p: p.read_bytes() for p in entries(folder)} == before
 
 
+def test_programs_on_disk_need_no_pass_and_no_code_generator(expected: str, tmp_path: Path) -> None:
+    settings = {"GRAPHC_CACHE_DIR": str(tmp_path / "cache")}
+    python(STEP, **settings)
+    code = f"""{STEP}
+import sys
+print(sorted(m for m in sys.modules if m.startswith(("graphc.passes.fuse", "graphc.backends.llvm.contraction"))))
+*args, = tensors(batches(1)[0])
+print(len(run.step.stages(*args)["emit"]) > 1000, "fma" in run.step.llvm_ir(*args))
+"""
+    assert python(code, **settings)[0] == [expected, "1 1 0 1", "[]", "True True"]
+
+
+LINES = """
+import graphc
+@graphc.compile
+def f(x, i):{blank}
+    return x[i] + 1
+try:
+    f(graphc.ones(3), graphc.tensor([{index}]))
+except IndexError as error:
+    print(error.lineno, f.cache_info().disk_hits)
+"""
+
+
+def test_programs_on_disk_name_the_lines_of_the_process_that_runs_them(tmp_path: Path) -> None:
+    settings = {"GRAPHC_CACHE_DIR": str(tmp_path / "cache")}
+    assert python(LINES.format(blank="", index=7), **settings)[0] == ["5 0"]
+    assert python(LINES.format(blank="\n\n\n", index=7), **settings)[0] == ["8 1"]
+
+
 def flipped(content: bytes) -> bytes:
     return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
 

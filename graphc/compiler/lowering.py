@@ -1,0 +1,104 @@
+"""From a graph to a planned program: runs the stages, and keeps each for those who look.
+
+    graph -> differentiate -> optimise -> fuse -> schedule -> plan
+
+Differentiation happens while a trace becomes a graph (`backward` is expanded there), so the stage
+of that name shows the joint graph and `trace` shows what was recorded up to it. Loaded only when
+something is compiled or looked at: a program that is on disk needs none of this.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphc.backends import reference
+from graphc.backends.llvm.codegen import LlvmBackend, kernel_modules
+from graphc.backends.llvm.compile import assembly_text, host_target, resolve_target
+from graphc.ir.errors import CompileError
+from graphc.ir.graph import Graph
+from graphc.ir.program import Program
+from graphc.ir.target import Target
+from graphc.passes.context import CompileContext, Options
+from graphc.passes.decompose import Decompose
+from graphc.passes.fuse import fuse
+from graphc.passes.gradients import ExpandGradients
+from graphc.passes.lower import kernels_of, lower
+from graphc.passes.manager import run_pipeline
+from graphc.passes.pipeline import OPTIMISE
+from graphc.passes.plan import plan
+from graphc.passes.schedule import schedule
+from graphc.passes.schedule.cost import work
+
+__all__ = ["KernelList", "Stages", "lower_graph", "make_context", "runs_long"]
+
+_LONG = 200_000
+"""Element operations of about 20 µs on one core."""
+
+
+@functools.cache
+def make_context(target: str = "host") -> CompileContext:
+    """The context of compilations for a named target or `"host"`."""
+    resolved = host_target() if target == "host" else resolve_target(target)
+    return CompileContext(target=resolved, backend=LlvmBackend(), evaluate=reference.run, options=Options())
+
+
+class KernelList(tuple[Any, ...]):
+    """Scheduled kernels in program order; `str` is their text one after another."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} kernels>"
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self))
+
+
+@dataclass
+class Stages:
+    """Every stage of one compilation; each has a text."""
+
+    joint: Graph
+    optimised: Graph
+    fused: Any
+    kernels: KernelList
+    program: Program
+    context: CompileContext = field(repr=False)
+
+    @property
+    def target(self) -> Target:
+        return self.context.target
+
+    def llvm_ir(self) -> dict[str, str]:
+        """LLVM text of every distinct kernel, by symbol."""
+        return kernel_modules(self.program, self.target)
+
+    def assembly(self) -> dict[str, str]:
+        """Assembly of every distinct kernel, by symbol."""
+        return {name: assembly_text(text, self.target) for name, text in self.llvm_ir().items()}
+
+
+def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None) -> Stages:
+    """Runs every stage up to the planned program. `graph` is changed by the optimising passes.
+
+    Raises CompileError where an op or shape cannot be compiled.
+    """
+    for value in [*graph.inputs, *graph.outputs]:
+        if not value.type.is_static:
+            raise CompileError(f"symbolic dimensions cannot be compiled yet: {value!r}")
+    ExpandGradients().run(graph, context)
+    joint = graph.copy()
+    run_pipeline(graph, OPTIMISE if passes is None else passes, context)
+    Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
+    fused = fuse(graph, context)
+    scheduled = [low for group in fused.groups for low in schedule(lower(fused, group), context)]
+    kernels = KernelList(kernel for low in scheduled for kernel in kernels_of(low))
+    return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
+
+
+def runs_long(program: Program) -> bool:
+    """True of a program that should let other Python threads run meanwhile."""
+    phases = enumerate(program.phases)
+    return sum(program.times(n) * work(call.kernel) for n, phase in phases for call in phase.calls) > _LONG
