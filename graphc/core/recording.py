@@ -23,8 +23,10 @@ from graphc.runtime.state import bump_epoch
 
 MOST_ENTRIES = 2000
 """The last resort against recordings that nothing ever asks a value of."""
+UNLIMITED = 1 << 60
+"""The limit while a stretch must stay in one recording."""
 
-__all__ = ["Recording", "current", "flush_random", "pop", "push", "record_nodes"]
+__all__ = ["UNLIMITED", "Recording", "current", "flush_random", "pop", "push", "record_nodes"]
 
 
 class Recording:

@@ -13,7 +13,7 @@ from typing import Any
 from graphc.core.build import REPLAY, SECTION_PLANS, GraphBuild, ReplayPlan
 from graphc.core.location import user_location
 from graphc.core.node import Entry, Node
-from graphc.core.recording import Recording, current
+from graphc.core.recording import UNLIMITED, Recording, current
 from graphc.core.storage import Storage
 from graphc.core.tensor import replace_value
 
@@ -107,7 +107,7 @@ def _learn(
     before = {t._read(): t for t in tensors()}
     entries, begin = recording.entries, len(recording.entries)
     tracked, drawn = len(recording.storages), dict(recording.random)
-    limit, recording.limit = recording.limit, 1 << 60
+    limit, recording.limit = recording.limit, UNLIMITED
     try:
         body()
     finally:

@@ -20,7 +20,7 @@ from graphc.core.evaluate import evaluate
 from graphc.core.location import annotate, user_location
 from graphc.core.modes import _mode
 from graphc.core.node import Node
-from graphc.core.recording import Recording, current, record_nodes
+from graphc.core.recording import UNLIMITED, Recording, current, record_nodes
 from graphc.core.size import Size
 from graphc.core.storage import Memory, Storage, memory_of
 from graphc.ir.attributes import Dense
@@ -393,8 +393,9 @@ def from_array(array: np.ndarray[Any, Any], *, share: bool, role: Role = "buffer
 def assign(x: Any, value: Any) -> None:
     """Writes `value` (of x's shape and dtype) into `x` in place, through its views.
 
-    Raises RuntimeError where `x` is a leaf that requires grad, or a view of one, in grad mode, and
-    where several elements of `x` share a memory location.
+    Memory that somebody outside can see is written before this returns, other memory when a value is
+    asked for. Raises RuntimeError where `x` is a leaf that requires grad, or a view of one, in grad
+    mode, and where several elements of `x` share a memory location.
     """
     if value.tensor_type != x.tensor_type:
         error = RuntimeError(f"in-place write: expected {x.tensor_type}, got {value.tensor_type}")
@@ -420,6 +421,13 @@ def assign(x: Any, value: Any) -> None:
     if recording.trace is not None:
         recording.trace.write(storage)
     replace_value(recording, storage, node)
+    if (
+        storage.memory is not None
+        and recording.trace is None
+        and recording.limit != UNLIMITED
+        and storage.memory.shared
+    ):
+        evaluate(recording)
 
 
 def replace_value(recording: Recording, storage: Storage, node: Node) -> None:

@@ -27,7 +27,9 @@ class Parameter(Tensor):
             raise TypeError(f"Parameter expects a Tensor, got {type(data).__name__}")
         if requires_grad and not data.dtype.is_floating_point:
             raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
-        source: Any = data.detach() if not data._chain else data.detach().clone()
+        # A part of another tensor, or a value on the tape, is copied: a leaf is the whole of its storage.
+        whole = not data._chain and data.is_leaf
+        source: Any = data.detach() if whole else data.detach().clone()
         set_role(source, "parameter")
         result = cls._tensor_class._new(source._storage, source.tensor_type)
         result.__class__ = cls
@@ -36,6 +38,7 @@ class Parameter(Tensor):
     def __repr__(self) -> str:
         return "Parameter containing:\n" + tensor_text(self)
 
+    __str__ = __repr__
     __hash__ = Tensor.__hash__
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

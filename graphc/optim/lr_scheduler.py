@@ -251,38 +251,71 @@ class MultiplicativeLR(LambdaLR):
 class OneCycleLR(LRScheduler):
     """Rates up to `max_lr` and down far below the start in `total_steps` steps (Smith and Topin 2018).
 
-    Momentum is not cycled.
+    Momentum (or Adam's first beta) goes the other way, unless `cycle_momentum` is False. `max_lr`,
+    `base_momentum` and `max_momentum` may be lists with one number for each group.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
-        max_lr: float,
+        max_lr: float | list[float],
         total_steps: int | None = None,
         epochs: int | None = None,
         steps_per_epoch: int | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
-        cycle_momentum: bool = False,
+        cycle_momentum: bool = True,
+        base_momentum: float | list[float] = 0.85,
+        max_momentum: float | list[float] = 0.95,
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
+        three_phase: bool = False,
         last_epoch: int = -1,
     ) -> None:
-        if cycle_momentum:
-            raise NotImplementedError("OneCycleLR: cycle_momentum is not supported")
         if total_steps is None:
             if epochs is None or steps_per_epoch is None:
                 raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
             total_steps = epochs * steps_per_epoch
+        if not isinstance(total_steps, int) or total_steps <= 0:
+            raise ValueError(f"Expected positive integer total_steps, but got {total_steps}")
+        if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
+            raise ValueError(f"Expected float between 0 and 1 pct_start, but got {pct_start}")
+        if anneal_strategy not in ("cos", "linear"):
+            raise ValueError(
+                f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}"
+            )
         self.total_steps = total_steps
-        self.max_lr = max_lr
-        self.initial = max_lr / div_factor
-        self.final = self.initial / final_div_factor
-        self.peak = float(pct_start * total_steps) - 1
         self.anneal_strategy = anneal_strategy
-        for group in optimizer.param_groups:
-            group["initial_lr"] = self.initial
+        self.cycle_momentum = cycle_momentum
+        self.use_beta1 = "betas" in optimizer.defaults
+        peak = float(pct_start * total_steps) - 1
+        # (last step, rate and momentum there); the first phase starts at the initial rate.
+        self.phases = [(peak, "max_lr", "base_momentum")]
+        if three_phase:
+            self.phases.append((float(2 * pct_start * total_steps) - 2, "initial_lr", "max_momentum"))
+        self.phases.append((total_steps - 1, "min_lr", "max_momentum"))
+        if last_epoch == -1:
+            for group, rate in zip(optimizer.param_groups, _for_groups(optimizer, max_lr), strict=True):
+                group["initial_lr"] = rate / div_factor
+                group["max_lr"] = rate
+                group["min_lr"] = group["initial_lr"] / final_div_factor
+        if cycle_momentum:
+            if not self.use_beta1 and "momentum" not in optimizer.defaults:
+                raise ValueError(
+                    "optimizer must support momentum or beta1 with `cycle_momentum` option enabled"
+                )
+            ends = [_for_groups(optimizer, m) for m in (max_momentum, base_momentum)]
+            for group, most, least in zip(optimizer.param_groups, *ends, strict=True):
+                if last_epoch == -1:
+                    self._set_momentum(group, most)
+                    group["max_momentum"], group["base_momentum"] = most, least
         super().__init__(optimizer, last_epoch)
+
+    def _set_momentum(self, group: Any, value: float) -> None:
+        if self.use_beta1:
+            group["betas"] = (value, *group["betas"][1:])
+        else:
+            group["momentum"] = value
 
     def _between(self, start: float, end: float, part: float) -> float:
         if self.anneal_strategy == "linear":
@@ -290,19 +323,32 @@ class OneCycleLR(LRScheduler):
         return end + (start - end) / 2.0 * (math.cos(math.pi * part) + 1)
 
     def get_lr(self) -> list[Any]:
-        """The rates of this step."""
+        """The rates of this step; writes its momentum into the groups."""
         t = self.last_epoch
         if t > self.total_steps:
             raise ValueError(
                 f"Tried to step {t} times. The specified number of total steps is {self.total_steps}"
             )
-        if t <= self.peak:
-            rate = self._between(self.initial, self.max_lr, t / self.peak)
-        else:
-            rate = self._between(
-                self.max_lr, self.final, (t - self.peak) / (self.total_steps - 1 - self.peak)
-            )
-        return [rate] * len(self.optimizer.param_groups)
+        first, rate, momentum = 0.0, "initial_lr", "max_momentum"
+        for last, next_rate, next_momentum in self.phases:
+            if t <= last or last == self.total_steps - 1:
+                break
+            first, rate, momentum = last, next_rate, next_momentum
+        part = (t - first) / (last - first)
+        if self.cycle_momentum:
+            for group in self.optimizer.param_groups:
+                self._set_momentum(group, self._between(group[momentum], group[next_momentum], part))
+        return [self._between(g[rate], g[next_rate], part) for g in self.optimizer.param_groups]
+
+
+def _for_groups(optimizer: Optimizer, value: float | list[float]) -> list[float]:
+    """One number for each group, given as such or once for all. Raises ValueError for another count."""
+    groups = len(optimizer.param_groups)
+    if not isinstance(value, (list, tuple)):
+        return [value] * groups
+    if len(value) != groups:
+        raise ValueError(f"expected {groups} values, one for each parameter group, got {len(value)}")
+    return list(value)
 
 
 class SequentialLR:

@@ -317,5 +317,8 @@ OPTIMISERS = [
     OptimiserRow("LambdaLR", lambda t, net: t.optim.SGD(net.parameters(), lr=0.1), lambda t, o: t.optim.lr_scheduler.LambdaLR(o, lambda e: 1 / (1 + e))),
     OptimiserRow("LinearLR", lambda t, net: t.optim.SGD(net.parameters(), lr=0.1), lambda t, o: t.optim.lr_scheduler.LinearLR(o, 0.5, 1.0, 5)),
     OptimiserRow("MultiStepLR", lambda t, net: t.optim.SGD(net.parameters(), lr=0.1), lambda t, o: t.optim.lr_scheduler.MultiStepLR(o, [2, 5])),
+    OptimiserRow("OneCycleLR", lambda t, net: t.optim.SGD(net.parameters(), lr=0.1, momentum=0.9), lambda t, o: t.optim.lr_scheduler.OneCycleLR(o, 0.2, total_steps=12)),
+    OptimiserRow("OneCycleLR Adam", lambda t, net: t.optim.Adam(net.parameters(), lr=0.1), lambda t, o: t.optim.lr_scheduler.OneCycleLR(o, [0.02], epochs=2, steps_per_epoch=5, three_phase=True, anneal_strategy="linear")),
+    OptimiserRow("OneCycleLR rates", lambda t, net: t.optim.SGD(net.parameters(), lr=0.1), lambda t, o: t.optim.lr_scheduler.OneCycleLR(o, 0.2, 20, cycle_momentum=False)),
 ]
 # fmt: on

@@ -16,7 +16,6 @@ def test_from_numpy_shares_both_ways() -> None:
     array[1] = 5
     assert x.tolist() == [0, 5, 0, 0]
     x[2] = 7
-    x.realize()
     assert array.tolist() == [0, 5, 7, 0]
     assert x.numpy() is array or np.shares_memory(x.numpy(), array)
 
@@ -33,6 +32,22 @@ def test_recorded_reads_see_the_moment_of_recording() -> None:
     shared[:] = 0
     assert z.tolist() == [2, 2, 2]
     assert t.tolist() == [0, 0, 0]
+
+
+def test_writes_show_in_arrays_at_once() -> None:
+    x = torch.zeros(2, 3)
+    outside = x.numpy()
+    x += 1
+    assert outside.tolist() == [[1, 1, 1], [1, 1, 1]]
+    x[1].mul_(5)
+    assert outside.tolist() == [[1, 1, 1], [5, 5, 5]]
+    p = torch.nn.Parameter(x)
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    for expected in (0, -1, -2):
+        optimizer.zero_grad()
+        p.sum().backward()
+        optimizer.step()
+        assert outside[0].tolist() == [expected] * 3
 
 
 def test_numpy_of_a_result_is_not_copied() -> None:
