@@ -72,6 +72,10 @@ class Silu(Mapped):
         return [b.mul(g, b.mul(s, b.add(1, b.mul(x[0], b.sub(1, s)))))]
 
 
+_GELU_LINEAR = -2 * math.sqrt(2 / math.pi)
+_GELU_CUBIC = 0.044715 * _GELU_LINEAR
+
+
 def _gelu(x: Any, approximate: str) -> Any:
     if approximate == "tanh":
         return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
@@ -81,8 +85,9 @@ def _gelu(x: Any, approximate: str) -> Any:
 class Gelu(Mapped):
     """x · Φ(x), Φ the normal distribution function; `approximate` is "none" (by erf) or "tanh".
 
-    The tanh form is x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), Hendrycks and Gimpel 2016. For
-    negative x the result is a difference of nearby numbers: the bound counts units of |x| / 2.
+    The tanh form is x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))), Hendrycks and Gimpel 2016, which is
+    computed as x / (1 + e^(-2√(2/π) · (x + 0.044715 x³))). By erf, for negative x the result is a
+    difference of nearby numbers: the bound counts units of |x| / 2.
     """
 
     name = "gelu"
@@ -103,19 +108,21 @@ class Gelu(Mapped):
     def formula(cls, attrs: Attrs, *x: Any) -> Any:
         v = x[0]
         if attrs["approximate"] == "tanh":
-            inner = math.sqrt(2 / math.pi) * (v + 0.044715 * (v * v * v))
-            return (v * 0.5) * (1 + inner.tanh())
+            return v / (1 + (((v * v) * _GELU_CUBIC + _GELU_LINEAR) * v).exp())
         return (v * 0.5) * (1 + (v * math.sqrt(0.5)).erf())
 
     def derivative(self, b: Any, g: Any, y: Any, *x: Any) -> Sequence[Value | None]:
         v = x[0]
         square = b.mul(v, v)
         if self.attrs["approximate"] == "tanh":
-            k = math.sqrt(2 / math.pi)
-            t = b.tanh(b.mul(b.add(v, b.mul(b.mul(square, v), 0.044715)), k))
-            slope = b.mul(b.add(1, b.mul(square, 3 * 0.044715)), k)
-            tail = b.mul(b.mul(v, 0.5), b.mul(b.sub(1, b.mul(t, t)), slope))
-            return [b.mul(g, b.add(b.mul(b.add(t, 1), 0.5), tail))]
+            # With e the exponential and s = 1/(1 + e) the derivative is s - s·(1 - s)·x·(ln e)';
+            # 1 - s cancels for positive x, where it is e·s.
+            e = b.exp(b.mul(b.add(b.mul(square, _GELU_CUBIC), _GELU_LINEAR), v))
+            part = b.div(1, b.add(e, 1))
+            rest = b.where(b.lt(v, 0), b.sub(1, part), b.mul(e, part))
+            slope = b.add(b.mul(square, 3 * _GELU_CUBIC), _GELU_LINEAR)
+            tail = b.mul(b.mul(b.mul(part, rest), v), slope)
+            return [b.mul(g, b.sub(part, tail))]
         cdf = b.mul(b.add(b.erf(b.mul(v, math.sqrt(0.5))), 1), 0.5)
         pdf = b.mul(b.exp(b.mul(square, -0.5)), 1 / math.sqrt(2 * math.pi))
         return [b.mul(g, b.add(cdf, b.mul(v, pdf)))]

@@ -15,7 +15,7 @@ from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
 from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered, LoweredLoop
-from graphc.passes.schedule.cost import lanes, partitions, points, stride_cost
+from graphc.passes.schedule.cost import interleaved, lanes, partitions, points, stride_cost
 from graphc.passes.schedule.flatten import flatten, join_outer_axes
 from graphc.passes.schedule.split import split_reduction
 from graphc.passes.schedule.verify import verify_schedule
@@ -141,14 +141,18 @@ class _Scheduler:
             return self._tiled(loops, parts, vector, crossing)
         size = extent(vector)
         unroll = self._unroll(vector)
+        width = self.width
+        if all(s.kind == "map" for s in self.kernel.stages):
+            width = self._wide(vector, list(self.kernel.instructions()))
+            unroll = 1 if width > self.width else unroll
         if parts > 1 and items < parts:
-            granule = max(self.width * unroll, LINE_BYTES)
+            granule = max(width * unroll, LINE_BYTES)
             last_parallel = sum(x.role == "parallel" for x in loops)
             loops.insert(last_parallel, Loop(vector.name, "parallel", granule))
             items *= -(-size // granule)
         if unroll > 1:
             loops.append(Loop(vector.name, "unroll", unroll))
-        loops.append(Loop(vector.name, "vector", self.width))
+        loops.append(Loop(vector.name, "vector", width))
         return tuple(loops), min(parts, max(1, items))
 
     def _crossing_axis(self, vector: Symbol) -> Symbol | None:
@@ -191,7 +195,9 @@ class _Scheduler:
     def _unroll(self, vector: Symbol) -> int:
         """Vectors per iteration: more where the body is short, or where each carries a running fold."""
         folds = any(s.kind == "reduce" for s in self.kernel.stages)
-        length = sum(i.opcode not in ("const", "yield") for i in self.kernel.instructions())
+        # What is done once for many points of an inner axis hardly counts.
+        inner = [s for s in self.kernel.stages if points(s.axes) > 1] or self.kernel.stages
+        length = sum(i.opcode not in ("const", "yield") for s in inner for i in s.body)
         if folds and length <= SHORT_FOLD and stride_cost(self.kernel.instructions(), vector) == 0:
             wanted = 8
         else:
@@ -200,8 +206,18 @@ class _Scheduler:
             wanted //= 2
         return wanted
 
+    def _wide(self, vector: Symbol, body: Sequence[Instruction]) -> int:
+        """Vector length along an axis: several registers where the body's chains are long.
+
+        A short axis is not given more lanes than divide it, since a last vector costs as much as a full one.
+        """
+        size, width = extent(vector), self.width * interleaved(body)
+        while width > self.width and size % width and size < 4 * width:
+            width //= 2
+        return width
+
     def _stage_loops(self, stage: Stage, vector: Symbol | None) -> tuple[Loop, ...]:
         loops = [Loop(a.name, "sequential") for a in stage.axes if a is not vector]
         if vector is not None:
-            loops.append(Loop(vector.name, "vector", self.width))
+            loops.append(Loop(vector.name, "vector", self._wide(vector, stage.body)))
         return tuple(loops)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphc.ir.dims import Symbol, split_linear
+from graphc.ir.dims import Dim, Symbol, split_linear, symbols
 from graphc.ir.kernel import Instruction, Kernel, Stage, extent
 from graphc.ir.target import Target
+from graphc.ir.types import bool_
 
-__all__ = ["lanes", "partitions", "points", "stride_cost", "work"]
+__all__ = ["interleaved", "lanes", "partitions", "points", "stride_cost", "work"]
 
 EXPENSIVE = frozenset(
     {
@@ -29,6 +30,11 @@ EXPENSIVE = frozenset(
     }
 )
 EXPENSIVE_COST = 8
+
+
+SHORT_CHAINS = frozenset({"exp", "expm1", "sigmoid"})
+LONG_CHAINS = frozenset({"log", "log1p", "tanh", "erf", "sin", "cos", "pow"})
+"""Opcodes whose code is a long chain of dependent instructions."""
 
 
 def points(axes: Iterable[Symbol]) -> int:
@@ -58,15 +64,44 @@ def partitions(kernel: Kernel, grain: int, most: int) -> int:
 
 
 def lanes(kernel: Kernel, target: Target) -> int:
-    """Vector length for the kernel: by its widest floats, else by its widest integers."""
+    """Vector length for the kernel: by its widest floats, else by its widest integers.
+
+    Scalars that are one for all points stand in no lanes.
+    """
     floats, integers = 0, 8
-    for i in kernel.instructions():
-        if i.opcode in ("load", "store", "cast"):
-            if i.dtype.is_floating_point:
-                floats = max(floats, i.dtype.accumulator.bits)
-            else:
-                integers = max(integers, i.dtype.bits)
+    varies: set[int] = set()
+    for stage in kernel.stages:
+        for i in stage.body:
+            if not any(o in varies for o in i.operands) and not any(map(symbols, _expressions(i))):
+                continue
+            varies.add(i.id)
+            if i.opcode in ("load", "store", "cast"):
+                if i.dtype.is_floating_point:
+                    floats = max(floats, i.dtype.accumulator.bits)
+                else:
+                    integers = max(integers, i.dtype.bits)
+        varies.update(stage.results)
     return target.width(floats or integers)
+
+
+def interleaved(body: Iterable[Instruction]) -> int:
+    """How many registers one vector should take, so that a processor has several chains to work on.
+
+    Masks of several registers are slow, so a body with masks gets one.
+    """
+    found = 1
+    for i in body:
+        if i.guards or (i.opcode in ("load", "store") and i.dtype is bool_):
+            return 1
+        if i.opcode in LONG_CHAINS:
+            found = max(found, 2)
+        elif i.opcode in SHORT_CHAINS:
+            found = 4
+    return found
+
+
+def _expressions(i: Instruction) -> list[Dim]:
+    return [*i.index, *(x for guard in i.guards for x in guard)]
 
 
 def stride_cost(body: Iterable[Instruction], axis: Symbol) -> int:

@@ -6,14 +6,17 @@ accumulator r mod P; the P partials are folded by halves at the end. P depends o
 extent, the accumulator's dtype and the target's vector length alone, so a sum has the same bits
 in every kernel that it is fused into.
 
-A float sum in partials is made in two levels, so that its error grows with the square root of the
-number of points and not with the number: a run of points of the innermost axis starts from zero
-and is then added to the totals. Where the axis is long, the run is about as long as there are runs.
+A float sum of many points is made in levels, so that its error grows with the square root of the
+number of points and not with the number: a run of points starts from zero and is then added to a
+total. Where an axis is long, the run is about as long as there are runs. In partials the innermost
+axis has runs; in order each axis has, runs of runs where it is very long, and what the axes inside
+it sum to is one of its points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 from graphc.backends.llvm.kernel.body import combine
 from graphc.backends.llvm.kernel.loops import Step, run_loops
@@ -21,7 +24,7 @@ from graphc.backends.llvm.kernel.scope import Scope
 from graphc.backends.llvm.kernel.values import constant
 from graphc.backends.llvm.text import Val, lanes
 from graphc.ir.errors import CompileError
-from graphc.ir.kernel import Combine, Stage
+from graphc.ir.kernel import Combine, Stage, extent
 from graphc.ir.target import Target
 
 __all__ = ["partial_count", "run_reduce"]
@@ -84,7 +87,43 @@ def _in_order(
     def leaf(point: Scope, accumulators: Accumulators) -> Accumulators:
         return combine(point, how, accumulators, _wide(point, body(point), width))
 
-    return run_loops(steps, scope, {}, _initial(stage, scope, width), leaf, entered)
+    start = _initial(stage, scope, width)
+    if not _has_levels(stage, how) or prod(extent(a) for a in stage.axes) < _LEAST_BLOCKS:
+        return run_loops(steps, scope, {}, start, leaf, entered)
+    axes = [(step, n + 1) for n, step in enumerate(steps) if step.last]
+
+    def sum_of(number: int, owner: Scope) -> Accumulators:
+        """The sum over the axes from the `number`-th on."""
+        step, depth = axes[number]
+
+        def point(i: Val, fresh: Accumulators) -> Accumulators:
+            at = owner.bind({step.axis: i})
+            if number + 1 == len(axes):
+                return leaf(at, fresh)
+            entered(at, depth)
+            return combine(at, how, fresh, sum_of(number + 1, at))
+
+        def over(first: Val, size: int) -> Accumulators:
+            """The sum over `size` points of the axis."""
+            run = _level_length(size)
+            whole = size // run * run
+            end = b.add(first, Val("i64", str(whole)))
+            if run == 1:
+                return b.loop(first, end, 1, start, point, step.axis)
+            totals = b.loop(
+                first, end, run, start, lambda i, t: combine(owner, how, t, over(i, run)), step.axis
+            )
+            return totals if whole == size else combine(owner, how, totals, over(end, size - whole))
+
+        return over(Val("i64", "0"), step.extent)
+
+    b = scope.builder
+    return sum_of(0, scope)
+
+
+def _has_levels(stage: Stage, how: Combine) -> bool:
+    """True of float sums."""
+    return how.opcode == "add" and stage.init[0][0].is_floating_point
 
 
 def _partials(
@@ -103,7 +142,7 @@ def _partials(
     width = min(inner.size, partials)
     copies, count = partials // width, len(stage.init)
     full = inner.extent // partials * partials
-    levels = how.opcode == "add" and stage.init[0][0].is_floating_point
+    levels = _has_levels(stage, how)
     run = _run_length(full // partials) * partials if levels else full
 
     def fold(base: Val, owner: Scope, old: Accumulators, active: int) -> Accumulators:
@@ -153,6 +192,14 @@ def _partials(
     return _halves(scope, how, groups)
 
 
+def _level_length(size: int) -> int:
+    """Points in one run of a sum in order: one of a short axis, else a power of `_LEVEL`, at least two runs."""
+    run = 1
+    while run * _LEVEL * 2 <= size:
+        run *= _LEVEL
+    return run
+
+
 def _run_length(blocks: int) -> int:
     """Blocks of partials in one run of a two-level sum: all of a short axis, else about their square root."""
     if blocks < _LEAST_BLOCKS:
@@ -160,8 +207,10 @@ def _run_length(blocks: int) -> int:
     return int(1 << ((blocks.bit_length() + 1) // 2))
 
 
+_LEVEL = 32
+
 _LEAST_BLOCKS = 64
-"""Additions into one partial accumulator below which one level is exact enough."""
+"""Additions into one accumulator below which one level is exact enough."""
 
 
 def _halves(scope: Scope, how: Combine, groups: list[Accumulators]) -> Accumulators:

@@ -9,6 +9,7 @@ wider format and rounded.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -264,6 +265,9 @@ class Interpreter:
         accumulators = [list(start) for _ in range(partials)]
         order = [x.axis for x in loops] or [a.name for a in stage.axes]
         axes = sorted(stage.axes, key=lambda a: max(i for i, n in enumerate(order) if n == a.name))
+        if partials == 1 and is_float_sum(stage) and math.prod(map(size_of, axes)) >= 64:
+            self.values.update(zip(stage.results, self.in_levels(stage, axes, start), strict=True))
+            return
         run, whole = runs_of_sum(stage, axes, partials)
         extent = (axes[-1].hi or 0) + 1 if axes else 1
         totals = accumulators
@@ -286,6 +290,25 @@ class Interpreter:
                 for a, b in zip(accumulators[:half], accumulators[half:], strict=True)
             ]
         self.values.update(zip(stage.results, accumulators[0], strict=True))
+
+    def in_levels(self, stage: Stage, axes: Sequence[Symbol], start: Sequence[Any]) -> list[Any]:
+        """A float sum in order: runs of each axis start from zero, and inner axes are summed first."""
+        if not axes:
+            return self.body(stage.body)
+
+        def over(points: range) -> list[Any]:
+            run = 32 ** int(math.log(max(len(points), 2) / 2, 32) + 1e-9)
+            totals = list(start)
+            for n in range(0, len(points), run):
+                part = points[n : n + run]
+                if run > 1:
+                    totals = self.combine(stage, totals, over(part))
+                else:
+                    self.symbols[axes[0].name] = part[0]
+                    totals = self.combine(stage, totals, self.in_levels(stage, axes[1:], start))
+            return totals
+
+        return over(range(size_of(axes[0])))
 
     def combine(self, stage: Stage, left: Sequence[Any], right: Sequence[Any]) -> list[Any]:
         how = stage.combine
@@ -359,10 +382,20 @@ def _points(axes: Sequence[Symbol]) -> Iterator[dict[str, int]]:
         yield {a.name: x for a, x in zip(axes, point, strict=True)}
 
 
+def size_of(axis: Symbol) -> int:
+    """Number of points of an axis."""
+    return (axis.hi if axis.hi is not None else -1) + 1
+
+
+def is_float_sum(stage: Stage) -> bool:
+    """True of a reduce stage that adds floats."""
+    how = stage.combine
+    return how is not None and how.opcode == "add" and stage.init[0][0].is_floating_point
+
+
 def runs_of_sum(stage: Stage, axes: Sequence[Symbol], partials: int) -> tuple[int, int]:
     """Points of the last axis in one run of a two-level sum, and how many are in whole runs; (0, 0) for one level."""
-    how = stage.combine
-    if partials == 1 or how is None or how.opcode != "add" or not stage.init[0][0].is_floating_point:
+    if partials == 1 or not is_float_sum(stage):
         return 0, 0
     blocks = ((axes[-1].hi or 0) + 1) // partials
     run = partials * (max(blocks, 1) if blocks < 64 else 1 << ((blocks.bit_length() + 1) // 2))

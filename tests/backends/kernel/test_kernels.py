@@ -261,7 +261,7 @@ kernel (b0: f32[{r}, 37] in, b1: f32[37] inout) axes (j < 37) checks 0 {{
 }}"""
 
 
-@pytest.mark.parametrize("rows", [0, 1, 9, 64])
+@pytest.mark.parametrize("rows", [0, 1, 9, 64, 99])
 @pytest.mark.parametrize(
     "loops", ["j parallel", "j parallel, j vector 8", "j parallel, j unroll 2, j vector 16"]
 )

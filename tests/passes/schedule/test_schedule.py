@@ -17,16 +17,23 @@ from tests.passes.programs import build
 Build = Callable[[Builder, Value], Value]
 
 CASES: dict[str, tuple[tuple[int, ...], Build, str]] = {
-    "contiguous axes become one": ((30, 40), lambda b, x: b.exp(x), "o0 unroll 4, o0 vector 8"),
+    "contiguous axes become one": ((30, 40), lambda b, x: b.neg(x), "o0 unroll 4, o0 vector 8"),
     "a bias keeps two axes": (
         (30, 40),
         lambda b, x: b.add(x, b.graph.add_input(tensor("f32", 40))),
         "o0 sequential, o1 unroll 4, o1 vector 8",
     ),
-    "large work is divided": ((1 << 20,), lambda b, x: b.exp(x), "o0 parallel 64, o0 unroll 4, o0 vector 8"),
+    "large work is divided": ((1 << 20,), lambda b, x: b.neg(x), "o0 parallel 64, o0 unroll 4, o0 vector 8"),
+    "long chains are interleaved": ((1 << 20,), lambda b, x: b.exp(x), "o0 parallel 64, o0 vector 32"),
+    "a short axis is left with few idle lanes": ((40,), lambda b, x: b.exp(x), "o0 unroll 4, o0 vector 8"),
+    "an interleaved stage": (
+        (6, 64),
+        lambda b, x: b.sum(b.exp(x), axes=(1,)),
+        "o0 sequential | i0 vector 32",
+    ),
     "stores decide about a transposition": (
         (32, 48),
-        lambda b, x: b.exp(b.permute(x, axes=(1, 0))),
+        lambda b, x: b.neg(b.permute(x, axes=(1, 0))),
         "o0 sequential, o1 unroll 4, o1 vector 8",
     ),
     "a large transposition is tiled": (
