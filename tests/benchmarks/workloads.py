@@ -17,7 +17,7 @@ from tests.benchmarks import models
 from tests.benchmarks.floor import Floor, gpt_floor, lenet_floor, lstm_floor, matrices_floor, resnet18_floor
 from tests.benchmarks.models import Framework
 
-__all__ = ["ROWS", "ROW_DATA", "RowData", "Work", "Workload", "chosen"]
+__all__ = ["LOSSES", "MODELS", "ROWS", "ROW_DATA", "RowData", "Work", "Workload", "chosen"]
 
 
 @dataclass
@@ -58,7 +58,7 @@ def _token_cross_entropy(f: Framework) -> Callable[[Any, Any], Any]:
     return lambda logits, y: f.functional.cross_entropy(logits.view(-1, logits.shape[-1]), y.view(-1))
 
 
-_LOSSES: dict[str, Callable[[Framework], Callable[[Any, Any], Any]]] = {
+LOSSES: dict[str, Callable[[Framework], Callable[[Any, Any], Any]]] = {
     "mean square": _mean_square, "cross entropy": _cross_entropy, "token cross entropy": _token_cross_entropy
 }  # fmt: skip
 
@@ -66,11 +66,14 @@ _OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {
     "SGD": ("SGD", {"lr": 0.001}), "momentum": ("SGD", {"lr": 0.001, "momentum": 0.9}), "Adam": ("Adam", {"lr": 0.001})
 }  # fmt: skip
 
-_MODELS: dict[str, Callable[[Framework], Any]] = {
+MODELS: dict[str, Callable[[Framework], Any]] = {
     "linear": lambda f: f.nn.Linear(2, 1), "mlp": models.mlp, "lenet": models.lenet, "lstm": models.lstm,
     "resnet18": models.resnet18, "gpt": lambda f: models.gpt(f, models.GPT_SMALL),
     "gpt2": lambda f: models.gpt(f, models.GPT2),
 }  # fmt: skip
+
+
+"""Builders of the models by name."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,9 @@ class RowData:
         assert self.y is not None
         f.torch.set_grad_enabled(True)
         rng = np.random.default_rng(0)
-        model = models.initialise(f, _MODELS[self.model](f))
+        model = models.initialise(f, MODELS[self.model](f))
         inputs, targets = f.tensor(self.x(rng)), f.tensor(self.y(rng))
-        criterion = _LOSSES[self.loss](f)
+        criterion = LOSSES[self.loss](f)
         name, options = _OPTIMIZERS[self.optimizer]
         optimizer = getattr(f.optim, name)(model.parameters(), **options)
 
@@ -111,7 +114,7 @@ class RowData:
 
     def _inference(self, f: Framework) -> Work:
         """A forward pass in evaluation mode; gradients are off for the rest of the process."""
-        model = models.initialise(f, _MODELS[self.model](f)).eval()
+        model = models.initialise(f, MODELS[self.model](f)).eval()
         inputs = f.tensor(self.x(np.random.default_rng(0)))
         f.torch.set_grad_enabled(False)
         forward = f.compile(model)
