@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, describe, make_plan, most_parts
@@ -75,6 +76,8 @@ def _scratch(plan: Plan) -> int:
         return vector_scratch(plan.problem)
     if plan.window is not None:
         return sum(window_scratch(plan.problem, plan.window, plan.tiling))
+    if plan.crossing is not None:
+        return sum(crossed_scratch(plan.problem, plan.crossing))
     return scratch_of(plan.problem, plan.tiling).total
 
 
@@ -105,6 +108,8 @@ def _emit(plan: Plan, builder: Builder, target: Target) -> None:
         emit_vector(problem, target, builder)
     elif plan.window is not None:
         emit_windowed(problem, plan.window, plan.tiling, builder)
+    elif plan.crossing is not None:
+        emit_crossed(problem, plan.crossing, builder)
     else:
         emit_blocked(problem, plan.tiling, builder)
 

@@ -10,10 +10,11 @@ import functools
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.body import lane_step
+from graphc.backends.llvm.contraction.crossed import Crossing, find_crossing
 from graphc.backends.llvm.contraction.micro import UNROLL
 from graphc.backends.llvm.contraction.problem import Operand, Problem, readings
 from graphc.backends.llvm.contraction.share import Totals, Units, split_side
-from graphc.backends.llvm.contraction.tiling import Source, Tiling, choose_tiling, window_tiling
+from graphc.backends.llvm.contraction.tiling import Source, Tiling, along_steps, choose_tiling, window_tiling
 from graphc.backends.llvm.contraction.window import Window, find_window
 from graphc.backends.llvm.contraction.windowed import window_totals
 from graphc.backends.llvm.kernel.lanes import LaneAxis
@@ -25,11 +26,16 @@ __all__ = ["Plan", "all_plans", "describe", "estimate", "make_plan", "most_parts
 
 @dataclass(frozen=True)
 class Plan:
-    """A reading of a kernel, its tiling, and the window that its columns are read from, if one is."""
+    """A reading of a kernel and its tiling.
+
+    `window` is what its columns are read from, if one is; `crossing` says that its vectors lie along
+    rows.
+    """
 
     problem: Problem
     tiling: Tiling
     window: Window | None = None
+    crossing: Crossing | None = None
 
     @property
     def totals(self) -> Totals:
@@ -43,6 +49,8 @@ class Plan:
         """What a partition's share is a multiple of."""
         if self.problem.is_vector:
             return {"batch": 1, "rows": 1, "columns": self.tiling.full_width}
+        if self.crossing is not None:
+            return self.crossing.units(self.problem)
         return self.tiling.units
 
 
@@ -61,6 +69,9 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None) -> lis
         window = find_window(problem, tiling.kc)
         if window is not None:
             plans.append(Plan(problem, window_tiling(problem, target), window))
+        crossing = find_crossing(problem, target)
+        if crossing is not None:
+            plans.append(Plan(problem, tiling, crossing=crossing))
     return plans
 
 
@@ -73,9 +84,11 @@ def most_parts(plan: Plan) -> int:
     again = 0.0
     if plan.window is not None:
         again += _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
+    elif plan.crossing is not None:
+        again += _crossed_pack(problem, plan.crossing)
     elif side == "rows":
         again += problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width)
-    if side == "columns":
+    if side == "columns" and plan.crossing is None:
         again += problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     work = problem.k * _tiles_cycles(plan)
     if not again:
@@ -122,6 +135,8 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
 
 _PIECE = 1.5
 """Cycles of one store of the epilogue."""
+_LANE = 2.0
+"""How much longer a store takes of each lane by itself."""
 
 
 def estimate(plan: Plan) -> float:
@@ -130,7 +145,12 @@ def estimate(plan: Plan) -> float:
     tiles = _tiles_cycles(plan)
     finish = problem.m * problem.n / problem.piece(tiling.width) * _PIECE * len(problem.epilogue)
     if _scatters(problem, tiling.width):
-        finish *= problem.piece(tiling.width)
+        finish *= _LANE * problem.piece(tiling.width)
+    if plan.crossing is not None:
+        cross = problem.n * plan.crossing.lead(problem) / tiling.full_width
+        sums = cross * (_CROSS + 2 * _PIECE * tiling.blocks(problem.k))
+        packed = _crossed_pack(problem, plan.crossing)
+        return problem.batch.total * (problem.k * tiles + packed + sums + finish)
     pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     if plan.window is not None:
         copy = _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
@@ -144,11 +164,27 @@ def estimate(plan: Plan) -> float:
 
 def _tiles_cycles(plan: Plan) -> float:
     """Cycles that all register tiles of a batch entry take for one step of k."""
-    tiling = plan.tiling
+    tiling, crossing = plan.tiling, plan.crossing
+    if crossing is not None:
+        broadcast = _tile_counts(plan.problem.n, crossing.columns)
+        lanes = _tile_counts(plan.problem.m, crossing.panel)
+        return sum(
+            bc * lc * _tile_cycles(b, -(-n // crossing.width), 0) for b, bc in broadcast for n, lc in lanes
+        )
     rows = _tile_counts(plan.problem.m, tiling.rows)
     columns = _tile_counts(plan.totals["columns"], tiling.columns)
     table = 1 if plan.window is not None else 0
     return sum(rc * cc * _tile_cycles(r, -(-c // tiling.width), table) for r, rc in rows for c, cc in columns)
+
+
+_CROSS = 4.0
+"""Cycles a vector of sums takes to be transposed."""
+
+
+def _crossed_pack(problem: Problem, crossing: Crossing) -> float:
+    """Cycles of packing the rows of a crossed plan."""
+    source: Source = "transpose" if along_steps(problem.a) else "panels"
+    return problem.m * problem.k * _copy_cost(problem.a, source, crossing.width)
 
 
 def _window_cycles(window: Window, tiling: Tiling) -> float:

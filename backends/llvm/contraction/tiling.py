@@ -15,7 +15,16 @@ from graphc.backends.llvm.contraction.problem import Operand, Problem, Side
 from graphc.ir.dims import symbols
 from graphc.ir.target import Target
 
-__all__ = ["Source", "Tiling", "along_steps", "block_steps", "choose_tiling", "round_up", "window_tiling"]
+__all__ = [
+    "Source",
+    "Tiling",
+    "along_steps",
+    "block_steps",
+    "choose_tiling",
+    "register_rows",
+    "round_up",
+    "window_tiling",
+]
 
 Source = Literal["place", "runs", "columns", "panels", "transpose"]
 """How the register tile gets an operand.
@@ -87,11 +96,16 @@ _ROWS = {16: {1: 12, 2: 6}, 32: {1: 16, 2: 12, 3: 8}}
 """Rows of a register tile by registers of the target and vectors of a row."""
 
 
+def register_rows(target: Target, vectors: int) -> tuple[int, int]:
+    """(rows, vectors) of a register tile that is to cover at least `vectors` vectors, many rows there being."""
+    few = target.vector_registers <= 16
+    vectors = min(max(1, vectors), 2 if few else 3)
+    return _ROWS[16 if few else 32][vectors], vectors
+
+
 def _register_tile(problem: Problem, target: Target, width: int) -> tuple[int, int]:
     """(rows, vectors) that leave registers for one row of B and a broadcast."""
-    budget = target.vector_registers
-    vectors = min(max(1, -(-problem.n // width)), 2 if budget <= 16 else 3)
-    rows = _ROWS[16 if budget <= 16 else 32][vectors]
+    rows, vectors = register_rows(target, -(-problem.n // width))
     return min(rows, max(1, problem.m)), vectors
 
 

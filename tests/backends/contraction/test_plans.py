@@ -1,0 +1,78 @@
+"""Every plan of a matrix product gives the same bits, on every partition count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graphc.backends.llvm import contraction
+from graphc.backends.llvm.contraction.plan import all_plans
+from graphc.ir.target import TARGETS
+from graphc.ir.types import DType, float32, float64
+from tests.backends.contraction.kernels import Body, Index, buffer, matmul
+from tests.backends.contraction.native import Native
+
+T = True
+
+# rows, columns, steps, options, epilogue
+CASES = [
+    (64, 70, 96, {"b_transposed": T}, "plain"),
+    (64, 100, 330, {"b_transposed": T}, "plain"),
+    (50, 97, 700, {"b_transposed": T}, "bias"),
+    (16, 200, 1024, {"b_transposed": T}, "update"),
+    (3, 130, 65, {"b_transposed": T}, "update"),
+    (2, 5, 33, {"b_transposed": T}, "bias"),
+    (9, 61, 340, {"a_transposed": T, "b_transposed": T}, "bias"),
+    (24, 40, 330, {"b_transposed": T, "batch": 3}, "plain"),
+    (40, 33, 400, {"b_transposed": T, "out_transposed": T}, "plain"),
+    (130, 96, 321, {}, "update"),
+    (50, 47, 340, {"a_transposed": T}, "update"),
+]
+
+
+def check(
+    case: tuple[int, int, int, dict[str, bool], str],
+    dtype: DType,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> int:
+    """The number of plans, all of which were run."""
+    m, n, k, options, epilogue = case
+
+    def finish(b: Body, value: int, out: Index) -> None:
+        column = out[-2] if options.get("out_transposed") else out[-1]
+        value = b.add("add", dtype, [value, b.load(dtype, 3, [column])])
+        if epilogue == "update":
+            value = b.add("sub", dtype, [b.load(dtype, 2, out), value])
+        b.store(dtype, 2, out, value)
+
+    extra = [] if epilogue == "plain" else [buffer(dtype, [n])]
+    kernel = matmul(
+        m, n, k, dtype, **options, extra=extra, finish=finish if extra else None,
+        out_access="inout" if epilogue == "update" else "out",
+    )  # fmt: skip
+    rng = np.random.default_rng(m + n + k)
+    arrays = [rng.standard_normal(b.type.sizes).astype(dtype.numpy) for b in kernel.buffers]
+    plans = all_plans(kernel, TARGETS[target])
+    results = set()
+    for plan in plans:
+        monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
+        native = Native(kernel, TARGETS[target])
+        results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 5)}
+    assert len(results) == 1
+    return len(plans)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "target"),
+    [(float32, "x86-64"), (float32, "x86-64-v3"), (float64, "x86-64-v3")],
+    ids=lambda x: getattr(x, "name", x),
+)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, (*c[:3], *c[3], c[4]))))
+def test_every_plan_has_the_same_bits(
+    case: tuple[int, int, int, dict[str, bool], str],
+    dtype: DType,
+    target: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert check(case, dtype, target, monkeypatch) > 1
