@@ -3,6 +3,8 @@
 `import graphc as torch`, `import graphc.nn as nn` and `import graphc.optim as optim` let ordinary
 PyTorch code run. Every tensor operation is recorded and compiled; `graphc.compile` makes a whole
 function, a training step included, one native call.
+
+Longer than most files: it is the list of public names.
 """
 
 import importlib as _importlib
@@ -30,6 +32,7 @@ from graphc.core import (
 from graphc.devices import device
 from graphc.formatting import get_printoptions, set_printoptions
 from graphc.functions.conversion import (
+    is_floating_point,
     is_tensor,
 )
 from graphc.functions.creation import (
@@ -443,6 +446,7 @@ __all__ = [
     "int32",
     "int64",
     "ir",
+    "is_floating_point",
     "is_grad_enabled",
     "is_tensor",
     "isclose",

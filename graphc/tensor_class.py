@@ -91,6 +91,7 @@ class Tensor(
     methods.ConversionMethods,
     methods.FillMethods,
     methods.InPlaceMethods,
+    methods.InPlaceViewMethods,
     methods.IndexMethods,
     methods.PointwiseMethods,
     methods.ProductMethods,

@@ -23,6 +23,7 @@ __all__ = [
     "ConversionMethods",
     "FillMethods",
     "InPlaceMethods",
+    "InPlaceViewMethods",
     "IndexMethods",
     "PointwiseMethods",
     "ProductMethods",
@@ -249,6 +250,7 @@ class FillMethods:
     copy_ = inplace.copy_
     exponential_ = inplace.exponential_
     fill_ = inplace.fill_
+    fill_diagonal_ = inplace.fill_diagonal_
     index_put_ = inplace.index_put_
     masked_fill_ = inplace.masked_fill_
     normal_ = inplace.normal_
@@ -326,6 +328,18 @@ class InPlaceMethods:
     tril_ = inplace.in_place(shape.tril)
     triu_ = inplace.in_place(shape.triu)
     trunc_ = inplace.in_place(pointwise.trunc)
+
+
+class InPlaceViewMethods:
+    """In-place variants of views: the tensor itself becomes the view."""
+
+    __slots__ = ()
+
+    squeeze_ = inplace.seen_as(shape.squeeze)
+    swapaxes_ = swapdims_ = inplace.seen_as(shape.swapaxes)
+    t_ = inplace.seen_as(shape.t)
+    transpose_ = inplace.seen_as(shape.transpose)
+    unsqueeze_ = inplace.seen_as(shape.unsqueeze)
 
 
 class ConversionMethods:

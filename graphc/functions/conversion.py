@@ -147,6 +147,11 @@ def dlpack_device(self: Tensor) -> tuple[int, int]:
     return (1, 0)
 
 
+def is_floating_point(input: Tensor) -> bool:
+    """True of tensors of a floating dtype."""
+    return input.tensor_type.dtype.is_floating_point
+
+
 def is_tensor(obj: Any) -> bool:
     """True of graphc's tensors."""
     return isinstance(obj, TensorBase)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.core import Generator, TensorBase, assign, no_grad
 from graphc.functions import indexing, pointwise, random
 from graphc.functions.promotion import (
+    Number,
     as_operand,
     can_cast,
     converted,
@@ -16,7 +17,8 @@ from graphc.functions.promotion import (
     get_default_dtype,
     plain_number,
 )
-from graphc.functions.recording import scalar
+from graphc.functions.recording import record, scalar
+from graphc.ir.types import int64
 
 if TYPE_CHECKING:
     from graphc.tensor_class import Tensor
@@ -53,6 +55,42 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
     variant.__name__ = variant.__qualname__ = name
     variant.__doc__ = f"As `{function.__name__}`, written into the tensor. Returns it."
     return variant
+
+
+def seen_as(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The in-place variant of a view function: the tensor itself becomes that view of its storage."""
+
+    def variant(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self._leaf:
+            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        view = function(self, *args, **kwargs)
+        self._chain, self._type = view._chain, view.tensor_type
+        self._cache = self._record = self._owner = None
+        return self
+
+    functools.update_wrapper(variant, function)
+    variant.__name__ = variant.__qualname__ = function.__name__ + "_"
+    variant.__doc__ = f"As `{function.__name__}`, of the tensor itself. Returns it."
+    return variant
+
+
+def fill_diagonal_(self: Tensor, fill_value: Number, wrap: bool = False) -> Tensor:
+    """A number where all positions are equal. Returns the tensor.
+
+    Raises RuntimeError for fewer than two dimensions, and for more where they are not all equal.
+    """
+    shape = self.tensor_type.shape
+    if wrap:
+        raise NotImplementedError("fill_diagonal_: wrap is not supported")
+    if len(shape) < 2:
+        raise RuntimeError("dimensions must larger than 1")
+    if len(shape) > 2 and len(set(shape)) > 1:
+        raise RuntimeError("all dimensions of input must be of equal length")
+    lines = [record("iota", shape=shape, axis=k, dtype=int64) for k in range(len(shape))]
+    on = functools.reduce(
+        lambda a, b: record("logical_and", a, b), [record("eq", lines[0], line) for line in lines[1:]]
+    )
+    return write(self, pointwise.masked_fill(self, on, fill_value))
 
 
 def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:

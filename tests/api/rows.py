@@ -145,6 +145,8 @@ FUNCTIONS = [
     # Overwritten values: PyTorch gives their old value a gradient of zeros, graphc none.
     *[row(f"{n}_", lambda t, x, y, n=n: _in_place(t, x, n, y), (3, 5), (5,), grad=False) for n in ("copy", "lt", "ge", "eq")],
     row("copy_ gradient", lambda t, x, y: _in_place(t, x.detach(), "copy", y), (3, 5), (5,)),
+    row("views in place", lambda t, x: [f(x * 1) for f in (lambda y: y.t_(), lambda y: y.unsqueeze_(1), lambda y: y.unsqueeze_(0).squeeze_(), lambda y: y.transpose_(0, 1).mul_(2))], (3, 5)),
+    row("fill_diagonal_", lambda t, x: (x * 1).fill_diagonal_(7), (4, 4)),
     row("zero_", lambda t, x: _in_place(t, x, "zero"), (3, 5), grad=False),
     row("in place with numbers", lambda t, x: (_in_place(t, x, "add", 1), _in_place(t, x, "fill", 2), _in_place(t, x, "clamp", 0, 1), _in_place(t, x, "mul", 3)), (3, 5)),
     row("in place through views", lambda t, x: _through_views(t, x), (3, 4)),

@@ -32,6 +32,8 @@ ERRORS: list[tuple[str, Callable[[Any], Any]]] = [
     ("matmul of bools", lambda t: t.ones(2, 2, dtype=t.bool) @ t.ones(2, 2, dtype=t.bool)),
     ("arange of bools", lambda t: t.arange(3, dtype=t.bool)),
     ("type of another name", lambda t: t.ones(2).type("Numbers")),
+    ("view of a leaf in place", lambda t: t.ones(2, 3, requires_grad=True).t_()),
+    ("fill_diagonal_ of a vector", lambda t: t.ones(3).fill_diagonal_(1)),
     ("neg bool", lambda t: -t.ones(2, dtype=t.bool)),
     ("mm shapes", lambda t: t.mm(t.ones(2, 3), t.ones(2, 3))),
     ("mm ranks", lambda t: t.mm(t.ones(2, 3), t.ones(3))),
