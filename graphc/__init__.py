@@ -31,6 +31,7 @@ from graphc.core import (
 )
 from graphc.devices import device
 from graphc.formatting import get_printoptions, set_printoptions
+from graphc.functions.control import scan
 from graphc.functions.conversion import (
     is_floating_point,
     is_tensor,
@@ -539,6 +540,7 @@ __all__ = [
     "run_graph",
     "save",
     "scalar_tensor",
+    "scan",
     "scatter",
     "scatter_add",
     "seed",

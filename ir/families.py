@@ -62,6 +62,7 @@ Trait = Literal[
     "commutative",  # operands may be swapped
     "involution",  # f(f(x)) = x
     "idempotent",  # f(f(x)) = f(x)
+    "linear",  # of sums of all operands it is the sum of its results
     "cheap",  # recomputing costs less than loading
     "view",  # moves no data: an index map of one operand
     "random",  # depends on (seed, offset, index) only; recomputed exactly
@@ -392,6 +393,16 @@ class Contraction(Accumulate):
     @classmethod
     def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
         return cls.reference(attrs, *(abs(a.astype(float)) for a in arrays))
+
+    def over_steps(self, b: Any, operands: Sequence[Any], stepped: Sequence[bool]) -> Any:
+        """The sum of this product over steps, where operands that are `stepped` have the steps as a further
+        leading axis; at least one is."""
+        raise NotImplementedError(f"{self.name}.over_steps")
+
+    @classmethod
+    def sums_steps(cls) -> bool:
+        """True where the class gives `over_steps`."""
+        return cls.over_steps is not Contraction.over_steps
 
 
 class Window(Accumulate):

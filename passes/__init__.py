@@ -1,6 +1,6 @@
 """Graph transformations. Importing this package registers the passes over graphs by name."""
 
-from graphc.passes import canonicalise, cse, dce, decompose, differentiate, fold, gradients
+from graphc.passes import canonicalise, cse, dce, decompose, differentiate, fold, gradients, loops
 from graphc.passes.base import PASSES, Pass
 from graphc.passes.context import CompileContext
 from graphc.passes.manager import PassManager, run_pipeline
@@ -20,6 +20,7 @@ __all__ = [
     "differentiate",
     "fold",
     "gradients",
+    "loops",
     "parse_pipeline",
     "run_pipeline",
 ]

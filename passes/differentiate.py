@@ -6,11 +6,12 @@ nothing. What it appends are ordinary ops, so applying it to them gives higher d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from graphc.ir.builder import Builder
+from graphc.ir.control import Loop
 from graphc.ir.errors import CompileError, VerifyError
 from graphc.ir.families import Composite, GraphOp
 from graphc.ir.graph import Graph, Location, Op, Value
@@ -19,7 +20,7 @@ from graphc.passes.context import CompileContext
 from graphc.passes.decompose import build_decomposition
 from graphc.passes.rewrite import Rewriter
 
-__all__ = ["Differentiate", "differentiate"]
+__all__ = ["Differentiate", "LoopRule", "differentiate", "register_loops"]
 
 
 def differentiate(
@@ -47,6 +48,27 @@ def differentiate(
     return _Reverse(graph, roots, cotangents, wrt, before, stop, blocked).run()
 
 
+class LoopRule(Protocol):
+    """The derivative of a loop that was replaced by one that keeps residuals."""
+
+    values: tuple[Value, ...]
+    """What stands for the loop's results now."""
+
+    def cotangents(self, b: Builder, incoming: Sequence[Value | None]) -> Sequence[Value | None]:
+        """Cotangents of the loop's operands from those of its results."""
+
+
+_loops: list[Callable[[Loop, Sequence[bool], Sequence[bool]], LoopRule]] = []
+
+
+def register_loops(rule: Callable[[Loop, Sequence[bool], Sequence[bool]], LoopRule]) -> None:
+    """Says how loops are differentiated; called once, by the package of loops, which builds on this one.
+
+    `rule(loop, active, wanted)`: operands that want cotangents, results that may have one.
+    """
+    _loops[:] = [rule]
+
+
 class _Reverse:
     def __init__(
         self,
@@ -66,6 +88,7 @@ class _Reverse:
         self.before = before
         self.stop = stop
         self.moved: dict[Value, Value] = {}
+        self.loops: dict[Op, LoopRule] = {}
         self.cotangents: dict[Value, Value] = {}
         for root, seed in zip(self.roots, self.seeds, strict=True):
             if root.type != seed.type:
@@ -134,6 +157,9 @@ class _Reverse:
                         reached.add(at)
                         at = at.next
                     following = first if first is not op else following
+                elif isinstance(op, Loop):
+                    self.active_loop(op, reached, leaves, rewriter)
+                    path.append(op)
                 else:
                     path.append(op)
                     self.active.update(
@@ -145,6 +171,20 @@ class _Reverse:
             self.moved[old] = self.moved.get(new, new)
         return path
 
+    def active_loop(self, op: Loop, reached: set[Op], leaves: set[Value], rewriter: Rewriter) -> None:
+        """Makes a loop keep what its derivative needs: another takes its place, whose results are used."""
+        roots = set(self.roots)
+        wanted = [r in roots or any(use.op in reached for use in r.uses) for r in op.results]
+        rule = self.loops[op] = _loops[0](op, [v in self.active for v in op.operands], wanted)
+        rewriter.redirect(op, rule.values)
+        self.moved.update(zip(op.results, rule.values, strict=True))
+        leaves.update(new for old, new in zip(op.results, rule.values, strict=True) if old in leaves)
+        self.active.update(
+            new
+            for old, new in zip(op.results, rule.values, strict=True)
+            if new.type.dtype.is_floating_point and old not in self.blocked
+        )
+
     def carries(self, op: GraphOp) -> bool:
         return (
             op.differentiable
@@ -154,13 +194,15 @@ class _Reverse:
 
     def visit(self, op: GraphOp, leaves: set[Value]) -> None:
         """Passes the cotangents of the results of `op` on to its operands."""
-        incoming = [self.cotangents.get(r) for r in op.results]
+        results = [self.moved[r] for r in op.results] if op in self.loops else op.results
+        incoming = [self.cotangents.get(r) for r in results]
         if self.stop:
-            incoming = [None if r in leaves else c for r, c in zip(op.results, incoming, strict=True)]
+            incoming = [None if r in leaves else c for r, c in zip(results, incoming, strict=True)]
         if all(c is None for c in incoming):
             return
         b = Builder(self.graph, self.before, op.loc)
-        outgoing = op.vjp(b, incoming)
+        rule = self.loops.get(op)
+        outgoing = op.vjp(b, incoming) if rule is None else rule.cotangents(b, incoming)
         if len(outgoing) != len(op.operands):
             raise VerifyError(
                 f"{op.name}: its VJP gave {len(outgoing)} cotangents for {len(op.operands)} operands"
@@ -175,7 +217,7 @@ class _Reverse:
                     lineno=op.loc.lineno if op.loc else None,
                 )
             self.accumulate(v, c, b)
-        for r in op.results:
+        for r in results:
             if r not in leaves:
                 self.cotangents.pop(r, None)
 

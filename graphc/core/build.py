@@ -67,7 +67,11 @@ class GraphBuild:
             self._replay(entry)
             return
         op = entry.kind(
-            [self.values[n] for n in entry.operands], entry.attrs, [r.type for r in entry.results], entry.loc
+            [self.values[n] for n in entry.operands],
+            entry.attrs,
+            [r.type for r in entry.results],
+            entry.loc,
+            [region.copy() for region in entry.regions],
         )
         self.graph.insert(op)
         if not entry.taped and entry.kind.differentiable and any(n.requires_grad for n in entry.operands):

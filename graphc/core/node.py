@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from graphc.ir.graph import Location
+from graphc.ir.graph import Graph, Location
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -62,7 +62,18 @@ class Entry:
     so that nodes and entries, which refer to each other, are freed at once.
     """
 
-    __slots__ = ("attrs", "freed", "key", "kind", "loc", "operands", "recording", "results", "taped")
+    __slots__ = (
+        "attrs",
+        "freed",
+        "key",
+        "kind",
+        "loc",
+        "operands",
+        "recording",
+        "regions",
+        "results",
+        "taped",
+    )
 
     def __init__(
         self,
@@ -73,6 +84,7 @@ class Entry:
         key: Any,
         types: tuple[TensorType, ...],
         loc: Location | None,
+        regions: tuple[Graph, ...] = (),
     ) -> None:
         self.recording = recording
         self.kind = kind
@@ -80,6 +92,7 @@ class Entry:
         self.attrs = attrs
         self.key = key
         self.loc = loc
+        self.regions = regions
         self.freed = False
         """True once a `backward` without `retain_graph` went through it."""
         self.taped = False

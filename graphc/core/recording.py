@@ -18,7 +18,9 @@ from graphc.core.modes import _mode
 from graphc.core.node import Entry, Node
 from graphc.core.storage import Storage
 from graphc.ir.families import REGISTRY, GraphOp
+from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
+from graphc.passes.cse import structure
 from graphc.runtime.state import bump_epoch
 
 MOST_ENTRIES = 2000
@@ -41,6 +43,7 @@ class Recording:
         "lock",
         "modules",
         "random",
+        "region",
         "storages",
         "trace",
     )
@@ -50,6 +53,8 @@ class Recording:
         self.storages: list[weakref.ref[Storage]] = []
         """Storages whose current value was made here; some may be dead by now."""
         self.trace = trace
+        self.region: Any = None
+        """The recording itself where it is that of a region: see `core.region`."""
         self.depth = 0
         """How many Modules the thread is inside of."""
         self.modules: set[int] = set()
@@ -115,10 +120,14 @@ def _infer(cls: type[GraphOp], types: tuple[TensorType, ...], attrs: dict[str, A
     return found
 
 
-def record_nodes(name: str, operands: Sequence[Node], attrs: dict[str, Any]) -> tuple[Node, ...]:
-    """Appends op `name` on nodes of this recording; returns its result nodes."""
+def record_nodes(
+    name: str, operands: Sequence[Node], attrs: dict[str, Any], regions: tuple[Graph, ...] = ()
+) -> tuple[Node, ...]:
+    """Appends op `name` on nodes of this recording; returns its result nodes. Regions are not changed."""
     cls = REGISTRY[name]
-    key = (name, tuple([n.type.number for n in operands]), *attrs.items())
+    key: tuple[Any, ...] = (name, tuple([n.type.number for n in operands]), *attrs.items())
+    if regions:
+        key = (*key, *map(structure, regions))
     found = _inferred.get(key)
     if found is None:
         try:
@@ -128,7 +137,7 @@ def record_nodes(name: str, operands: Sequence[Node], attrs: dict[str, Any]) -> 
             raise
     full, results, identity = found
     recording = _thread.stack[-1]
-    entry = Entry(recording, cls, tuple(operands), full, identity, results, user_location())
+    entry = Entry(recording, cls, tuple(operands), full, identity, results, user_location(), regions)
     recording.append(entry)
     if _mode.enabled and cls.differentiable:
         for n in operands:

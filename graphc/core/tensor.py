@@ -128,6 +128,9 @@ class TensorBase:
         storage = self._storage
         base = storage.node
         recording = current()
+        if recording.region is not None and (base.entry is None or base.entry.recording is not recording):
+            captured: Node = recording.region.capture(self)
+            return captured
         if base.entry is not None:
             if base.entry.recording is not recording:
                 _join(base)

@@ -39,7 +39,7 @@ class Add(Mapped):
     opcode = "add"
     numpy = np.add
     dtypes = NUMERIC
-    traits = frozenset({"commutative", "cheap"})
+    traits = frozenset({"commutative", "cheap", "linear"})
 
     def derivative(self, b: Any, g: Any, y: Any, *x: Any) -> Sequence[Value | None]:
         return [g, g]
@@ -61,7 +61,7 @@ class Sub(Mapped):
     opcode = "sub"
     numpy = np.subtract
     dtypes = NUMERIC
-    traits = frozenset({"cheap"})
+    traits = frozenset({"cheap", "linear"})
 
     def derivative(self, b: Any, g: Any, y: Any, *x: Any) -> Sequence[Value | None]:
         return [g, b.neg(g)]
@@ -121,7 +121,7 @@ class Neg(Mapped):
     opcode = "neg"
     numpy = np.negative
     dtypes = NUMERIC
-    traits = frozenset({"cheap", "involution"})
+    traits = frozenset({"cheap", "involution", "linear"})
 
     def derivative(self, b: Any, g: Any, y: Any, *x: Any) -> Sequence[Value | None]:
         return [b.neg(g)]

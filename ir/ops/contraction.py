@@ -102,6 +102,15 @@ class Dot(Contraction):
         axes = tuple(order.index(i) for i in range(len(order)))
         return out if order == sorted(order) else b.permute(out, axes=axes)  # type: ignore[no-any-return]
 
+    def over_steps(self, b: Any, operands: Sequence[Any], stepped: Sequence[bool]) -> Any:
+        if not all(stepped):
+            summed = [b.sum(v, axes=(0,)) if on else v for v, on in zip(operands, stepped, strict=True)]
+            return b.dot(*summed, **self.attrs)
+        contract, batch = (
+            tuple(tuple(i + 1 for i in side) for side in self.attrs[key]) for key in ("contract", "batch")
+        )
+        return b.dot(*operands, contract=((0, *contract[0]), (0, *contract[1])), batch=batch)
+
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
         letters = iter("abcdefghijklmnopqrstuvwxyz")

@@ -26,7 +26,6 @@ class Scan(Loop):
 
     name = "scan"
     dtypes = ALL_DTYPES
-    differentiable = False
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import overload
 
 from graphc.ir.dims import Symbol, split_linear
 from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
@@ -31,6 +32,16 @@ SHORT_FOLD = 6
 TILE = 16
 """Points along each side of a tile where an access crosses the lanes."""
 TILED_POINTS = 1 << 14
+
+
+@overload
+def schedule(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]: ...
+
+
+@overload
+def schedule(
+    lowered: Lowered | LoweredLoop, context: CompileContext
+) -> tuple[Lowered, ...] | tuple[LoweredLoop]: ...
 
 
 def schedule(
