@@ -1,6 +1,16 @@
 """Graph transformations. Importing this package registers the passes over graphs by name."""
 
-from graphc.passes import canonicalise, cse, dce, decompose, differentiate, fold, gradients, loops
+from graphc.passes import (
+    canonicalise,
+    cse,
+    dce,
+    decompose,
+    differentiate,
+    drop_checks,
+    fold,
+    gradients,
+    loops,
+)
 from graphc.passes.base import PASSES, Pass
 from graphc.passes.context import CompileContext
 from graphc.passes.manager import PassManager, run_pipeline
@@ -18,6 +28,7 @@ __all__ = [
     "dce",
     "decompose",
     "differentiate",
+    "drop_checks",
     "fold",
     "gradients",
     "loops",

@@ -22,6 +22,7 @@ from graphc.ir.program import Program
 from graphc.ir.target import Target
 from graphc.passes.context import CompileContext, Options
 from graphc.passes.decompose import Decompose
+from graphc.passes.drop_checks import DropChecks
 from graphc.passes.fuse import fuse
 from graphc.passes.gradients import ExpandGradients
 from graphc.passes.lower import kernels_of, lower
@@ -92,6 +93,7 @@ def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None
     joint = graph.copy()
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
     Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
+    DropChecks().run(graph, context)
     fused = fuse(graph, context)
     scheduled = [low for group in fused.groups for low in schedule(lower(fused, group), context)]
     kernels = KernelList(kernel for low in scheduled for kernel in kernels_of(low))
