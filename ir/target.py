@@ -32,6 +32,8 @@ class Target:
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
     l3_bytes: int = 16 * 1024 * 1024
+    cores: int = 8
+    """How many threads work is divided for; a division changes no result."""
 
     def width(self, bits: int) -> int:
         """Lanes of `bits`-bit elements in one vector register."""

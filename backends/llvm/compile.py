@@ -9,6 +9,7 @@ shared library.
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 import llvmlite
@@ -103,6 +104,7 @@ def host_target() -> Target:
         l1_bytes=sizes[0],
         l2_bytes=sizes[1],
         l3_bytes=sizes[2],
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )
 
 

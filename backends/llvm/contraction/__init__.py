@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.phases import phases
-from graphc.backends.llvm.contraction.plan import Plan, describe, make_plan, most_parts
+from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, make_plan
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.contraction.windowed import emit_windowed, window_scratch
@@ -38,15 +38,15 @@ def is_contraction(kernel: Kernel) -> bool:
 
 def partitions(kernel: Kernel, target: Target) -> int:
     """Into how many partitions the kernel is worth dividing; from its shape and target alone."""
-    return _partitions(_plans(kernel, target))
+    return _partitions(_plans(kernel, target), target)
 
 
-def _partitions(plans: Sequence[Plan]) -> int:
+def _partitions(plans: Sequence[Plan], target: Target) -> int:
     problems = [p.problem for p in plans]
     work = sum(p.batch.total * p.m * p.n * p.k for p in problems)
     is_vector = any(p.is_vector for p in problems)
     least = _VECTOR_MULTIPLY_ADDS_A_PART if is_vector else _MULTIPLY_ADDS_A_PART
-    count = max(1, min(max(map(most_parts, plans)), work // least, _MOST_PARTS))
+    count = max(1, min(max(best_parts(p, target.cores) for p in plans), work // least, _MOST_PARTS))
     # A power of two divides evenly among the usual numbers of threads.
     return 1 << (count.bit_length() - 1)
 
@@ -62,7 +62,7 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
     if not plans:
         return None
     main = max(plans, key=lambda p: p.problem.k)
-    return describe(kernel, main, _partitions(plans))
+    return describe(kernel, main, _partitions(plans, target))
 
 
 def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
@@ -111,7 +111,7 @@ def _emit(plan: Plan, builder: Builder, target: Target) -> None:
     elif plan.crossing is not None:
         emit_crossed(problem, plan.crossing, builder)
     else:
-        emit_blocked(problem, plan.tiling, builder)
+        emit_blocked(problem, plan.tiling, plan.side, builder)
 
 
 def _plans(kernel: Kernel, target: Target) -> list[Plan]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import lcm
 
 from graphc.backends.llvm.contraction.axes import Env, chunks, constant, index_value, minimum, plus, times
-from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, varying
 from graphc.backends.llvm.contraction.micro import UNROLL, Panel, PanelColumns, accumulate
 from graphc.backends.llvm.contraction.packing import Block, pack_panels, pack_transposed, transpose
 from graphc.backends.llvm.contraction.problem import Problem
@@ -29,6 +29,7 @@ __all__ = ["Crossing", "crossed_scratch", "emit_crossed", "find_crossing"]
 
 _MOST_ROWS = 256
 _LEAST_STEPS = 32
+_LEAST_PIECES = 8
 _UNROLLED_EPILOGUE = 160
 
 _PARAMETERS = (("ptr", "b"), ("ptr", "a"), ("i64", "steps"), ("ptr", "kept"), ("i64", "block"))
@@ -82,7 +83,9 @@ def find_crossing(problem: Problem, target: Target) -> Crossing | None:
         width //= 2
     columns, vectors = register_rows(target, -(-problem.m // width))
     size = problem.dtype.itemsize
-    unit = lcm(columns, max(1, 64 // size))
+    # Whole cache lines of the result, unless that leaves too few pieces.
+    units = [lcm(columns, max(1, 64 // size)), lcm(columns, full)]
+    unit = next((u for u in units if problem.n >= _LEAST_PIECES * u), columns)
     lead = round_up(problem.m, width * vectors)
     block = unit * max(1, target.l2_bytes // 8 // (lead * size) // unit)
     return Crossing(full, width, columns, vectors, block_steps(k), block, unit)
@@ -153,6 +156,7 @@ class _Crossed:
         self.problem = problem
         self.crossing = crossing
         self.pointers = load_pointers(builder, problem, builder.params[0])
+        self.uniform = emit_uniform(builder, problem, self.pointers)
         self.packed, self.kept = place_scratch(builder, problem, crossed_scratch(problem, crossing))
         sizes = [c for c in (crossing.columns, problem.n % crossing.columns) if c and c <= problem.n]
         self.tiles = {c: f"{builder.name}.tile.{c}x{crossing.vectors}" for c in sizes}
@@ -264,7 +268,7 @@ class _Crossed:
                 for q in range(width)
             ],
         )[:count]
-        if len(problem.epilogue) * count <= _UNROLLED_EPILOGUE:
+        if len(varying(problem)) * count <= _UNROLLED_EPILOGUE:
             for i, line in enumerate(lines):
                 self._apply(plus(builder, row, constant(i)), n, line, mask)
             return
@@ -279,10 +283,8 @@ class _Crossed:
         builder.loop(0, count, 1, (), one, "finish")
 
     def _apply(self, row: Val, n: Val, value: Val, mask: Val | None) -> None:
-        problem, width = self.problem, self.crossing.full_width
-        axis = problem.columns.inner
+        problem, axis = self.problem, self.problem.columns.inner
         assert axis is not None
         env = self.env | problem.rows.split(self.builder, row) | {axis: n}
-        point = Point(self.pointers, env, axis, width, mask, width)
-        scalars: Scalars = {problem.sum: (problem.dtype, value)}
-        emit_body(self.builder, problem.buffers, problem.epilogue, point, scalars)
+        width = self.crossing.full_width
+        emit_epilogue(self.builder, problem, self.pointers, self.uniform, env, value, width, mask)

@@ -20,7 +20,7 @@ from graphc.backends.llvm.contraction.packing import (
     pack_runs,
     pack_transposed,
 )
-from graphc.backends.llvm.contraction.problem import Operand, Problem
+from graphc.backends.llvm.contraction.problem import Operand, Problem, Side
 from graphc.backends.llvm.contraction.share import each, load_pointers, place_scratch, shares
 from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit_strip
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
@@ -72,9 +72,12 @@ def packed_elements(source: Source, tiling: Tiling, rows: int, lead: int) -> int
             return round_up(tiling.kc * rows + tiling.width * (lead + 1), 16)
 
 
-def emit_blocked(problem: Problem, tiling: Tiling, builder: Builder) -> None:
-    """Emits the body of the kernel function, and its register tiles as functions of the module."""
-    bounds = shares(builder, problem.totals, tiling.units)
+def emit_blocked(problem: Problem, tiling: Tiling, side: Side, builder: Builder) -> None:
+    """Emits the body of the kernel function, and its register tiles as functions of the module.
+
+    Partitions divide `side`.
+    """
+    bounds = shares(builder, problem.totals, tiling.units, side)
     blocked = _Blocked(builder, problem, tiling)
     each(builder, bounds["batch"], lambda b: blocked.share(b, bounds["rows"], bounds["columns"]), "batch")
 

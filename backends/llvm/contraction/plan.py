@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.body import lane_step
 from graphc.backends.llvm.contraction.crossed import Crossing, find_crossing
+from graphc.backends.llvm.contraction.epilogue import varying
 from graphc.backends.llvm.contraction.micro import UNROLL
-from graphc.backends.llvm.contraction.problem import Operand, Problem, readings
+from graphc.backends.llvm.contraction.problem import Operand, Problem, Side, readings
 from graphc.backends.llvm.contraction.share import Totals, Units, split_side
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, along_steps, choose_tiling, window_tiling
 from graphc.backends.llvm.contraction.window import Window, find_window
@@ -21,7 +22,7 @@ from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.ir.kernel import Kernel, Loop, Schedule, extent
 from graphc.ir.target import Target
 
-__all__ = ["Plan", "all_plans", "describe", "estimate", "make_plan", "most_parts"]
+__all__ = ["Plan", "all_plans", "best_parts", "describe", "estimate", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,17 @@ class Plan:
         if self.window is not None:
             return window_totals(self.problem, self.window, self.tiling)
         return self.problem.totals
+
+    @property
+    def side(self) -> Side:
+        """What partitions divide: of several batch entries those, else the side where less is packed again."""
+        side, pieces = split_side(self.totals, self.units)
+        if side == "batch" or self.window is not None or self.crossing is not None or pieces < 2:
+            return side
+        other: Side = "columns" if side == "rows" else "rows"
+        if self.totals[other] < _LEAST_PIECES * self.units[other]:
+            return side
+        return min((side, other), key=lambda s: _packed_again(self, s))
 
     @property
     def units(self) -> Units:
@@ -75,32 +87,47 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None) -> lis
     return plans
 
 
-def most_parts(plan: Plan) -> int:
-    """Partitions beyond which packing again in each of them costs too much of its work."""
+def best_parts(plan: Plan, cores: int) -> int:
+    """Into how many partitions to divide: as many as there are pieces, unless each packs something again."""
+    pieces = -(-plan.totals[plan.side] // plan.units[plan.side])
+    again, work = (
+        _packed_again(plan, plan.side),
+        plan.problem.batch.total * plan.problem.k * _tiles_cycles(plan),
+    )
+    if again <= 0 or pieces < 2:
+        return pieces
+
+    def cycles(parts: int) -> float:
+        """Of the thread with most to do; with few parts a thread that is late is waited for longer."""
+        rounds = -(-parts // cores)
+        share = -(-pieces // parts) / pieces
+        return rounds * (work * share + again) * (1 + _LATE / rounds)
+
+    return min((p for p in (1, 2, 4, 8, 16) if p <= pieces), key=cycles)
+
+
+_LATE = 0.02
+"""Share of its time that a thread loses now and then."""
+_READ = 0.1
+"""Cycles an element of an operand that comes from a farther cache once more."""
+
+
+def _packed_again(plan: Plan, side: Side) -> float:
+    """Cycles of packing that every partition does for itself where `side` is divided."""
     problem, tiling = plan.problem, plan.tiling
-    side, pieces = split_side(plan.totals, plan.units)
     if side == "batch" or problem.is_vector:
-        return pieces
-    again = 0.0
+        return 0.0
     if plan.window is not None:
-        again += _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
+        again = _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
+        if side == "columns":
+            again += problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     elif plan.crossing is not None:
-        again += _crossed_pack(problem, plan.crossing)
+        again = _crossed_pack(problem, plan.crossing)
     elif side == "rows":
-        again += problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width)
-    if side == "columns" and plan.crossing is None:
-        again += problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
-    work = problem.k * _tiles_cycles(plan)
-    if not again:
-        return pieces
-    few = 2 if again < _HALVED_AGAIN * work else 1
-    return min(pieces, max(few, int(_PACKED_AGAIN * work / again)))
-
-
-_PACKED_AGAIN = 0.06
-"""How much longer a partition may take by packing what the others pack too."""
-_HALVED_AGAIN = 0.4
-"""Share of the work up to which packing twice pays for dividing the work in two."""
+        again = problem.n * problem.k * (_READ + _copy_cost(problem.b, tiling.b, tiling.width))
+    else:
+        again = problem.m * problem.k * (_READ + _copy_cost(problem.a, tiling.a, tiling.width))
+    return problem.batch.total * again
 
 
 def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
@@ -108,8 +135,7 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
     problem, tiling = plan.problem, plan.tiling
     batch, rows, columns = problem.sides
     units = plan.units
-    side = split_side(plan.totals, units)[0]
-    divided = {"batch": batch, "rows": rows, "columns": columns}[side]
+    divided = {"batch": batch, "rows": rows, "columns": columns}[plan.side]
     loops = [Loop(a.name, "parallel") for a in divided if parts > 1]
     inner: list[Loop] = []
     for axes, sizes in (
@@ -133,6 +159,9 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
     )
 
 
+_LEAST_PIECES = 8
+"""Pieces of a side from which on it can be divided evenly enough."""
+
 _PIECE = 1.5
 """Cycles of one store of the epilogue."""
 _LANE = 2.0
@@ -143,7 +172,7 @@ def estimate(plan: Plan) -> float:
     """Estimated cycles of a plan on one core."""
     problem, tiling = plan.problem, plan.tiling
     tiles = _tiles_cycles(plan)
-    finish = problem.m * problem.n / problem.piece(tiling.width) * _PIECE * len(problem.epilogue)
+    finish = problem.m * problem.n / problem.piece(tiling.width) * _PIECE * len(varying(problem))
     if _scatters(problem, tiling.width):
         finish *= _LANE * problem.piece(tiling.width)
     if plan.crossing is not None:

@@ -39,12 +39,17 @@ def split_side(totals: Totals, units: Units) -> tuple[Side, int]:
     return side, pieces[side]
 
 
-def shares(builder: Builder, totals: Totals, units: Units) -> dict[Side, tuple[Val, Val]]:
+def shares(
+    builder: Builder, totals: Totals, units: Units, side: Side | None = None
+) -> dict[Side, tuple[Val, Val]]:
     """The batch entries, rows and columns [from, to) of this partition.
 
-    The kernel function's parameters 1 and 2 are the partition and their number.
+    The kernel function's parameters 1 and 2 are the partition and their number. `side` says what is
+    divided; None for what `split_side` says.
     """
-    side, pieces = split_side(totals, units)
+    if side is None:
+        side, _ = split_side(totals, units)
+    pieces = -(-totals[side] // units[side])
     bounds = {s: (constant(0), constant(total)) for s, total in totals.items()}
     part, parts = builder.params[1:3]
     edges = []

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
-from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, lane_step
+from graphc.backends.llvm.contraction.body import Scalars, lane_step
+from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, varying
 from graphc.backends.llvm.contraction.micro import UNROLL, Columns, Panel, accumulate
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
@@ -80,7 +81,9 @@ def emit_tile(
     )
     buffers, a_address, b_address, steps, kept, block, m, n, batch = builder.params
     placed = side.place(builder, shape, b_address, n)
-    tile = _Tile(builder, problem, tiling, shape, load_pointers(builder, problem, buffers), m, batch, placed)
+    pointers = load_pointers(builder, problem, buffers)
+    uniform = emit_uniform(builder, problem, pointers)
+    tile = _Tile(builder, problem, tiling, shape, pointers, m, batch, placed, uniform)
     tile.emit(a_address, a, steps, kept, block, kept_lead)
     builder.ret()
 
@@ -107,10 +110,11 @@ def emit_strip(
     buffers, a_address, b_address, steps, kept, block, m, n, batch, count = builder.params
     placed = side.place(builder, shape, b_address, n)
     pointers = load_pointers(builder, problem, buffers)
+    uniform = emit_uniform(builder, problem, pointers)
 
     def one(i: Val, carried: tuple[Val, ...]) -> list[Val]:
         here, keeps, row = carried
-        tile = _Tile(builder, problem, tiling, shape, pointers, row, batch, placed)
+        tile = _Tile(builder, problem, tiling, shape, pointers, row, batch, placed, uniform)
         tile.fetch(keeps, kept_lead)
         tile.emit(here, a, steps, keeps, block, kept_lead, a_next)
         return [
@@ -135,6 +139,7 @@ class _Tile:
     m: Val
     batch: Val
     placed: PlacedColumns
+    uniform: Scalars
 
     def emit(
         self, a_address: Val, a: Panel, steps: Val, kept: Val, block: Val, kept_lead: int, a_next: int = 0
@@ -260,15 +265,12 @@ class _Tile:
             self._apply_piece(env, part, piece, None)
 
     def _apply_piece(self, env: Env, value: Val, width: int, mask: Val | None) -> None:
-        problem = self.problem
-        point = Point(self.pointers, env, problem.columns.inner, width, mask, width)
-        scalars: Scalars = {problem.sum: (problem.dtype, value)}
-        emit_body(self.builder, problem.buffers, problem.epilogue, point, scalars)
+        emit_epilogue(self.builder, self.problem, self.pointers, self.uniform, env, value, width, mask)
 
     def finish(self, grid: list[list[Val]]) -> None:
         """Runs the epilogue on complete sums."""
         builder = self.builder
-        if len(self.problem.epilogue) * self.shape.rows * self.shape.vectors <= _UNROLLED_EPILOGUE:
+        if len(varying(self.problem)) * self.shape.rows * self.shape.vectors <= _UNROLLED_EPILOGUE:
             for i, row in enumerate(grid):
                 for j, value in enumerate(row):
                     self._apply(plus(builder, self.m, constant(i)), j, value)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform
 from graphc.backends.llvm.contraction.micro import multiply_add
 from graphc.backends.llvm.contraction.packing import Block, pack_runs, transpose
 from graphc.backends.llvm.contraction.problem import Operand, Problem
@@ -66,6 +67,7 @@ class _Vector:
         self.width = width
         self.type = vector(problem.scalar, width)
         self.pointers = load_pointers(builder, problem, builder.params[0])
+        self.uniform = emit_uniform(builder, problem, self.pointers)
         (self.packed,) = place_scratch(builder, problem, (vector_scratch(problem),))
         walks_columns = not _walks_steps(problem)
         self.partial = builder.alloca(problem.scalar, width * _COLUMNS + 64) if walks_columns else self.packed
@@ -113,10 +115,7 @@ class _Vector:
         width = self.width
         if problem.n == 1:
             value, mask, width = self.builder.extract(value, 0), None, 1
-        point = Point(self.pointers, env, problem.columns.inner, width, mask, width)
-        emit_body(
-            self.builder, problem.buffers, problem.epilogue, point, {problem.sum: (problem.dtype, value)}
-        )
+        emit_epilogue(self.builder, problem, self.pointers, self.uniform, env, value, width, mask)
 
     # -- along k: neighbouring k of the matrix are neighbours in memory ------------------
 

@@ -1,0 +1,71 @@
+"""The stages after the sum, as code: what is the same for every element is computed once, as scalars.
+
+An instruction is uniform where no axis and no sum reaches it: constants, loads at a fixed place of
+a buffer that the kernel only reads, and what is made of them. A lane's value is the same either way.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+from graphc.backends.llvm.contraction.axes import Env
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.problem import Problem
+from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.dims import symbols
+from graphc.ir.kernel import Instruction
+
+__all__ = ["emit_epilogue", "emit_uniform", "varying"]
+
+
+@functools.lru_cache(maxsize=64)
+def _split(problem: Problem) -> tuple[tuple[Instruction, ...], tuple[Instruction, ...]]:
+    """(uniform instructions, the others); constants are in both."""
+    uniform: dict[int, Instruction] = {}
+    others = []
+    for i in problem.epilogue:
+        if i.opcode == "const":
+            uniform[i.id] = i
+            others.append(i)
+        elif _is_uniform(problem, i) and all(o in uniform for o in i.operands):
+            uniform[i.id] = i
+        else:
+            others.append(i)
+    return tuple(uniform.values()), tuple(others)
+
+
+def _is_uniform(problem: Problem, i: Instruction) -> bool:
+    if i.opcode == "load" and problem.buffers[i.buffer].access != "in":
+        return False
+    places = (*i.index, *(e for guard in i.guards for e in guard))
+    return i.opcode != "store" and not i.guards and not any(symbols(e) for e in places)
+
+
+def varying(problem: Problem) -> tuple[Instruction, ...]:
+    """The instructions that are run for each vector."""
+    return _split(problem)[1]
+
+
+def emit_uniform(builder: Builder, problem: Problem, pointers: Sequence[Val]) -> Scalars:
+    """Emits the uniform instructions; their values are scalars."""
+    scalars: Scalars = {}
+    emit_body(builder, problem.buffers, _split(problem)[0], Point(pointers, {}, None, 1), scalars)
+    return scalars
+
+
+def emit_epilogue(
+    builder: Builder,
+    problem: Problem,
+    pointers: Sequence[Val],
+    uniform: Scalars,
+    env: Env,
+    value: Val,
+    width: int,
+    mask: Val | None,
+) -> None:
+    """Runs the stages after the sum on `width` sums along columns, the first of them at `env`."""
+    scalars = {n: (dtype, builder.splat(x, width)) for n, (dtype, x) in uniform.items()}
+    scalars[problem.sum] = (problem.dtype, value)
+    point = Point(pointers, env, problem.columns.inner, width, mask, width)
+    emit_body(builder, problem.buffers, varying(problem), point, scalars)
