@@ -8,6 +8,7 @@ depends on the shape and the target only.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
@@ -94,7 +95,9 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     else:
         for number, plan in enumerate(plans):
             phase = module.function(f"{symbol}.phase{number}", "void", _PARAMETERS, linkage="internal")
-            _emit(plan, phase, target)
+            # One partition may be in a later phase than another: all phases place its scratch alike.
+            problem = dataclasses.replace(plan.problem, apart=max(map(_scratch, plans)))
+            _emit(dataclasses.replace(plan, problem=problem), phase, target)
             phase.ret()
             builder.call_void(phase.name, builder.params)
     builder.ret()

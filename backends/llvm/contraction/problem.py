@@ -96,6 +96,8 @@ class Problem:
     step_axes: tuple[Symbol, ...]
     sum: int
     epilogue: tuple[Instruction, ...]
+    apart: int = 0
+    """Bytes between the scratch of two partitions, where other plans of the kernel take more than this one."""
 
     @property
     def totals(self) -> dict[Side, int]:

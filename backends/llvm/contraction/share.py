@@ -79,7 +79,9 @@ def place_scratch(builder: Builder, problem: Problem, sizes: Sequence[int]) -> l
         return [Val("ptr", "null") for _ in sizes]
     buffers, part = builder.params[:2]
     table = builder.gep(buffers, len(problem.buffers), "ptr")
-    place = builder.gep(builder.load("ptr", table, 8), times(builder, part, sum(sizes)), "i8")
+    place = builder.gep(
+        builder.load("ptr", table, 8), times(builder, part, max(problem.apart, sum(sizes))), "i8"
+    )
     places = []
     for size in sizes:
         places.append(place)
