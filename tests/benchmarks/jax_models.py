@@ -84,9 +84,9 @@ def lenet() -> Model:
 def lstm() -> Model:
     """Two LSTM layers of 50 on batch × steps × 100, then 10 classes from the last step."""
     shapes: dict[str, tuple[int, ...]] = _dense_shapes("head", 10, 50)
-    for layer, inputs in ((0, 100), (1, 50)):
-        shapes |= {f"lstm.weight_ih_l{layer}": (200, inputs), f"lstm.weight_hh_l{layer}": (200, 50)}
-        shapes |= {f"lstm.bias_ih_l{layer}": (200,), f"lstm.bias_hh_l{layer}": (200,)}
+    for n, inputs in ((0, 100), (1, 50)):
+        shapes |= {f"lstm.weight_ih_l{n}": (200, inputs), f"lstm.weight_hh_l{n}": (200, 50)}
+        shapes |= {f"lstm.bias_ih_l{n}": (200,), f"lstm.bias_hh_l{n}": (200,)}
 
     def layer(p: dict[str, Any], n: int, x: Any) -> Any:
         gates = x @ p[f"lstm.weight_ih_l{n}"].T + (p[f"lstm.bias_ih_l{n}"] + p[f"lstm.bias_hh_l{n}"])

@@ -65,7 +65,7 @@ def captured_step(name: str) -> tuple[Any, tuple[Any, ...]]:
 def _memory(buffer: Buffer, rng: np.random.Generator) -> np.ndarray:
     raw = np.zeros(buffer.type.nbytes + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    array = raw[start : start + buffer.type.nbytes].view(buffer.type.dtype.numpy)
+    array: np.ndarray = raw[start : start + buffer.type.nbytes].view(buffer.type.dtype.numpy)
     if buffer.type.dtype.is_floating_point:
         array[...] = rng.standard_normal(array.size) * 0.1
     return array
@@ -79,6 +79,13 @@ class TimedCall:
     cost: KernelCost
     alone: float
     in_order: float
+    times: int
+    """How often one run of the program makes the call."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all times, in the program's order."""
+        return self.in_order * self.times
 
 
 def time_kernels(program: Program, graph: Graph, target: Target, lock: str | None = None) -> list[TimedCall]:
@@ -101,7 +108,8 @@ def time_kernels(program: Program, graph: Graph, target: Target, lock: str | Non
         in_order = [statistics.median(times) for times in zip(*rounds, strict=True)]
         alone = [_alone(run) for run in once]
     costs = program_cost(program, graph).per_kernel
-    return [TimedCall(*row) for row in zip(calls, costs, alone, in_order, strict=True)]
+    times = [program.times(n) for n, phase in enumerate(program.phases) for _ in phase.calls]
+    return [TimedCall(*row) for row in zip(calls, costs, alone, in_order, times, strict=True)]
 
 
 def _runner(address: int, call: KernelCall, memory: list[np.ndarray]) -> Callable[[], float]:
@@ -150,21 +158,21 @@ def main() -> None:
     timed = time_kernels(stages.program, graph, context.target, options.lock)
     with undisturbed(options.lock):
         peak = fma_peak(context.target)
-    total = sum(t.in_order for t in timed)
-    print("  # in order µs  share   alone µs    MFLOP GFLOP/s  peak     KiB   GB/s parts  what")
+    total = sum(t.seconds for t in timed)
+    print("  # in order µs  share   alone µs    MFLOP GFLOP/s  peak     KiB   GB/s parts times  what")
     numbered = list(enumerate(timed))
-    for number, t in sorted(numbered, key=lambda r: -r[1].in_order) if options.sort else numbered:
+    for number, t in sorted(numbered, key=lambda r: -r[1].seconds) if options.sort else numbered:
         rate = t.cost.flops / t.in_order / 1e9
         print(
-            f"{number:3} {t.in_order * 1e6:11.1f} {t.in_order / total:6.1%} {t.alone * 1e6:10.1f} "
+            f"{number:3} {t.in_order * 1e6:11.1f} {t.seconds / total:6.1%} {t.alone * 1e6:10.1f} "
             f"{t.cost.flops / 1e6:8.2f} {rate:7.1f} {rate / peak:5.0%} {t.cost.bytes / 1024:7.0f} "
-            f"{t.cost.bytes / t.in_order / 1e9:6.1f} {t.call.parts:5}  {t.cost.title} | {_shape(t.call.kernel)}"
+            f"{t.cost.bytes / t.in_order / 1e9:6.1f} {t.call.parts:5} {t.times:5}  {t.cost.title} | {_shape(t.call.kernel)}"
         )
         if options.text:
             print(t.call.kernel)
-    flops = sum(t.cost.flops for t in timed)
+    flops = sum(t.cost.flops * t.times for t in timed)
     print(
-        f"{len(timed)} kernels, {total * 1e6:,.1f} µs in order, {sum(t.alone for t in timed) * 1e6:,.1f} µs alone, "
+        f"{len(timed)} kernels, {total * 1e6:,.1f} µs in order, {sum(t.alone * t.times for t in timed) * 1e6:,.1f} µs alone, "
         f"{flops / 1e9:.3f} GFLOP, {flops / total / 1e9:.1f} of {peak:.1f} GFLOP/s"
     )
 

@@ -203,7 +203,8 @@ def _cross_entropy(rows: int, classes: int) -> list[Workload]:
     def function(f: Framework) -> _Function:
         return lambda x, t: f.functional.cross_entropy(x, t)
 
-    name, shapes = f"cross-entropy-{rows}x{classes}", [(rows, classes), y]
+    name = f"cross-entropy-{rows}x{classes}"
+    shapes: list[_Shape | np.ndarray] = [(rows, classes), y]
     return [
         _micro(name, _forward(function, shapes), 0.0, n, 0),
         _micro(f"{name}-dx", _gradient(function, shapes, [0]), 0.0, n, n),

@@ -38,7 +38,7 @@ def bandwidth(target: Target, reads: int, writes: int, size: int, *, streaming: 
     zero = b.const(vector, 0.0)
     hint = ", !nontemporal !0" if streaming else ""
 
-    def body(i: Val, sums: list[Val]) -> list[Val]:
+    def body(i: Val, sums: tuple[Val, ...]) -> list[Val]:
         made = []
         for u in range(_UNROLL):
             at = b.add(i, b.const("i64", u * width))
@@ -66,9 +66,9 @@ def bandwidth(target: Target, reads: int, writes: int, size: int, *, streaming: 
     repeats = max(1, int(2e7 / size))
     best = float("inf")
     for _ in range(_ROUNDS):
-        start = time.perf_counter()
+        begun = time.perf_counter()
         run(addresses, count, repeats)
-        best = min(best, (time.perf_counter() - start) / repeats)
+        best = min(best, (time.perf_counter() - begun) / repeats)
     return (reads + writes) * 4 * count / best / 1e9
 
 
