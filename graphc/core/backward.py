@@ -85,15 +85,15 @@ class _Walk:
     def through_tape(self) -> None:
         """Follows the youngest tape that has cotangents."""
         tape: Tape = max((n.tape[0] for n in self.on_tape if n.tape is not None), key=lambda t: t.number)
-        if tape.freed:
-            raise RuntimeError(_AGAIN)
-        assert tape.plan is not None
-        for node in tape.residuals:
-            check_version(node)
         given: dict[int, Node] = {}
         for node in [n for n in self.on_tape if n.tape is not None and n.tape[0] is tape]:
             assert node.tape is not None
             given[node.tape[1]] = self.on_tape.pop(node)
+        if tape.freed(given):
+            raise RuntimeError(_AGAIN)
+        assert tape.plan is not None
+        for node in tape.needed(given):
+            check_version(node)
         seeds = [given[i] if i in given else _filled(t, 0) for i, t in enumerate(tape.roots)]
         results = self.append(
             REPLAY,
@@ -102,10 +102,10 @@ class _Walk:
             ("replay", tape.plan.number, self.create),
             [n.type for n in tape.wrt],
         )
-        wrt = tape.wrt
+        reached = [(tape.wrt[i], results[i]) for i in tape.ends(given)]
         if not self.retain:
-            tape.free()
-        for node, gradient in zip(wrt, results, strict=True):
+            tape.free(given)
+        for node, gradient in reached:
             self.arrive(node, gradient)
 
     def check(self, roots: Sequence[Node]) -> None:

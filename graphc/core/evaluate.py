@@ -15,7 +15,7 @@ from graphc.core.build import SECTION_PLANS, GraphBuild, ReplayPlan
 from graphc.core.node import Entry, Node
 from graphc.core.recording import Recording, flush_random
 from graphc.core.storage import Memory, Storage, allocate_memory
-from graphc.core.tape import FREED, Tape
+from graphc.core.tape import FREED, Tape, Way, ways_back
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph
 from graphc.ir.lazy import lazy_module
@@ -68,6 +68,7 @@ class _Program:
     sources: Sequence[tuple[str, int]]
     """Where the backward graph's residual inputs come from: ("input", i) or ("residual", output)."""
     residual_types: list[TensorType]
+    ways: tuple[Way, ...] = ()
 
 
 class _Layout:
@@ -251,7 +252,7 @@ def _attach_tape(layout: _Layout, program: _Program, residuals: list[Memory]) ->
         if kind == "input" and node.memory is not None:
             node.version = node.memory.version  # the program has just read it
         kept.append(node)
-    tape = Tape(program.plan, kept, layout.roots, layout.wrt)
+    tape = Tape(program.plan, kept, layout.roots, layout.wrt, program.ways)
     for position, node in enumerate(layout.roots):
         node.tape = (tape, position)
 
@@ -307,7 +308,13 @@ def _compile_layout(layout: _Layout) -> _Program:
         for node, i in zip(layout.wrt, parts.gradients, strict=True)
     ]
     hidden = [v.type for v in parts.forward.outputs[len(layout.outputs) :]]
-    return _Program(_compile[0](parts.forward), ReplayPlan(parts.backward), parts.sources, hidden)
+    return _Program(
+        _compile[0](parts.forward),
+        ReplayPlan(parts.backward),
+        parts.sources,
+        hidden,
+        ways_back(layout.roots, layout.wrt, parts.backward),
+    )
 
 
 def pending_graph(recording: Recording) -> Graph:

@@ -119,9 +119,44 @@ def detached_parts(p: Any) -> list[float]:
     return w.grad.numpy().ravel().tolist()  # type: ignore[no-any-return]
 
 
+def two_networks(p: Any) -> list[float]:
+    """Two losses evaluated together: backward of one neither frees nor reads the way of the other."""
+    generator, critic = p.nn.Linear(5, 5), p.nn.Sequential(p.nn.Linear(5, 5), p.nn.Tanh(), p.nn.Linear(5, 1))
+    for i, q in enumerate([*generator.parameters(), *critic.parameters()]):
+        with p.no_grad():
+            q.copy_(p.linspace(-0.5, 0.1 * i, q.numel()).reshape(q.shape))
+        q.tolist()
+    optimizer = p.optim.SGD(critic.parameters(), lr=0.1)
+    made = generator(p.tensor(X))
+    loss = critic(p.tensor(X)).mean() - critic(made.detach()).mean()
+    found = [loss.item(), made.sum().item()]
+    loss.backward()
+    assert generator.weight.grad is None
+    optimizer.step()
+    critic(made).sum().backward()
+    for again in (loss, made.sum()):
+        with pytest.raises(RuntimeError, match="second time"):
+            again.backward()
+    return [*found, *generator.weight.grad.numpy().ravel().tolist()]
+
+
+def common_trunk(p: Any) -> list[float]:
+    w = p.tensor(WEIGHT, requires_grad=True)
+    for retain in (True, False):
+        trunk = (w * 2).exp()
+        one, two = trunk.sum(), (trunk * trunk).mean()
+        one.item()
+        one.backward(retain_graph=retain)
+        if retain:
+            two.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        two.backward()
+    return w.grad.numpy().ravel().tolist()  # type: ignore[no-any-return]
+
+
 PROGRAMS = [
     item_before_backward, accumulated_backwards, retain_graph, losses_in_a_list, running_total, decaying_rate,
-    views_in_place, detached_parts,
+    views_in_place, detached_parts, two_networks, common_trunk,
 ]  # fmt: skip
 
 
