@@ -112,6 +112,22 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return record("dot", x, y, contract=((n + 1,), (n,)), batch=(axes, axes))
 
 
+def product_of_rows(x: Tensor, y: Tensor) -> Tensor:
+    """x @ yᵀ over the last two dimensions, of broadcast batches: products of all rows of x with all of y."""
+    x, y = _pair(x, y, "matmul")
+    s, t = x.tensor_type.shape, y.tensor_type.shape
+    if len(s) < 2 or len(t) < 2:
+        raise RuntimeError(
+            f"expected matrices or batches of matrices, but got shapes {list(s)} and {list(t)}"
+        )
+    _agree("matmul", s, t, len(s) - 1, len(t) - 1)
+    lead = shapes_broadcast(s[:-2], t[:-2])
+    x, y = expanded(x, (*lead, *s[-2:])), expanded(y, (*lead, *t[-2:]))
+    n = len(lead)
+    axes = tuple(range(n))
+    return record("dot", x, y, contract=((n + 1,), (n + 1,)), batch=(axes, axes))
+
+
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """Products of all pairs of elements of two vectors."""
     _ranks("outer", input, vec2, (1, 1))

@@ -1,7 +1,7 @@
 """What every op reads, seen through the ops that cost nothing.
 
 An op is *free* where inlining it anywhere costs nothing: a view that is one unguarded index map,
-a rank-0 or iota creation, cheap rank-0 arithmetic over other free scalars. A constant with
+a rank-0 or iota creation, cheap arithmetic over other free ops that is rank-0 or needs no memory. A constant with
 elements is neither free nor computed: it is a buffer. All other ops are *real*.
 
 `survey` gives each real op symbols for its result (and reduction) axes and the list of its reads:
@@ -178,7 +178,9 @@ def _free_cost(op: Op, free: dict[Op, int]) -> int | None:
             return _free_view_cost(op, free)
         case Creation():
             return 1 if "cheap" in op.traits else None
-        case Elementwise() if op.result.type.rank == 0 and "cheap" in op.traits and not _has_checks(op):
+        case Elementwise() if "cheap" in op.traits and not _has_checks(op):
+            if op.result.type.rank and not _made_of_indices(op, free):
+                return None
             cost = 1
             for v in op.operands:
                 if v.op is not None:
@@ -187,6 +189,17 @@ def _free_cost(op: Op, free: dict[Op, int]) -> int | None:
                     cost += free[v.op]
             return cost if cost <= FREE_SCALAR_OPS else None
     return None
+
+
+def _made_of_indices(op: Op, free: dict[Op, int]) -> bool:
+    """True where all that the op depends on is made by free ops out of nothing: a causal mask, a one-hot row."""
+    waiting = list(op.operands)
+    while waiting:
+        maker = waiting.pop().op
+        if maker is None or maker not in free:
+            return False
+        waiting += maker.operands
+    return True
 
 
 def _free_view_cost(op: View, free: dict[Op, int]) -> int | None:

@@ -161,6 +161,7 @@ FUNCTIONS = [
     row("F.normalize cosine", lambda t, x, y: (t.nn.functional.normalize(x), t.nn.functional.cosine_similarity(x, y)), (3, 5), (3, 5)),
     row("F.conv2d", lambda t, x, w, b: (t.nn.functional.conv2d(x, w, b, stride=2, padding=1), t.nn.functional.conv2d(x, w, padding="same")), (2, 3, 6, 7), (4, 3, 3, 3), (4,)),
     row("F.conv1d", lambda t, x, w, b: t.nn.functional.conv1d(x, w, b, padding=1), (2, 3, 7), (4, 3, 3), (4,)),
+    row("F.attention with a mask, repeated heads", lambda t, q, k, v, m, b: (t.nn.functional.scaled_dot_product_attention(q, k, v, m, scale=0.3, enable_gqa=True), t.nn.functional.scaled_dot_product_attention(q, k, v, b > 0, enable_gqa=True)), (2, 4, 5, 8), (2, 2, 7, 8), (2, 2, 7, 8), (5, 7), bools(2, 1, 5, 7)),
     row("F.attention", lambda t, q, k, v: (t.nn.functional.scaled_dot_product_attention(q, k, v), t.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)), (2, 2, 4, 8), (2, 2, 4, 8), (2, 2, 4, 8)),
     row("F.max_pool2d indices", lambda t, x: t.nn.functional.max_pool2d(x, 2, return_indices=True), (2, 3, 6, 6)),
     row("F.avg_pool2d", lambda t, x: (t.nn.functional.avg_pool2d(x, 3, 2, 1, count_include_pad=False), t.nn.functional.avg_pool2d(x, 2, divisor_override=3), t.nn.functional.adaptive_avg_pool2d(x, (2, 3))), (2, 3, 6, 6)),

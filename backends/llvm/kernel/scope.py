@@ -365,7 +365,7 @@ class Scope:
             if known is not None:
                 if not known:
                     return Condition(False)
-            elif self._agree(distance) and self._agree(size):
+            elif (self._agree(distance) or self._begins_at_vectors(distance, size)) and self._agree(size):
                 holds = self._inside(self.dim(distance), self.dim(size), less_equal(0, size))
                 uniform = holds if uniform is None else b.and_(uniform, holds)
             else:
@@ -383,6 +383,13 @@ class Scope:
         """True where all lanes of an expression are the same."""
         offsets = self.offsets(x)
         return offsets is not None and not any(offsets)
+
+    def _begins_at_vectors(self, distance: Dim, size: Dim) -> bool:
+        """True where the places with 0 <= distance < size begin and end between vectors."""
+        if self.lane is None or self.lane.base is not None or self.step(distance) != 1:
+            return False
+        forms = self.lane.forms(distance)
+        return forms is not None and _is_multiple(forms[0], self.width) and _is_multiple(size, self.width)
 
     def _decided(self, distance: Dim, size: Dim) -> tuple[bool | None, ...]:
         """For each lane whether 0 <= distance < size, None where that is not known."""
@@ -410,6 +417,11 @@ class Scope:
 
 def _expression(atom: Apply) -> Expr:
     return Expr(((((atom, 1),), 1),))
+
+
+def _is_multiple(x: Dim, n: int) -> bool:
+    """True where every term of an expression is a multiple of `n`."""
+    return x % n == 0 if isinstance(x, int) else all(k % n == 0 for _, k in x.terms)
 
 
 def _within(distance: Dim, size: Dim) -> bool | None:

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from graphc.core import TensorBase
-from graphc.functions import linear_algebra, pointwise, reduction, shape
-from graphc.functions.promotion import as_operand
+from graphc.functions import linear_algebra, pointwise, reduction
+from graphc.functions.promotion import as_operand, expanded
 from graphc.functions.recording import record
+from graphc.functions.shape import as_view
 from graphc.ir.types import int64 as _int64
 from graphc.nn.functional.dropouts import dropout
 from graphc.tensor_class import Tensor
@@ -58,6 +59,21 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     return reduction.sum(pointwise.mul(pointwise.div(x1, norms[0]), pointwise.div(x2, norms[1])), dim)
 
 
+def _repeated_heads(query: Tensor, x: Tensor) -> Tensor:
+    """`x` with each head repeated, so that it has as many as `query`."""
+    wanted, have = query.tensor_type.shape[-3], x.tensor_type.shape[-3]
+    if not (isinstance(wanted, int) and isinstance(have, int)) or not have or wanted % have:
+        raise RuntimeError(
+            "scaled_dot_product_attention: expected the number of heads in query to be a multiple of that in "
+            f"key and value, but got {wanted} and {have}"
+        )
+    if wanted == have:
+        return x
+    lead, rest = x.tensor_type.shape[:-2], x.tensor_type.shape[-2:]
+    spread = expanded(as_view(x, (*lead, 1, *rest)), (*lead, wanted // have, *rest))
+    return record("reshape", spread, shape=(*lead[:-1], wanted, *rest))
+
+
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
@@ -68,12 +84,15 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """softmax(query @ keyᵀ · scale + mask) @ value over the last two dimensions."""
+    """softmax(query @ keyᵀ · scale + mask) @ value over the last two dimensions.
+
+    With `enable_gqa` the heads (dimension -3) of key and value are repeated to the query's number.
+    """
     if enable_gqa:
-        raise NotImplementedError("scaled_dot_product_attention: enable_gqa is not supported")
+        key, value = (_repeated_heads(query, t) for t in (key, value))
     width: Any = query.tensor_type.shape[-1]
     factor = 1.0 / math.sqrt(width) if scale is None else scale
-    scores = linear_algebra.matmul(pointwise.mul(query, factor), shape.transpose(key, -2, -1))
+    scores = pointwise.mul(linear_algebra.product_of_rows(query, key), factor)
     if is_causal:
         if attn_mask is not None:
             raise RuntimeError(

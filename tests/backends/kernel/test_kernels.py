@@ -521,3 +521,24 @@ def test_windows(loops: str, stage: str) -> None:
 )  # fmt: skip
 def test_other_targets(text: str, loops: str, stages: tuple[str, ...], name: str) -> None:
     kernel_object(scheduled(text, loops, *stages), TARGETS[name])
+
+
+JOINED = """
+kernel (b0: f32[3, 16] in, b1: f32[3, 24] in, b2: f32[3, 40] inout) axes (i < 3, j < 40) checks 0 {{
+  map () {{
+    %0: f32 = const 2.0
+    %1: f32 = load b0[i, j-{first}] where (j-{first} in 0 .. 16) else %0
+    %2: f32 = load b1[i, j-{second}] where (j-{second} in 0 .. 24) else %0
+    %3: f32 = sub %1, %2
+    store b2[i, j] = %3 as f32 where (j in {second} .. 32)
+  }}
+}}"""
+
+
+@pytest.mark.parametrize(
+    "loops",
+    ["i parallel, j vector 8", "i parallel, j parallel 8, j vector 4", "i parallel, j unroll 2, j vector 16"],
+)
+@pytest.mark.parametrize(("first", "second"), [(0, 16), (24, 0), (5, 16), (8, 3)])
+def test_guards_at_and_inside_vectors(loops: str, first: int, second: int) -> None:
+    check(scheduled(JOINED.format(first=first, second=second), loops, ""))
