@@ -162,12 +162,15 @@ def trace_function(
             result = function(*args, **kwargs)
             returned, tree = flatten(result)
             outputs = [_output(t) for t in returned]
-        return _Finish(trace, recording, inputs, name, keep_grads).run(outputs, tree)
+        traced = _Finish(trace, recording, inputs, name, keep_grads).run(outputs, tree)
     finally:
         trace.restore()
         if recording is not None:
             for entry in recording.entries:
                 entry.clear()
+    storages = list(trace.states.values())
+    trace.guard(lambda: [s.node.requires_grad for s in storages])
+    return traced
 
 
 def _output(leaf: Any) -> Node:

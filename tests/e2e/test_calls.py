@@ -293,6 +293,38 @@ def test_eval_and_train_switch_programs() -> None:
     assert (info.misses, info.size) == (2, 2)
 
 
+def test_freezing_is_seen() -> None:
+    """A leaf that stops requiring grad, in a Module or not, is another program; back again is the first."""
+    found = []
+    for wrap in (graphc.compile, lambda f: f):
+        run, scale = training("mlp", "sgd"), graphc.full((), 1.5, requires_grad=True)
+
+        def step(x: Any, y: Any, run: Any = run, scale: Any = scale) -> Any:
+            run.optimizer.zero_grad()
+            loss = F.cross_entropy(run.model(x) * scale, y)
+            loss.backward()
+            run.optimizer.step()
+            with graphc.no_grad():
+                if scale.grad is not None:
+                    scale -= 0.1 * scale.grad
+                scale.grad = None
+            return loss
+
+        called = wrap(step)
+        parts = [None, run.model.hidden, None, scale, None]
+        losses = []
+        for part in parts:
+            if part is not None:
+                part.requires_grad_(False)
+            losses += [called(*BATCHES[i]).item() for i in range(2)]
+            if part is not None:
+                part.requires_grad_(True)
+        found.append([*losses, scale.item(), *run.model.hidden.weight[0].tolist()])
+        if wrap is graphc.compile:
+            assert called.cache_info().misses == 3
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-7)
+
+
 def test_attributes_of_modules_are_seen() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

@@ -126,7 +126,9 @@ class Module:
         own = self.__dict__
         parts: list[Any] = []
         for name, value in own.items():
-            if name in _OWN:
+            if name == "_parameters":
+                parts.append(tuple((k, id(v), v is not None and v.requires_grad) for k, v in value.items()))
+            elif name in _OWN:
                 parts.append((name, tuple((k, id(v)) for k, v in value.items())))
             elif name.endswith("_hooks"):
                 if value:
