@@ -15,8 +15,17 @@ from graphc.ir.types import TensorType
 
 __all__ = ["ROLES", "Graph", "Location", "Op", "Role", "Use", "Value"]
 
-Role = Literal["argument", "parameter", "buffer", "optimizer_state", "rng", "scalar", "constant"]
-ROLES: tuple[Role, ...] = ("argument", "parameter", "buffer", "optimizer_state", "rng", "scalar", "constant")
+Role = Literal["argument", "parameter", "buffer", "optimizer_state", "rng", "scalar", "constant", "donated"]
+ROLES: tuple[Role, ...] = (
+    "argument",
+    "parameter",
+    "buffer",
+    "optimizer_state",
+    "rng",
+    "scalar",
+    "constant",
+    "donated",
+)
 STATE_ROLES = frozenset({"parameter", "buffer", "optimizer_state", "rng", "scalar"})
 
 

@@ -185,7 +185,7 @@ BLOCK = Record(*_line("next", "size_class", "allocation"))
 """The 64 bytes before a block's data."""
 
 BLOCKS = Record(
-    *_line("lock", "cached_bytes", "limit", "live_blocks", "colour"),
+    *_line("lock", "cached_bytes", "limit", "live_blocks", "colour", "live_bytes", "most_live"),
     *(f"head{i}" for i in range(BLOCK_CLASSES)),
 )
 

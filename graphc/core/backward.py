@@ -95,16 +95,18 @@ class _Walk:
         for node in tape.needed(given):
             check_version(node)
         seeds = [given[i] if i in given else _filled(t, 0) for i, t in enumerate(tape.roots)]
+        attrs: dict[str, Any] = {"plan": tape.plan, "create_graph": self.create}
         results = self.append(
             REPLAY,
             (*tape.residuals, *seeds),
-            {"plan": tape.plan, "create_graph": self.create},
+            attrs,
             ("replay", tape.plan.number, self.create),
             [n.type for n in tape.wrt],
         )
         reached = [(tape.wrt[i], results[i]) for i in tape.ends(given)]
         if not self.retain:
             tape.free(given)
+            attrs["frees"] = tape.plan is None and not self.create
         for node, gradient in reached:
             self.arrive(node, gradient)
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from graphc.core.build import SECTION_PLANS, GraphBuild, ReplayPlan
+from graphc.core.build import REPLAY, SECTION_PLANS, GraphBuild, ReplayPlan
 from graphc.core.node import Entry, Node
 from graphc.core.recording import Recording, flush_random
 from graphc.core.storage import Memory, Storage, allocate_memory
 from graphc.core.tape import FREED, Tape, Way, ways_back
 from graphc.ir.builder import Builder
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Role
 from graphc.ir.lazy import lazy_module
 from graphc.ir.types import TensorType
 
@@ -88,6 +88,7 @@ class _Layout:
                 self.index[r] = len(self.index)
                 leaves = leaves or r.leaf is not None
             self.parts.append((entry.key, operands, entry.taped, leaves))
+        self.donated = _donated(entries, rest)
         self.outputs: list[tuple[Node, Storage | None]] = []
         self.find_outputs(recording, rest)
         self.roots = [n for n in dict.fromkeys(n for n, _ in self.outputs) if _needs_tape(n)]
@@ -138,6 +139,16 @@ class _Layout:
                         have.add(n)
                         self.outputs.append((n, None))
 
+    def roles(self) -> list[Role]:
+        """What each input is to the program. Plain data that is only read may be elsewhere at every call."""
+        written = set(self.aliases)
+        return [
+            ("donated" if id(m) in self.donated else "argument")
+            if m.role == "donated" or (m.role == "buffer" and i not in written)
+            else m.role
+            for i, m in enumerate(self.memories)
+        ]
+
     def key(self) -> Any:
         """Equal for recordings that one program serves."""
         aliases = [
@@ -146,12 +157,22 @@ class _Layout:
         self.aliases = aliases
         return (
             tuple(self.parts),
-            tuple([(m.type.number, m.role) for m in self.memories]),
+            tuple([(m.type.number, role) for m, role in zip(self.memories, self.roles(), strict=True)]),
             tuple([self.index[n] for n, _ in self.outputs]),
             tuple(aliases),
             tuple([self.index[n] for n in self.roots]),
             tuple([self.index[n] for n in self.wrt]),
         )
+
+
+def _donated(entries: Sequence[Entry], rest: Sequence[Entry]) -> set[int]:
+    """Identities of residuals whose only reader is a `backward` that frees its tape."""
+    last = [e for e in entries if e.kind is REPLAY and e.attrs.get("frees")]
+    if not last:
+        return set()
+    found = {id(n.memory) for e in last for n in e.operands if n.memory and n.memory.role == "donated"}
+    others = [e for e in (*entries, *rest) if e not in last]
+    return found.difference([id(n.memory) for e in others for n in e.operands])
 
 
 def _needs_tape(node: Node) -> bool:
@@ -220,6 +241,8 @@ def _run(layout: _Layout, rest: list[Entry]) -> None:
             memory = layout.memories[alias]
         results.append(memory)
     residuals = [allocate_memory(t) for t in program.residual_types]
+    for memory in residuals:
+        memory.role = "donated"
     program.runner.run(layout.memories, [*fresh, *residuals])
     for (node, storage), memory in zip(layout.outputs, results, strict=True):
         if node.memory is None or node.memory not in layout.memories:
@@ -251,6 +274,8 @@ def _attach_tape(layout: _Layout, program: _Program, residuals: list[Memory]) ->
         node = layout.inputs[i][0] if kind == "input" else outputs[i]
         if kind == "input" and node.memory is not None:
             node.version = node.memory.version  # the program has just read it
+            if node.memory.role == "donated":
+                node.memory.role = "buffer"  # two tapes hold it
         kept.append(node)
     tape = Tape(program.plan, kept, layout.roots, layout.wrt, program.ways)
     for position, node in enumerate(layout.roots):
@@ -279,8 +304,8 @@ def _abandon(layout: _Layout) -> None:
 
 def _build(layout: _Layout) -> GraphBuild:
     build = GraphBuild("recorded")
-    for memory, nodes in zip(layout.memories, layout.inputs, strict=True):
-        build.add_input(nodes or [Node(memory.type, memory=memory)], memory.role, "")
+    for memory, nodes, role in zip(layout.memories, layout.inputs, layout.roles(), strict=True):
+        build.add_input(nodes or [Node(memory.type, memory=memory)], role, "")
     for entry in layout.entries:
         build.add_entry(entry)
     for i, ((node, _), alias) in enumerate(zip(layout.outputs, layout.aliases, strict=True)):

@@ -59,6 +59,7 @@ class _Planner:
         self.order = order
         self.level = levels
         self._reuse_temporaries()
+        self._use_donated()
         self.steps = {
             c: _Planner(c.loop.body, c.loop.steps, context) for c in self.calls if isinstance(c, LoopCall)
         }
@@ -166,6 +167,30 @@ class _Planner:
                 call.store_over(new, old)
                 self.place[new] = old
                 return
+
+    def _use_donated(self) -> None:
+        """Puts temporaries into donated inputs of the same size that nobody reads any more."""
+        free = {v: -1 for v in self.graph.inputs if v.role == "donated"}
+        if not free or any(isinstance(c, LoopCall) for c in self.calls):
+            return
+        lives: dict[Value, list[int]] = {}
+        for c in self.calls:
+            at = self.level[c]
+            for v in (*c.read(), *c.written()):
+                if v in free:
+                    free[v] = max(free[v], at)
+                elif self._is_temporary(home := self.home(v)):
+                    life = lives.setdefault(home, [at, at])
+                    life[0], life[1] = min(life[0], at), max(life[1], at)
+        by_size: dict[int, list[Value]] = {}
+        for v in free:
+            by_size.setdefault(v.type.nbytes, []).append(v)
+        for temporary, (first, last) in sorted(lives.items(), key=lambda item: item[1]):
+            for v in by_size.get(temporary.type.nbytes, ()):
+                if free[v] < first and temporary.type.nbytes:
+                    self.place[temporary] = v
+                    free[v] = last
+                    break
 
 
 def _call(lowered: Lowered | LoweredLoop, number: int) -> Call:

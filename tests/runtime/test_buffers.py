@@ -84,6 +84,17 @@ def test_limit_of_idle_bytes(no_idle_blocks: None) -> None:
     assert buffers.cached_bytes() == 2048
 
 
+def test_idle_bytes_follow_what_was_live(no_idle_blocks: None) -> None:
+    sizes = [8 << 20, 11 << 20, 15 << 20, 21 << 20]
+    for nbytes in sizes:
+        owner = buffers.allocate(nbytes)
+        del owner
+        assert buffers.cached_bytes() <= 1.25 * nbytes + (1 << 20)
+    small = [buffers.allocate(1 << 20) for _ in range(10)]
+    assert buffers.cached_bytes() <= 13 << 20
+    del small
+
+
 @pytest.mark.parametrize("nbytes", [1 << 45, 1 << 62])
 def test_no_memory(nbytes: int) -> None:
     before = buffers.live_blocks()

@@ -51,7 +51,7 @@ def _add_frame_take(module: ModuleText) -> None:
     frame = chosen.get()
     nbytes = r.read(executable, EXECUTABLE, "arena_bytes")
     with r.if_(r.nonzero(nbytes)):
-        arena = r.call("ptr", "block_alloc", [nbytes])
+        arena = r.call("ptr", "arena_alloc", [nbytes])
         with r.exit_if(r.is_null(arena)):
             r.call_void("block_free", [frame])
             r.ret(NULL)

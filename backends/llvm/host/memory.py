@@ -1,8 +1,10 @@
 """Aligned memory blocks: `block_alloc`, `block_free` and the capsule that owns a block.
 
 A block's data is aligned to 64 bytes and lies behind a 64-byte header. Freed blocks are kept
-in lists by size class (four to each doubling) up to a limit of bytes. Blocks of a megabyte
-and more start at varying cache sets, so that several streams do not share one set.
+in lists by size class (four to each doubling), up to a limit and as long as idle and live bytes
+together are little more than the most that was ever live: a program whose blocks come and go in
+different sizes holds no more than it needs at once. Blocks of a megabyte and more start at varying
+cache sets, so that several streams do not share one set.
 Invariant: only who holds `lock` touches the lists, and nobody calls Python while holding it.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 from graphc.backends.llvm.host.routine import NULL, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
-from graphc.runtime.layout import BLOCK, BLOCKS
+from graphc.runtime.layout import BLOCK, BLOCK_CLASSES, BLOCKS
 
 __all__ = ["add_block_owner", "add_blocks"]
 
@@ -20,16 +22,24 @@ _COLOURED = 1 << 20
 _PAGE = 4096
 _COLOUR_STEP = 5 * 64
 _MADV_HUGEPAGE = 14
+_SLACK = 1 << 20
+_SLACK_SHARE = 32
+"""Idle and live blocks may exceed the most that was ever live by so many bytes and by that part of it."""
+_REACH = 8
+"""How many classes above its own may serve an arena, which is given back at the end of a call."""
 
 
 def add_blocks(module: ModuleText) -> None:
-    """`ptr block_alloc(i64 nbytes)` (null where memory is short) and `void block_free(ptr data)`."""
+    """`block_alloc`, `arena_alloc`, `block_free`, `blocks_trim`; see each."""
     _add_size_class(module)
     _add_class_bytes(module)
     _add_fresh(module)
-    _add_alloc(module)
+    _add_shrink(module)
+    _add_take(module)
+    for name, reach in (("block_alloc", 0), ("arena_alloc", _REACH)):
+        r = Routine.start(module, name, "ptr", [("i64", "nbytes")])
+        r.ret(r.call("ptr", "block_take", [r.params[0], i64(reach)]))
     _add_free(module)
-    _add_trim(module)
 
 
 def _add_size_class(module: ModuleText) -> None:
@@ -87,26 +97,43 @@ def _add_fresh(module: ModuleText) -> None:
     r.ret(r.at_byte(header, BLOCK.nbytes))
 
 
-def _add_alloc(module: ModuleText) -> None:
-    r = Routine.start(module, "block_alloc", "ptr", [("i64", "nbytes")])
-    (nbytes,) = r.params
+def _add_take(module: ModuleText) -> None:
+    """`ptr block_take(i64 nbytes, i64 reach)`: an idle block of its class or one of `reach` above, or a new one.
+
+    Null where memory is short.
+    """
+    r = Routine.start(module, "block_take", "ptr", [("i64", "nbytes"), ("i64", "reach")], linkage="internal")
+    nbytes, reach = r.params
     with r.exit_if(r.icmp("ugt", nbytes, i64(1 << 46))):
         r.ret(NULL)
     blocks = r.imported("blocks")
     number = r.call("i64", "size_class", [nbytes])
-    lock = r.field(blocks, BLOCKS, "lock")
-    head_at = r.gep(r.field(blocks, BLOCKS, "head0"), number, "i64")
+    last = r.intrinsic("umin", "i64", [r.add(number, reach), i64(BLOCK_CLASSES - 1)])
+    heads = r.field(blocks, BLOCKS, "head0")
+    lock, cached = r.field(blocks, BLOCKS, "lock"), r.field(blocks, BLOCKS, "cached_bytes")
+    at = r.variable(number)
     r.lock(lock)
     live = r.field(blocks, BLOCKS, "live_blocks")
     r.store(r.add(r.load("i64", live, 8), i64(1)), live, 8)
-    head = r.load("ptr", head_at, 8)
-    with r.exit_if(r.not_null(head)):
-        r.store(r.read_ptr(head, BLOCK, "next"), head_at, 8)
-        cached = r.field(blocks, BLOCKS, "cached_bytes")
-        r.store(r.sub(r.load("i64", cached, 8), r.call("i64", "class_bytes", [number])), cached, 8)
-        r.unlock(lock)
-        r.ret(r.at_byte(head, BLOCK.nbytes))
+    with r.while_(lambda: r.icmp("ule", at.get(), last)):
+        head_at = r.gep(heads, at.get(), "i64")
+        head = r.load("ptr", head_at, 8)
+        with r.exit_if(r.not_null(head)):
+            r.store(r.read_ptr(head, BLOCK, "next"), head_at, 8)
+            size = r.call("i64", "class_bytes", [at.get()])
+            r.store(r.sub(r.load("i64", cached, 8), size), cached, 8)
+            _note_live(r, blocks, size)
+            r.unlock(lock)
+            r.ret(r.at_byte(head, BLOCK.nbytes))
+        at.add(1)
+    size = r.call("i64", "class_bytes", [number])
+    most = _note_live(r, blocks, size)
+    slack = r.add(r.op("i64", f"udiv {most}, {_SLACK_SHARE}"), i64(_SLACK))
+    room = r.sub(r.add(most, slack), r.read(blocks, BLOCKS, "live_bytes"))
+    crowded = r.icmp("ugt", r.load("i64", cached, 8), room)
     r.unlock(lock)
+    with r.if_(crowded):
+        r.call_void("blocks_shrink", [room])
     made = r.variable(r.call("ptr", "block_fresh", [number]))
     with r.if_(r.is_null(made.get())):
         r.call_void("blocks_trim", [])
@@ -114,8 +141,19 @@ def _add_alloc(module: ModuleText) -> None:
     with r.if_(r.is_null(made.get())):
         r.lock(lock)
         r.store(r.sub(r.load("i64", live, 8), i64(1)), live, 8)
+        bytes_at = r.field(blocks, BLOCKS, "live_bytes")
+        r.store(r.sub(r.load("i64", bytes_at, 8), size), bytes_at, 8)
         r.unlock(lock)
     r.ret(made.get())
+
+
+def _note_live(r: Routine, blocks: Val, size: Val) -> Val:
+    """Counts `size` more live bytes; gives the most that were ever live."""
+    live = r.add(r.read(blocks, BLOCKS, "live_bytes"), size)
+    r.write(live, blocks, BLOCKS, "live_bytes")
+    most = r.intrinsic("umax", "i64", [live, r.read(blocks, BLOCKS, "most_live")])
+    r.write(most, blocks, BLOCKS, "most_live")
+    return most
 
 
 def _add_free(module: ModuleText) -> None:
@@ -131,6 +169,7 @@ def _add_free(module: ModuleText) -> None:
     r.lock(lock)
     live = r.field(blocks, BLOCKS, "live_blocks")
     r.store(r.sub(r.load("i64", live, 8), i64(1)), live, 8)
+    r.write(r.sub(r.read(blocks, BLOCKS, "live_bytes"), nbytes), blocks, BLOCKS, "live_bytes")
     cached = r.field(blocks, BLOCKS, "cached_bytes")
     sum_ = r.add(r.load("i64", cached, 8), nbytes)
     with r.exit_if(r.icmp("ule", sum_, r.read(blocks, BLOCKS, "limit"))):
@@ -145,21 +184,35 @@ def _add_free(module: ModuleText) -> None:
     r.ret()
 
 
-def _add_trim(module: ModuleText) -> None:
-    """`void blocks_trim()`: gives all idle blocks back to the system."""
-    r = Routine.start(module, "blocks_trim", "void", [])
+def _add_shrink(module: ModuleText) -> None:
+    """`void blocks_shrink(i64 bytes)`: gives idle blocks back, large ones first, until at most `bytes` are left.
+
+    `void blocks_trim()` gives all back, and what was live before counts no more.
+    """
+    r = Routine.start(module, "blocks_shrink", "void", [("i64", "bytes")])
     blocks = r.imported("blocks")
-    lock = r.field(blocks, BLOCKS, "lock")
+    lock, cached = r.field(blocks, BLOCKS, "lock"), r.field(blocks, BLOCKS, "cached_bytes")
     r.lock(lock)
-    first = BLOCKS.offset["head0"]
-    with r.each(i64(BLOCKS.size - first)) as number:
+    with r.each(i64(BLOCK_CLASSES)) as k:
+        number = r.sub(i64(BLOCK_CLASSES - 1), k)
         head_at = r.gep(r.field(blocks, BLOCKS, "head0"), number, "i64")
-        with r.while_(lambda: r.not_null(r.load("ptr", head_at, 8))):
+
+        def wanted() -> Val:
+            many = r.icmp("ugt", r.load("i64", cached, 8), r.params[0])
+            return r.op("i1", f"and {many}, {r.not_null(r.load('ptr', head_at, 8)).text}")
+
+        with r.while_(wanted):
             head = r.load("ptr", head_at, 8)
             r.store(r.read_ptr(head, BLOCK, "next"), head_at, 8)
+            r.store(r.sub(r.load("i64", cached, 8), r.call("i64", "class_bytes", [number])), cached, 8)
             r.import_call("void", "free", [r.read_ptr(head, BLOCK, "allocation")])
-    r.write(i64(0), blocks, BLOCKS, "cached_bytes")
     r.unlock(lock)
+    r.ret()
+
+    r = Routine.start(module, "blocks_trim", "void", [])
+    blocks = r.imported("blocks")
+    r.call_void("blocks_shrink", [i64(0)])
+    r.write(r.read(blocks, BLOCKS, "live_bytes"), blocks, BLOCKS, "most_live")
     r.ret()
 
 
