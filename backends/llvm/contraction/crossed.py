@@ -51,6 +51,11 @@ class Crossing:
     unit: int
 
     @property
+    def depth(self) -> int:
+        """Steps that a packed panel has room for."""
+        return self.kc + 1 + self.kc % 2
+
+    @property
     def panel(self) -> int:
         """Rows of a register tile."""
         return self.width * self.vectors
@@ -95,7 +100,7 @@ def crossed_scratch(problem: Problem, crossing: Crossing) -> tuple[int, int]:
     """Bytes of one partition's packed A and kept sums."""
     size, panel = problem.dtype.itemsize, crossing.panel
     blocks = -(-problem.k // crossing.kc)
-    packed = blocks * crossing.kc * crossing.panels(problem) * panel + crossing.width * (panel + 1)
+    packed = blocks * crossing.depth * crossing.panels(problem) * panel + crossing.width * (panel + 1)
     kept = (crossing.block + crossing.full_width) * crossing.lead(problem)
     return round_up(packed, 16) * size, round_up(kept, 16) * size
 
@@ -137,7 +142,7 @@ def _emit_tile(module: ModuleText, name: str, problem: Problem, crossing: Crossi
         packed, place = carried
         tile(packed, place, crossing.vectors)
         return [
-            builder.gep(packed, crossing.kc * crossing.panel, scalar),
+            builder.gep(packed, crossing.depth * crossing.panel, scalar),
             builder.gep(place, crossing.panel, scalar),
         ]
 
@@ -189,8 +194,10 @@ class _Crossed:
 
     def _packed_at(self, k: Val) -> Val:
         """Where the packed block of k begins."""
-        size = self.crossing.panels(self.problem) * self.crossing.panel
-        return self.builder.gep(self.packed, times(self.builder, k, size), self.problem.scalar)
+        crossing = self.crossing
+        number = self.builder.op("i64", f"udiv {k}, {crossing.kc}") if k.text != "0" else k
+        size = crossing.panels(self.problem) * crossing.panel * crossing.depth
+        return self.builder.gep(self.packed, times(self.builder, number, size), self.problem.scalar)
 
     def _pack(self, k: Val, end: Val) -> None:
         problem, crossing = self.problem, self.crossing
@@ -199,7 +206,7 @@ class _Crossed:
             constant(0), constant(problem.m), k, end, self._packed_at(k),
         )  # fmt: skip
         pack = pack_transposed if along_steps(problem.a) else pack_panels
-        pack(self.builder, block, crossing.panel, crossing.kc)
+        pack(self.builder, block, crossing.panel, crossing.depth)
 
     def _columns(self, first: Val, _: tuple[Val, ...]) -> list[Val]:
         builder = self.builder

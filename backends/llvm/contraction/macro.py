@@ -69,7 +69,7 @@ def packed_elements(source: Source, tiling: Tiling, rows: int, lead: int) -> int
         case "columns":
             return round_up(tiling.kc * lead + tiling.width, 16)
         case "panels" | "transpose":
-            return round_up(tiling.kc * rows + tiling.width * (lead + 1), 16)
+            return round_up(tiling.depth * rows + tiling.width * (lead + 1), 16)
 
 
 def emit_blocked(problem: Problem, tiling: Tiling, side: Side, builder: Builder) -> None:
@@ -213,7 +213,7 @@ class _Blocked:
             operand, self.problem.buffers, self.pointers, self.batch_env, self.problem.scalar, tiling.width,
             row, row_end, self.block_k, self.block_k_end, target,
         )  # fmt: skip
-        pack_rows(self.builder, block, source, lead, tiling.kc)
+        pack_rows(self.builder, block, source, lead, tiling.depth)
 
     def _tile_columns(self) -> None:
         """Register tiles of the packed rows.
@@ -319,4 +319,4 @@ class _Blocked:
             case "columns":
                 return 1
             case _:
-                return self.tiling.kc
+                return self.tiling.depth

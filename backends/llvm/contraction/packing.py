@@ -19,6 +19,8 @@ from graphc.ir.kernel import KernelBuffer
 
 __all__ = ["Block", "pack_columns", "pack_panels", "pack_runs", "pack_transposed", "transpose"]
 
+_STEPS_AT_ONCE = 8
+
 
 @dataclass(frozen=True)
 class Block:
@@ -124,40 +126,45 @@ def pack_columns(builder: Builder, block: Block, lead: int) -> None:
 def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
     """[row / panel][k][row % panel], `depth` steps a panel, copied along rows. At most one row axis.
 
-    Where `panel` is no multiple of the vector width, a step's last vector reaches into the next
-    step, which is written after it; the block has room for that at its end.
+    A few steps are copied for all panels before the next ones, so that the source is read along its
+    own rows. Where `panel` is no multiple of the vector width, a step's last vector reaches into the
+    next step, which is written after it: `depth` is more than the steps there are.
     """
     operand = block.operand
     reach = -(-panel // block.width) * block.width
-
-    def strip(r: Val, whole: bool) -> list[Val]:
-        base = times(builder, builder.sub(r, block.row), depth)
-        left = builder.sub(constant(operand.rows.total), r)
-
-        def step(k: Val, _: tuple[Val, ...]) -> list[Val]:
-            at_step = operand.steps.split(builder, k)
-            to = plus(builder, base, times(builder, builder.sub(k, block.step), panel))
-            for j in range(0, reach, block.width):
-                at = _fastest(
-                    operand.rows.inner, at_step, plus(builder, r, constant(j)), constant(0), builder
-                )
-                mask = None if whole else _tail_mask(builder, left, j, block.width)
-                block.put(builder, block.value(builder, at, "rows", mask), plus(builder, to, constant(j)))
-            return []
-
-        builder.loop(block.step, block.step_end, 1, (), step, "packstep")
-        return []
-
     # Strips whose every lane is a row; then the last ones, masked.
     bound = minimum(builder, block.row_end, constant(operand.rows.total - reach + 1))
     span = builder.sub(bound, block.row)
     some = builder.select(builder.icmp("slt", span, constant(0)), constant(0), span)
     count = builder.op("i64", f"udiv {builder.add(some, constant(panel - 1))}, {panel}")
     end = plus(builder, block.row, times(builder, count, panel))
-    if operand.rows.total >= reach:
-        builder.loop(block.row, end, panel, (), lambda r, _: strip(r, True), "panel")
-    if operand.rows.total < reach or operand.rows.total % panel or reach != panel:
-        builder.loop(end, block.row_end, panel, (), lambda r, _: strip(r, False), "lastpanel")
+
+    def copy(k: Val, steps: int) -> list[Val]:
+        at_steps = [operand.steps.split(builder, plus(builder, k, constant(i))) for i in range(steps)]
+        first = times(builder, builder.sub(k, block.step), panel)
+
+        def strip(r: Val, whole: bool) -> list[Val]:
+            to = plus(builder, first, times(builder, builder.sub(r, block.row), depth))
+            left = builder.sub(constant(operand.rows.total), r)
+            for i, at_step in enumerate(at_steps):
+                for j in range(0, reach, block.width):
+                    row = plus(builder, r, constant(j))
+                    at = _fastest(operand.rows.inner, at_step, row, constant(0), builder)
+                    mask = None if whole else _tail_mask(builder, left, j, block.width)
+                    value = block.value(builder, at, "rows", mask)
+                    block.put(builder, value, plus(builder, to, constant(i * panel + j)))
+            return []
+
+        if operand.rows.total >= reach:
+            builder.loop(block.row, end, panel, (), lambda r, _: strip(r, True), "panel")
+        if operand.rows.total < reach or operand.rows.total % panel or reach != panel:
+            builder.loop(end, block.row_end, panel, (), lambda r, _: strip(r, False), "lastpanel")
+        return []
+
+    steps = builder.sub(block.step_end, block.step)
+    whole = builder.sub(block.step_end, builder.op("i64", f"urem {steps}, {_STEPS_AT_ONCE}"))
+    builder.loop(block.step, whole, _STEPS_AT_ONCE, (), lambda k, _: copy(k, _STEPS_AT_ONCE), "packsteps")
+    builder.loop(whole, block.step_end, 1, (), lambda k, _: copy(k, 1), "packstep")
 
 
 def _tail_mask(builder: Builder, left: Val, skipped: int, width: int) -> Val:

@@ -15,7 +15,14 @@ from graphc.backends.llvm.contraction.epilogue import varying
 from graphc.backends.llvm.contraction.micro import UNROLL
 from graphc.backends.llvm.contraction.problem import Operand, Problem, Side, readings
 from graphc.backends.llvm.contraction.share import Totals, Units, split_side
-from graphc.backends.llvm.contraction.tiling import Source, Tiling, along_steps, choose_tiling, window_tiling
+from graphc.backends.llvm.contraction.tiling import (
+    Source,
+    Tiling,
+    along_steps,
+    choose_tiling,
+    is_near,
+    window_tiling,
+)
 from graphc.backends.llvm.contraction.window import Window, find_window
 from graphc.backends.llvm.contraction.windowed import window_totals
 from graphc.backends.llvm.kernel.lanes import LaneAxis
@@ -236,7 +243,8 @@ def _tile_cycles(rows: int, vectors: int, table: int) -> float:
 def _copy_cost(operand: Operand, source: Source, width: int) -> float:
     """Cycles an element of packing: chunks of a run, and the beginning of each run."""
     if source == "place":
-        return 0.0
+        size = operand.body[0].dtype.itemsize
+        return 0.0 if operand.direct is None or is_near(operand.direct, size) else _FAR
     group, rows = (operand.steps, width) if source == "transpose" else (operand.rows, 1)
     if source == "runs":
         group = operand.steps
@@ -248,6 +256,10 @@ def _copy_cost(operand: Operand, source: Source, width: int) -> float:
         chunk += 3.0 * width
     begin = (0.0, 2.0, 2.0)[len(group.axes)] if len(group.axes) < 3 else 12.0
     return (-(-run // width) * chunk + begin) / (run * rows)
+
+
+_FAR = 0.3
+"""Cycles an element of an operand read in place takes longer where each step of k is on another page."""
 
 
 def _scatters(problem: Problem, width: int) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Group
-from graphc.backends.llvm.contraction.problem import Operand, Problem, Side
+from graphc.backends.llvm.contraction.problem import Direct, Operand, Problem, Side
 from graphc.ir.dims import symbols
 from graphc.ir.target import Target
 
@@ -64,6 +64,11 @@ class Tiling:
     def columns(self) -> int:
         """Columns of a register tile."""
         return self.width * self.vectors
+
+    @property
+    def depth(self) -> int:
+        """Steps that a packed panel has room for: odd, so that panels spread over cache sets, and more than `kc`."""
+        return self.kc + 1 + self.kc % 2
 
     @property
     def units(self) -> dict[Side, int]:
@@ -122,13 +127,13 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     a = _source_of_a(problem.a, column_tiles, size)
     # A block of B that stays in L2, unless A would be packed again for each.
-    block_bytes = target.l2_bytes // 4 if a == "place" else target.l2_bytes
+    block_bytes = target.l2_bytes // 2 if a == "place" else target.l2_bytes
     rows_outside = problem.k <= _SHORT and _updates(problem)
     if rows_outside:
         block_bytes = target.l2_bytes // 4
     nc = columns * min(column_tiles, max(1, block_bytes // (kc * size) // columns))
     mb = round_up(max(1, min(problem.m, max(mc, 1024))), mc)
-    b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, target)
+    b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, size, target)
     return Tiling(
         full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
         a_lead={"runs": kc + 64 // size, "panels": rows}.get(a, _odd_lines(mc + width, size)),
@@ -190,10 +195,19 @@ def _source_of_a(a: Operand, column_tiles: int, size: int) -> Source:
     return "panels" if len(a.rows.axes) <= 1 else "columns"
 
 
-def _source_of_b(b: Operand, row_tiles: int, ragged: bool, target: Target) -> Source:
+_NEAR = 1024
+"""Bytes from one step of k to the next up to which a panel is read in place: few pages, and all cache sets."""
+
+
+def is_near(direct: Direct, size: int) -> bool:
+    """True where neighbouring steps of k lie close together."""
+    return direct.step * size <= _NEAR
+
+
+def _source_of_b(b: Operand, row_tiles: int, ragged: bool, size: int, target: Target) -> Source:
     if b.direct is not None and (b.direct.row == 1 or b.rows.total == 1):
         masks = target.has_masks or not ragged
-        if masks and row_tiles <= 12:
+        if masks and row_tiles <= 12 and (is_near(b.direct, size) or row_tiles <= 2):
             return "place"
     if along_steps(b):
         return "transpose"

@@ -204,7 +204,7 @@ class _Windowed:
             self.problem.a, self.problem.buffers, self.pointers, self.env, self.problem.scalar, self.tiling.width,
             rows[0], rows[1], self.block, self.block_end, self.packed_a,
         )  # fmt: skip
-        pack_rows(self.builder, block, self.tiling.a, self.tiling.a_lead, self.tiling.kc)
+        pack_rows(self.builder, block, self.tiling.a, self.tiling.a_lead, self.tiling.depth)
 
     def _tiles_of_entry(self) -> None:
         builder, window = self.builder, self.window
@@ -320,6 +320,6 @@ class _Windowed:
                 plus(builder, times(builder, m, direct.row), times(builder, self.block, direct.step)),
             )
             return builder.gep(self.pointers[direct.buffer], at, self.problem.scalar)
-        factor = {"runs": tiling.a_lead, "panels": tiling.kc}.get(tiling.a, 1)
+        factor = {"runs": tiling.a_lead, "panels": tiling.depth}.get(tiling.a, 1)
         at = times(builder, builder.sub(m, self.bounds["rows"][0]), factor)
         return builder.gep(self.packed_a, at, self.problem.scalar)
