@@ -38,7 +38,7 @@ class Floor:
     def mix(self) -> tuple[int, int]:
         """The nearest mix of equal input and output streams, as (reads, writes)."""
         read = self.bytes - self.written
-        if self.written < read / 8:
+        if self.written <= read / 8:
             return 1, 0
         return (0, 1) if read < self.written / 8 else (max(1, min(3, round(read / self.written))), 1)
 

@@ -1,0 +1,119 @@
+"""The benchmark's own rules: rows, floors, table, arena; and graphc's rounding errors against PyTorch's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.benchmarks.accuracy import BOUND, compare
+from tests.benchmarks.floor import Floor, lenet_floor, resnet18_floor
+from tests.benchmarks.frameworks import PEERS, runs
+from tests.benchmarks.measure import Measured, Pool, RowResult, measure
+from tests.benchmarks.memory import largest_live, row_program
+from tests.benchmarks.micro import MICRO
+from tests.benchmarks.roofline import Machine
+from tests.benchmarks.table import markdown, summary, text_row
+from tests.benchmarks.workloads import ROW_DATA, ROWS, chosen
+
+_MACHINE = Machine(
+    100.0, {m: [(4 << 20, 50.0), (256 << 20, 25.0)] for m in ("1:0", "0:1", "1:1", "2:1", "3:1")}
+)
+
+
+def _result(**medians: float) -> RowResult:
+    made = RowResult(ROWS[0], 1)
+    for peer, seconds in medians.items():
+        name = peer.replace("_", " ")
+        made.measured[name] = Measured(name, seconds, seconds, seconds, 0.5, 1 << 20)
+    return made
+
+
+def test_names_are_unique_and_every_row_has_its_data() -> None:
+    names = [w.name for w in (*ROWS, *MICRO)]
+    assert len(set(names)) == len(names)
+    assert [w.name for w in ROWS] == list(ROW_DATA)
+    assert len(ROWS) == 12
+
+
+def test_patterns_choose_rows() -> None:
+    assert [w.name for w in chosen(ROWS, ["resnet*", "linear"])] == ["linear", "resnet18", "resnet18-infer"]
+    with pytest.raises(ValueError, match="no row matches"):
+        chosen(ROWS, ["nothing"])
+
+
+def test_peers_of_a_row() -> None:
+    train, infer = ROWS[0], ROWS[-1]
+    assert [p for p in PEERS if not runs(p, train)] == ["onnxruntime", "openvino"]
+    assert [p for p in PEERS if not runs(p, infer)] == ["graphc plain"]
+
+
+def test_floors() -> None:
+    """Known figures: ResNet-18 takes 1.81 billion multiply-adds at 224² and has 11.69 million parameters."""
+    floor = resnet18_floor(1, 224)
+    assert floor.flops / 2 == pytest.approx(1.814e9, rel=1e-3)
+    assert floor.bytes / 4 == pytest.approx(11_689_512 + 3 * 224 * 224 + 1000, rel=1e-3)
+    assert lenet_floor(1).flops / 2 == 28 * 28 * 6 * 75 + 10 * 10 * 16 * 150 + 48000 + 10080 + 840
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "mix"),
+    [(8, 0, (1, 0)), (8, 8, (1, 1)), (0, 8, (0, 1)), (16, 8, (2, 1)), (48, 8, (3, 1))],
+)
+def test_mix_of_streams(read: float, written: float, mix: tuple[int, int]) -> None:
+    assert Floor(0, read + written, written).mix() == mix
+
+
+def test_least_seconds_is_the_larger_bound() -> None:
+    assert _MACHINE.least_seconds(Floor(1e9, 0), 1) == pytest.approx(0.01)
+    assert _MACHINE.least_seconds(Floor(1e9, 1e9), 2) == pytest.approx(0.02)
+
+
+def test_table_has_bad_rows_and_says_what_is_missing() -> None:
+    slow, alone = _result(graphc=2e-3, torch_eager=1e-3), _result(torch_eager=1e-3)
+    alone.missing["graphc"] = "NotImplementedError: no such layer"
+    assert "0.50×" in text_row(slow, ["graphc", "torch eager"], _MACHINE)
+    assert "graphc: not there: NotImplementedError" in text_row(alone, ["graphc", "torch eager"], _MACHINE)
+    assert summary([slow, alone]) == "geometric mean of the speedup over the best peer: 0.50× (1 of 2 rows)"
+    text = markdown([slow, alone], ["graphc", "torch eager"], _MACHINE)
+    assert "| 2,000 | 1,000 | 0.50× | 500 |" in text and "no such layer" in text
+
+
+def test_a_plain_loop_is_no_peer() -> None:
+    assert _result(graphc=1e-3, graphc_plain=1e-4, jax=2e-3).speedup() == 2.0
+
+
+def test_one_row_is_measured() -> None:
+    """A round of the smallest row; a peer that is not installed is missing, with its reason."""
+    (row,) = chosen(ROWS, ["linear"])
+    with Pool() as pool:
+        result = measure(pool, row, ["graphc", "graphc plain"], 1, 1, seconds=0.01)
+    assert set(result.measured) == {"graphc", "graphc plain"} and not result.missing
+    assert 0 < result.measured["graphc"].median < result.measured["graphc"].first
+
+
+_ARENA_BOUND = 1.05
+
+
+@pytest.mark.parametrize("row", ["mlp-adam", "lenet", "lstm"])
+def test_arena_of_small_rows(row: str) -> None:
+    program = row_program(row)
+    assert program.arena_bytes <= _ARENA_BOUND * largest_live(program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [w.name for w in ROWS])
+def test_arena_of_all_rows(row: str) -> None:
+    program = row_program(row)
+    assert program.arena_bytes <= _ARENA_BOUND * largest_live(program)
+
+
+@pytest.mark.parametrize("row", ["linear", "mlp-infer", "lenet-infer"])
+def test_accuracy_of_small_rows(row: str) -> None:
+    pytest.importorskip("torch")
+    assert [e for e in compare(row) if e.ratio > BOUND] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [w.name for w in ROWS])
+def test_accuracy_of_all_rows(row: str) -> None:
+    pytest.importorskip("torch")
+    assert [e for e in compare(row) if e.ratio > BOUND] == []
