@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 import graphc
 from graphc import nn
+from graphc.backends.llvm import codegen
 from tests.e2e.models import BATCH, CNN, MLP, SEED, Training, batches, state_bits, tensors, training
 
 CC = shutil.which("cc")
@@ -182,6 +184,23 @@ def test_needed_libraries_and_symbols(tmp_path: Path) -> None:
     assert defined == {f"digits_{f}" for f in functions}
     undefined = {n.split("@")[0] for n in re.findall(r"^\s+U (\S+)$", names, re.MULTILINE)}
     assert undefined <= {"memset", "memcpy", "memmove"}
+
+
+@needs_cc
+def test_library_links_the_kernels_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting what ran here generates no kernel: the library holds the objects that the process runs."""
+    run = training("mlp", "adam")
+    run.step(*tensors(BATCHES[0]))
+    made: list[str] = []
+    compile_many = codegen.compile_many
+
+    def recorded(texts: Sequence[str], target: Any) -> list[bytes]:
+        made.extend(texts)
+        return compile_many(texts, target)
+
+    monkeypatch.setattr(codegen, "compile_many", recorded)
+    graphc.export_library(run.step, tensors(BATCHES[0]), tmp_path / "libdigits.so")
+    assert made == []
 
 
 @needs_cc
