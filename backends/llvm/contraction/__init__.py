@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
+from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, make_plan
@@ -79,6 +80,8 @@ def _scratch(plan: Plan) -> int:
         return sum(window_scratch(plan.problem, plan.window, plan.tiling))
     if plan.crossing is not None:
         return sum(crossed_scratch(plan.problem, plan.crossing))
+    if plan.field is not None:
+        return sum(field_scratch(plan.problem, plan.field, plan.tiling))
     return scratch_of(plan.problem, plan.tiling).total
 
 
@@ -113,6 +116,8 @@ def _emit(plan: Plan, builder: Builder, target: Target) -> None:
         emit_windowed(problem, plan.window, plan.tiling, builder)
     elif plan.crossing is not None:
         emit_crossed(problem, plan.crossing, builder)
+    elif plan.field is not None:
+        emit_fielded(problem, plan.field, plan.tiling, plan.side, builder)
     else:
         emit_blocked(problem, plan.tiling, plan.side, builder)
 

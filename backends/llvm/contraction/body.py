@@ -22,7 +22,7 @@ from graphc.ir.kernel import Instruction, KernelBuffer
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, int64, row_major_strides
 
-__all__ = ["Point", "Scalars", "emit_body", "lane_step", "linear_offset"]
+__all__ = ["Point", "Scalars", "emit_body", "gather", "lane_step", "linear_offset"]
 
 Scalars = dict[int, tuple[DType, Val]]
 """Scalar number to its dtype and its value (one vector of lanes, in the dtype's carrier)."""
@@ -120,12 +120,13 @@ def _guard_mask(builder: Builder, guards: Sequence[Guard], point: Point) -> Val 
                 builder.icmp("ult", index_value(builder, expression - lower, point.at_lane(builder, i)), size)
                 for i in range(point.width)
             ]
-            inside = _gather(builder, bits)
+            inside = gather(builder, bits)
         result = inside if result is None else builder.and_(result, inside)
     return result
 
 
-def _gather(builder: Builder, scalars: Sequence[Val]) -> Val:
+def gather(builder: Builder, scalars: Sequence[Val]) -> Val:
+    """A vector of the scalars."""
     result = Val(vector(scalars[0].type, len(scalars)), "poison")
     for i, scalar in enumerate(scalars):
         result = builder.insert(result, scalar, i)
@@ -136,7 +137,7 @@ def _index(builder: Builder, expression: Dim, dtype: DType, point: Point) -> Val
     stride = point.step(expression)
     if stride is None:
         lanes = [index_value(builder, expression, point.at_lane(builder, i)) for i in range(point.width)]
-        return convert(builder, _gather(builder, lanes), int64, dtype)
+        return convert(builder, gather(builder, lanes), int64, dtype)
     value = builder.splat(index_value(builder, expression, point.env), point.width)
     if stride and point.width > 1:
         steps = builder.vector_literal("i64", [str(stride * i) for i in range(point.width)])
@@ -177,7 +178,7 @@ def _load(
             if mask is not None:
                 at = builder.select(builder.extract(mask, i), at, constant(0))
             parts.append(builder.load(scalar, builder.gep(base, at, scalar), align))
-        raw = _gather(builder, parts)
+        raw = gather(builder, parts)
     value = from_memory(builder, dtype, raw)
     if fill is not None:
         assert mask is not None

@@ -16,7 +16,7 @@ from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.dims import symbols
 from graphc.ir.kernel import Instruction
 
-__all__ = ["emit_epilogue", "emit_uniform", "varying"]
+__all__ = ["emit_epilogue", "emit_spread", "emit_uniform", "varying"]
 
 
 @functools.lru_cache(maxsize=64)
@@ -69,3 +69,27 @@ def emit_epilogue(
     scalars[problem.sum] = (problem.dtype, value)
     point = Point(pointers, env, problem.columns.inner, width, mask, width)
     emit_body(builder, problem.buffers, varying(problem), point, scalars)
+
+
+def emit_spread(
+    builder: Builder,
+    problem: Problem,
+    pointers: Sequence[Val],
+    uniform: Scalars,
+    env: Env,
+    value: Val,
+    width: int,
+    mask: Val | None,
+) -> None:
+    """As `emit_epilogue`, with values of the merged column axes in `env` instead of their flat index."""
+    scalars = {n: (dtype, builder.splat(x, width)) for n, (dtype, x) in uniform.items()}
+    scalars[problem.sum] = (problem.dtype, value)
+    kept = set(varying(problem))
+    body = [s for s, i in zip(problem.spread, problem.epilogue, strict=True) if i in kept]
+    emit_body(
+        builder,
+        problem.buffers,
+        body,
+        Point(pointers, env, problem.spread_columns.inner, width, mask),
+        scalars,
+    )

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from graphc.backends.llvm.contraction.body import lane_step
 from graphc.backends.llvm.contraction.crossed import Crossing, find_crossing
 from graphc.backends.llvm.contraction.epilogue import varying
+from graphc.backends.llvm.contraction.field import Field
+from graphc.backends.llvm.contraction.field_plan import again_cycles, field_cycles, field_tilings
+from graphc.backends.llvm.contraction.fielded import field_totals, field_units
 from graphc.backends.llvm.contraction.micro import UNROLL
 from graphc.backends.llvm.contraction.problem import Operand, Problem, Side, readings
 from graphc.backends.llvm.contraction.share import Totals, Units, split_side
@@ -36,20 +39,23 @@ __all__ = ["Plan", "all_plans", "best_parts", "describe", "estimate", "make_plan
 class Plan:
     """A reading of a kernel and its tiling.
 
-    `window` is what its columns are read from, if one is; `crossing` says that its vectors lie along
-    rows.
+    `window` or `field` is what its columns are read from, if one is; `crossing` says that its vectors
+    lie along rows.
     """
 
     problem: Problem
     tiling: Tiling
     window: Window | None = None
     crossing: Crossing | None = None
+    field: Field | None = None
 
     @property
     def totals(self) -> Totals:
         """Batch entries, rows and columns, as partitions divide them."""
         if self.window is not None:
             return window_totals(self.problem, self.window, self.tiling)
+        if self.field is not None:
+            return field_totals(self.problem, self.field)
         return self.problem.totals
 
     @property
@@ -70,6 +76,8 @@ class Plan:
             return {"batch": 1, "rows": 1, "columns": self.tiling.full_width}
         if self.crossing is not None:
             return self.crossing.units(self.problem)
+        if self.field is not None:
+            return field_units(self.field, self.tiling)
         return self.tiling.units
 
 
@@ -91,6 +99,7 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None) -> lis
         crossing = find_crossing(problem, target)
         if crossing is not None:
             plans.append(Plan(problem, tiling, crossing=crossing))
+        plans += [Plan(problem, t, field=field) for t, field in field_tilings(problem, target)]
     return plans
 
 
@@ -99,7 +108,7 @@ def best_parts(plan: Plan, cores: int) -> int:
     pieces = -(-plan.totals[plan.side] // plan.units[plan.side])
     again, work = (
         _packed_again(plan, plan.side),
-        plan.problem.batch.total * plan.problem.k * _tiles_cycles(plan),
+        _work_cycles(plan),
     )
     if again <= 0 or pieces < 2:
         return pieces
@@ -113,6 +122,13 @@ def best_parts(plan: Plan, cores: int) -> int:
     return min((p for p in (1, 2, 4, 8, 16) if p <= pieces), key=cycles)
 
 
+def _work_cycles(plan: Plan) -> float:
+    """Cycles of the work that partitions divide."""
+    if plan.field is not None:
+        return field_cycles(plan.problem, plan.field, plan.tiling)
+    return plan.problem.batch.total * plan.problem.k * _tiles_cycles(plan)
+
+
 _LATE = 0.02
 """Share of its time that a thread loses now and then."""
 _READ = 0.1
@@ -124,6 +140,8 @@ def _packed_again(plan: Plan, side: Side) -> float:
     problem, tiling = plan.problem, plan.tiling
     if side == "batch" or problem.is_vector:
         return 0.0
+    if plan.field is not None:
+        return problem.batch.total * again_cycles(problem, plan.field, tiling, side)
     if plan.window is not None:
         again = _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
         if side == "columns":
@@ -178,6 +196,8 @@ _LANE = 2.0
 def estimate(plan: Plan) -> float:
     """Estimated cycles of a plan on one core."""
     problem, tiling = plan.problem, plan.tiling
+    if plan.field is not None:
+        return field_cycles(problem, plan.field, tiling)
     tiles = _tiles_cycles(plan)
     finish = problem.m * problem.n / problem.piece(tiling.width) * _PIECE * len(varying(problem))
     if _scatters(problem, tiling.width):

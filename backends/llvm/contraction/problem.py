@@ -79,7 +79,8 @@ class Problem:
     `is_vector` (by shape alone) selects the order of summation for products with a vector.
     `buffers` are flat; `shapes` are their own shapes.
     `sides` are the kernel's own axes as batch, rows and columns, and `step_axes` those of k, in
-    all of which axes of extent 1 are left out.
+    all of which axes of extent 1 are left out. `spread` is the epilogue over the merged column axes
+    `spread_columns` instead of their flat index.
     """
 
     buffers: tuple[KernelBuffer, ...]
@@ -96,6 +97,8 @@ class Problem:
     step_axes: tuple[Symbol, ...]
     sum: int
     epilogue: tuple[Instruction, ...]
+    spread_columns: Group
+    spread: tuple[Instruction, ...]
     apart: int = 0
     """Bytes between the scratch of two partitions, where other plans of the kernel take more than this one."""
 
@@ -166,6 +169,8 @@ def readings(kernel: Kernel, vector: bool | None) -> list[Problem]:
         found.append(_assemble(kernel, parts, swap, rows, columns[len(outer) :], outer))
         if outer:
             found.append(_assemble(kernel, parts, swap, rows, columns, []))
+        if len(outer) > 1:
+            found.append(_assemble(kernel, parts, swap, rows, columns[1:], columns[:1]))
     return found
 
 
@@ -230,12 +235,13 @@ def _assemble(
     row_group, by_row = merge_axes(rows, _expressions(parts.epilogue))
     joined, by_column = merge_axes(columns, _expressions(parts.epilogue))
     column_group, run = joined, joined.run
+    ones: dict[Symbol, Dim] = {s: 0 for s in kernel.axes if extent(s) == 1}
+    spread = tuple(_rewrite(i, ones | by_row | by_column) for i in parts.epilogue)
     if len(joined.axes) > 1:
         flat = Symbol("_".join(a.name for a in joined.axes), 0, joined.total - 1)
         crossing = _unflatten(joined, flat)
         by_column = {s: substitute(e, crossing) for s, e in by_column.items()} | crossing
         column_group = Group((flat,))
-    ones: dict[Symbol, Dim] = {s: 0 for s in kernel.axes if extent(s) == 1}
     return Problem(
         buffers=tuple(_flat_buffer(x) for x in kernel.buffers),
         shapes=tuple(x.type.sizes for x in kernel.buffers),
@@ -251,6 +257,8 @@ def _assemble(
         step_axes=tuple(parts.steps),
         sum=stage.results[0],
         epilogue=tuple(_rewrite(i, ones | by_row | by_column) for i in parts.epilogue),
+        spread_columns=joined,
+        spread=spread,
     )
 
 

@@ -21,7 +21,15 @@ from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
 from graphc.ir.dims import Dim, symbols
 
-__all__ = ["TILE_PARAMETERS", "ColumnSide", "PlacedColumns", "TileShape", "emit_strip", "emit_tile"]
+__all__ = [
+    "TILE_PARAMETERS",
+    "ColumnSide",
+    "PlacedColumns",
+    "Tile",
+    "TileShape",
+    "emit_strip",
+    "emit_tile",
+]
 
 TILE_PARAMETERS = (
     ("ptr", "buffers"), ("ptr", "a"), ("ptr", "b"), ("i64", "steps"), ("ptr", "kept"),
@@ -49,10 +57,10 @@ class PlacedColumns:
     """The vectors of one tile: where B is read, their first columns, their valid lanes (None: all).
 
     `ragged` is the number of valid lanes of the last vector where that is the same for every
-    tile of this shape; 0 where all are valid or it differs.
+    tile of this shape; 0 where all are valid or it differs. `source` is None where the tile sums by itself.
     """
 
-    source: Columns
+    source: Columns | None
     first: list[Val]
     masks: list[Val | None]
     ragged: int = 0
@@ -83,7 +91,7 @@ def emit_tile(
     placed = side.place(builder, shape, b_address, n)
     pointers = load_pointers(builder, problem, buffers)
     uniform = emit_uniform(builder, problem, pointers)
-    tile = _Tile(builder, problem, tiling, shape, pointers, m, batch, placed, uniform)
+    tile = Tile(builder, problem, tiling, shape, pointers, m, batch, placed, uniform)
     tile.emit(a_address, a, steps, kept, block, kept_lead)
     builder.ret()
 
@@ -114,7 +122,7 @@ def emit_strip(
 
     def one(i: Val, carried: tuple[Val, ...]) -> list[Val]:
         here, keeps, row = carried
-        tile = _Tile(builder, problem, tiling, shape, pointers, row, batch, placed, uniform)
+        tile = Tile(builder, problem, tiling, shape, pointers, row, batch, placed, uniform)
         tile.fetch(keeps, kept_lead)
         tile.emit(here, a, steps, keeps, block, kept_lead, a_next)
         return [
@@ -128,7 +136,7 @@ def emit_strip(
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """The output side of a tile: where it lies and what is done with its sums."""
 
     builder: Builder
@@ -147,11 +155,18 @@ class _Tile:
         """The sum over a block of k and what becomes of it; goes on at a block of its own."""
         builder, problem, tiling, shape = self.builder, self.problem, self.tiling, self.shape
         blocks = tiling.blocks(problem.k)
+        assert self.placed.source is not None
         whole = problem.k % UNROLL == 0 and (blocks == 1 or tiling.kc % UNROLL == 0)
         grid = accumulate(
             builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a),
             self.placed.source, steps, whole, a_next,
         )  # fmt: skip
+        self.conclude(grid, kept, block, kept_lead)
+
+    def conclude(self, grid: list[list[Val]], kept: Val, block: Val, kept_lead: int) -> None:
+        """What becomes of a block's sums: kept, or added to what is kept, or finished; goes on at a block of its own."""
+        builder, problem, tiling = self.builder, self.problem, self.tiling
+        blocks = tiling.blocks(problem.k)
         if blocks == 1:
             self.finish(grid)
             return

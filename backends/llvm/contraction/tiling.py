@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.problem import Direct, Operand, Problem, Side
 from graphc.ir.dims import symbols
+from graphc.ir.kernel import extent
 from graphc.ir.target import Target
 
 __all__ = [
@@ -84,12 +86,27 @@ _KC = 256
 _KC_ALONE = 320
 
 
-def block_steps(k: int) -> int:
-    """Steps of k that one block sums: all of a short k, else nearly equal blocks near 256."""
+def block_steps(*extents: int) -> int:
+    """Steps of k that one block sums, by the extents of the k axes: all of a short k, else nearly equal blocks near 256.
+
+    A block is whole runs of the inner axes where those are short, and divides the next axis where
+    it can, so that no block crosses from one image to the next.
+    """
+    k = prod(extents)
     if k <= _KC_ALONE:
         return max(k, 1)
-    blocks = -(-k // _KC_ALONE)
-    return round_up(-(-k // blocks), 16)
+    size = -(-k // -(-k // _KC_ALONE))
+    unit, outer = 1, [e for e in extents if e > 1]
+    while unit * outer[-1] <= _KC_ALONE:
+        unit *= outer.pop()
+    if unit == 1:
+        return round_up(size, 16)
+    if len(outer) > 1:
+        whole = max(m for m in range(1, _KC_ALONE // unit + 1) if outer[-1] % m == 0)
+        if 2 * whole * unit >= _KC_ALONE:
+            return whole * unit
+    up = round_up(size, unit)
+    return up if up <= _KC_ALONE + 32 else max(unit, size // unit * unit)
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -122,7 +139,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
         width //= 2
     rows, vectors = _register_tile(problem, target, width)
     columns = width * vectors
-    kc = block_steps(problem.k)
+    kc = block_steps(*(extent(a) for a in problem.step_axes))
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     a = _source_of_a(problem.a, column_tiles, size)

@@ -30,6 +30,11 @@ CASES = [
     Convolution(2, 3, 13, 11, 4, 3, 3, pad=1, stride=4, dilation=2),
     Convolution(1, 2, 12, 12, 3, 3, 1, pad=2, stride=2, dilation=2),
     Convolution(1, 2, 23, 23, 3, 3, 3, stride=5),
+    Convolution(8, 40, 4, 4, 24, 3, 3, pad=1),
+    Convolution(8, 40, 2, 2, 24, 3, 3, pad=1),
+    Convolution(20, 3, 6, 6, 5, 5, 5),
+    Convolution(3, 19, 7, 9, 13, 3, 3, pad=1, stride=2),
+    Convolution(2, 4, 1, 40, 9, 1, 5, pad=2),
 ]
 
 

@@ -129,6 +129,15 @@ def test_order_of_summation_is_stated(k: int) -> None:
             assert Fraction(float(got[i, j])) == expected
 
 
+@pytest.mark.parametrize(
+    ("extents", "steps"),
+    [((5,), 5), ((320,), 320), ((321,), 176), ((64, 3, 3), 288), ((512, 3, 3), 315), ((8, 16, 16), 256),
+     ((8, 28, 28), 196), ((8, 31, 31), 310), ((2, 500), 256), ((3, 1, 400), 304), ((8, 7, 7), 196)],
+)  # fmt: skip
+def test_blocks_are_whole_runs_of_inner_axes(extents: tuple[int, ...], steps: int) -> None:
+    assert block_steps(*extents) == steps
+
+
 @pytest.mark.parametrize("target", [V1, V3], ids=lambda t: t.name)
 @pytest.mark.parametrize(
     "shape", [(64, 10, 128), (37, 50, 700), (1, 128, 784), (70, 1, 1000), (130, 40, 1024)]

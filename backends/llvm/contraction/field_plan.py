@@ -1,0 +1,124 @@
+"""Register tiles for contractions that read their columns from a field, and what they cost.
+
+Estimates are cycles of one core. They decide speed only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from math import prod
+
+from graphc.backends.llvm.contraction.field import Field
+from graphc.backends.llvm.contraction.field_search import Blocking, find_fields
+from graphc.backends.llvm.contraction.fielded import kept_lead
+from graphc.backends.llvm.contraction.nest import rows_in_place
+from graphc.backends.llvm.contraction.problem import Problem, Side
+from graphc.backends.llvm.contraction.tiling import Tiling, choose_tiling, round_up
+from graphc.ir.target import Target
+
+__all__ = ["again_cycles", "field_cycles", "field_tilings"]
+
+_TILES = {16: ((6, 2), (4, 3), (3, 4)), 32: ((8, 3), (12, 2), (6, 4), (5, 5))}
+"""(rows, vectors) whose accumulators, held operands and one more fit the registers."""
+
+_KEPT_BYTES = 512 * 1024
+
+
+def field_tilings(problem: Problem, target: Target) -> Iterator[tuple[Tiling, Field]]:
+    """Every field of a problem with its best register tile."""
+    base = choose_tiling(problem, target)
+    width = target.width(problem.dtype.bits)
+    widest = max(v for _, v in _tiles(target))
+    tried = Blocking(base.kc, width, 2, target.l2_bytes // 2)
+    for field in find_fields(problem, tried):
+        rows, vectors = min(
+            ((min(r, problem.m), min(v, field.vector_count)) for r, v in _tiles(target) if v <= widest),
+            key=lambda t: _tiles_cycles(problem, field, *t),
+        )
+        yield _tiling(problem, field, base, width, rows, vectors), field
+
+
+def _tiles(target: Target) -> tuple[tuple[int, int], ...]:
+    return _TILES[16 if target.vector_registers <= 16 else 32]
+
+
+def _tiling(problem: Problem, field: Field, base: Tiling, width: int, rows: int, vectors: int) -> Tiling:
+    size = problem.dtype.itemsize
+    source = rows_in_place(problem)
+    apart = source is not None and source.lead * size % 4096 == 0 and rows > 4 and problem.m > rows
+    lead = base.kc + 64 // size
+    limit = _KEPT_BYTES // (kept_lead(field) * size)
+    mc = max(rows, min(round_up(problem.m, rows), limit // rows * rows))
+    return dataclasses.replace(
+        base, width=width, rows=rows, vectors=vectors, mc=mc, nc=width * vectors, mb=problem.m,
+        a="runs" if source is None or apart else "place", a_lead=lead, rows_outside=False,
+    )  # fmt: skip
+
+
+def _counts(length: int, tile: int) -> tuple[tuple[int, int], ...]:
+    """(size, count) of whole and edge tiles."""
+    return (tile, length // tile), (length % tile, 1 if length % tile else 0)
+
+
+def _tiles_cycles(problem: Problem, field: Field, rows: int, vectors: int) -> float:
+    """Cycles of all register tiles of a block of columns for one step of k."""
+    # Vectors that begin anywhere cross a cache line every other time.
+    load = 1.0 if field.minor_size % field.width == 0 else 1.5
+    total = 0.0
+    for r, rc in _counts(problem.m, rows):
+        for v, vc in _counts(field.vector_count, vectors):
+            if r and v:
+                total += rc * vc * max(r * v / 2, (r + v * load + 0.5) / 2, 4.0)
+    return total
+
+
+def _copy_cycles(problem: Problem, field: Field) -> float:
+    """Cycles of copying a block's field once, all k of it."""
+    sizes = [p.size for p in field.places]
+    if not field.whole and field.sliced is not None:
+        sizes = [p.size for p in field.places if p.position != field.sliced.position]
+        sizes.append(problem.k // field.slice_steps)
+    assert field.wide is not None
+    rows = prod(sizes)
+    if field.minor is None:
+        run = -(-field.wide.size // field.phases)
+        chunk = 3.0 if field.phases == 1 else 1.5 * field.width
+        return rows * field.phases * (-(-run // field.width) * chunk + 6.0)
+    return rows * field.wide.size * -(-field.minor_size // field.width) * (1.3 * field.width + 2.0)
+
+
+def field_cycles(problem: Problem, field: Field, tiling: Tiling) -> float:
+    """Estimated cycles of a plan."""
+    blocks = -(-field.values // field.share)
+    row_blocks = 1 if field.whole else -(-problem.m // tiling.mc)
+    strips = (
+        -(-field.vector_count // tiling.vectors) * -(-problem.m // tiling.rows) * tiling.blocks(problem.k)
+    )
+    tiles = problem.k * _tiles_cycles(problem, field, tiling.rows, tiling.vectors) + 25.0 * strips
+    copy = _copy_cycles(problem, field) * row_blocks
+    work = problem.m * problem.n * (_finish_cycles(problem, field) / blocks)
+    return problem.batch.total * (blocks * (tiles + copy + work) + _rows_cycles(problem, field, tiling))
+
+
+def _finish_cycles(problem: Problem, field: Field) -> float:
+    """Cycles of the epilogue for one element."""
+    each = 1.5 * len(problem.epilogue) / field.width
+    return each if field.minor is None else each + 2.0
+
+
+def _rows_cycles(problem: Problem, field: Field, tiling: Tiling) -> float:
+    """Cycles of reading A beyond the tiles' own loads, for a batch entry: packing, or a cache's misses."""
+    blocks = -(-field.values // field.share)
+    if tiling.a == "runs":
+        return blocks * problem.m * problem.k * 1.2
+    # Each block of columns reads all of A from a cache further away.
+    return blocks * problem.m * problem.k * problem.dtype.itemsize / 16.0
+
+
+def again_cycles(problem: Problem, field: Field, tiling: Tiling, side: Side) -> float:
+    """Cycles of a batch entry that each partition repeats where `side` is divided."""
+    blocks = -(-field.values // field.share)
+    if side == "rows":
+        return blocks * _copy_cycles(problem, field)
+    return _rows_cycles(problem, field, tiling) / blocks
