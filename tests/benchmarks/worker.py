@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.worker PEER THREADS [LOCK]
 
-Speaks JSON lines. {"row": name} builds a row and does its work a few times; the answer is {"first": seconds,
-"memory": bytes}, or {"error": text} where the framework is missing or cannot run the row. {"seconds", "pause",
+Speaks JSON lines. {"row": name} builds a row and does its work a few times; the answer is {"import", "build", "first":
+seconds, "memory": bytes}, or {"error": text} where the framework is missing or cannot run the row. {"seconds", "pause",
 "raised"} times a round of the last row; the answer is {"seconds": median of the round, "memory"}. Where raised,
 the round runs at real-time priority. With LOCK, graphc's first call holds that file's lock, like the
 rounds that the caller times.
@@ -61,20 +61,25 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _built(peer: str, name: str, threads: int, lock: str | None) -> tuple[Callable[[], Any], float, float]:
-    """The row's work, the seconds of its first run (build, trace and compile included), and of a later one."""
+def _built(
+    peer: str, name: str, threads: int, lock: str | None
+) -> tuple[Callable[[], Any], float, dict[str, float]]:
+    """The row's work, the seconds of a later run, and those of "import", "build" and "first" (build included)."""
     workload = next(w for w in (*ROWS, *MICRO) if w.name == name)
-    importlib.import_module("graphc" if peer in OURS else _PACKAGES.get(peer, peer))
     with undisturbed(lock if peer in OURS else None):
+        started = time.perf_counter()
+        importlib.import_module("graphc" if peer in OURS else _PACKAGES.get(peer, peer))
         begun = time.perf_counter()
         run = build(peer, workload, threads).run
+        built = time.perf_counter()
         run()
-        first = time.perf_counter() - begun
+        done = time.perf_counter()
     for _ in range(3):
         run()
     began = time.perf_counter()
     run()
-    return run, first, max(time.perf_counter() - began, 1e-7)
+    once = max(time.perf_counter() - began, 1e-7)
+    return run, once, {"import": begun - started, "build": built - begun, "first": done - begun}
 
 
 def main() -> None:
@@ -91,8 +96,7 @@ def main() -> None:
         if "row" in request:
             run = None  # frees what the last row held
             try:
-                run, first, once = _built(peer, request["row"], int(threads), lock)
-                answer = {"first": first}
+                run, once, answer = _built(peer, request["row"], int(threads), lock)
             except Exception as error:
                 first_line = (str(error).splitlines() or [""])[0]
                 answer = {"error": f"{type(error).__name__}: {first_line}"[:300]}
