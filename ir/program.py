@@ -92,7 +92,7 @@ class Repeat:
     """Runs phases `begin` up to, not including, `end` `count` times (at least once).
 
     The moves in `first` are made in order before the first time, those in `then` before each further
-    one. Ranges of two repeats are nested or apart. Row `counter` counts the times.
+    one. Ranges of two repeats are nested or apart; of equal ones the later in a program is the outer. Row `counter` counts the times.
     """
 
     begin: int
@@ -126,6 +126,9 @@ class Program:
     constants: tuple[Any, ...] = field(default=(), repr=False)
     """NumPy arrays of the constant buffers, by `Buffer.index`."""
     repeats: tuple[Repeat, ...] = ()
+    together: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """Ranges of phases (begin, end), one behind the other, that depend on nothing in each other: each is run by
+    one thread on its own, with no barrier inside. A range holds repeats as a whole or not at all."""
 
     def times(self, phase: int) -> int:
         """How often a phase is run in one call."""
@@ -162,7 +165,8 @@ class Program:
             notes = [
                 t for t, holds in (("may fail", can_fail), ("writes state", phase.writes_state)) if holds
             ]
-            lines += [_repeat_text(r, names) for r in self.repeats if r.begin == n]
+            lines += [f"together {_ranges_text(t)}" for t in self.together if t[0][0] == n]
+            lines += [_repeat_text(r, names) for r in reversed(self.repeats) if r.begin == n]
             lines.append(f"phase {n}" + (f" ({', '.join(notes)})" if notes else ""))
             for call in phase.calls:
                 lines += _call_lines(call, names)
@@ -197,6 +201,10 @@ def _call_lines(call: KernelCall, names: list[str]) -> list[str]:
     if call.scratch >= 0:
         lines.append(f"    {'scratch':7} {names[call.scratch]}")
     return lines
+
+
+def _ranges_text(ranges: tuple[tuple[int, int], ...]) -> str:
+    return ", ".join(f"{begin} .. {end - 1}" for begin, end in ranges)
 
 
 def _repeat_text(repeat: Repeat, names: list[str]) -> str:

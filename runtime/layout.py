@@ -27,6 +27,7 @@ __all__ = [
     "END_REPEAT",
     "EXECUTABLE",
     "FRAME",
+    "GO_TO",
     "ITEM",
     "MOVE",
     "OUTPUT",
@@ -83,12 +84,14 @@ PROGRAM = Record("phases", "phase_count", "items", "calls", "rows", "repeats", "
 
 PHASE = Record("item_begin", "item_count")
 """A phase, or a mark where a repeat begins or ends: then the first word is the repeat's number, the
-second `BEGIN_REPEAT` or `END_REPEAT`."""
-BEGIN_REPEAT, END_REPEAT = -1, -2
+second `BEGIN_REPEAT` or `END_REPEAT`. Before ranges that run together stands a phase with one item for each,
+then `GO_TO` the place behind them."""
+BEGIN_REPEAT, END_REPEAT, GO_TO = -1, -2, -3
 REPEAT = Record("begin", "end", "count", "counter", "first_begin", "first_count", "then_begin", "then_count")
 """`begin` and `end` are places of its marks among the phases; the others are of `Repeat`, ranges of moves."""
 MOVE = Record("row", "source", "offset")
 ITEM = Record("call", "part")
+"""One part of a kernel call; or, where `call` is -1 - p, the phases from place p up to place `part`."""
 CALL = Record("kernel", "parts", "row_begin", "row_count", "check_base")
 
 # -- executables, frames, bindings ---------------------------------------------------------
@@ -262,7 +265,12 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
     calls: list[tuple[str, int, int, int, int]] = []
     rows: list[int] = []
     repeats = [_RepeatRows(r) for r in program.repeats]
+    together = {ranges[0][0]: _Together(ranges) for ranges in program.together}
     for number, phase in enumerate(program.phases):
+        if number in together:
+            together[number].reserve(phases, items)
+        for group in together.values():
+            group.note(number, len(phases))
         for n in _beginning(program.repeats, number):
             repeats[n].begin = len(phases)
             phases.append((n, BEGIN_REPEAT))
@@ -278,6 +286,9 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
         for n in _ending(program.repeats, number + 1):
             repeats[n].end = len(phases)
             phases.append((n, END_REPEAT))
+    for group in together.values():
+        group.note(len(program.phases), len(phases))
+        group.fill(phases, items)
     moves: list[tuple[int, ...]] = []
     records = [r.record(moves) for r in repeats]
     if len(calls) != len(kernel_symbols):
@@ -285,6 +296,30 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
     if rows and not 0 <= min(rows) <= max(rows) < len(program.buffers):
         raise ValueError(f"{program.name}: a call names a row outside the buffer table")
     return ProgramTables(tuple(phases), tuple(items), tuple(calls), tuple(rows), tuple(records), tuple(moves))
+
+
+class _Together:
+    """Ranges that run together while the tables are made: the places where they begin become known."""
+
+    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
+        self.ranges = ranges
+        self.places: dict[int, int] = {}
+
+    def reserve(self, phases: list[tuple[int, ...]], items: list[tuple[int, ...]]) -> None:
+        """Puts the phase with one item for each range, and the mark that leads behind them."""
+        self.first_item, self.mark = len(items), len(phases) + 1
+        phases += ((len(items), len(self.ranges)), (0, GO_TO))
+        items += ((0, 0) for _ in self.ranges)
+
+    def note(self, number: int, place: int) -> None:
+        """Phase `number` stands at `place`."""
+        self.places.setdefault(number, place)
+
+    def fill(self, phases: list[tuple[int, ...]], items: list[tuple[int, ...]]) -> None:
+        """Writes the places."""
+        for n, (begin, end) in enumerate(self.ranges):
+            items[self.first_item + n] = (-1 - self.places[begin], self.places[end])
+        phases[self.mark] = (self.places[self.ranges[-1][1]], GO_TO)
 
 
 @dataclass
@@ -306,9 +341,9 @@ class _RepeatRows:
 
 def _beginning(repeats: Sequence[Repeat], phase: int) -> list[int]:
     """Numbers of the repeats that begin at a phase, the outermost first."""
-    return sorted((n for n, r in enumerate(repeats) if r.begin == phase), key=lambda n: -repeats[n].end)
+    return sorted((n for n, r in enumerate(repeats) if r.begin == phase), key=lambda n: (-repeats[n].end, -n))
 
 
 def _ending(repeats: Sequence[Repeat], phase: int) -> list[int]:
     """Numbers of the repeats that end before a phase, the innermost first."""
-    return sorted((n for n, r in enumerate(repeats) if r.end == phase), key=lambda n: -repeats[n].begin)
+    return sorted((n for n, r in enumerate(repeats) if r.end == phase), key=lambda n: (-repeats[n].begin, n))

@@ -1,5 +1,7 @@
 """Loops: their derivative, and what makes them small."""
 
+from graphc.passes.loops.layout import LoopLayouts
 from graphc.passes.loops.reverse import LoopDerivative
+from graphc.passes.loops.simplify import SimplifyLoops
 
-__all__ = ["LoopDerivative"]
+__all__ = ["LoopDerivative", "LoopLayouts", "SimplifyLoops"]

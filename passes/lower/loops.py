@@ -20,12 +20,17 @@ __all__ = ["LoweredLoop", "kernels_of", "lower_loop"]
 @dataclass(frozen=True)
 class LoweredLoop:
     """`operands` are blocks in memory, one for each operand of `op`; `steps` is what one step runs, in
-    the order of the groups of `body`."""
+    the order of the groups of `body`.
+
+    With several `instances` the loop is run that often, at once, each time with an equal part of the first axis
+    of everything that it carries, reads slice by slice and puts out; `body` and `steps` are those of a part.
+    """
 
     op: Loop
     operands: tuple[Block, ...]
     body: Fused
     steps: tuple[Lowered | LoweredLoop, ...]
+    instances: int = 1
 
     @property
     def checks(self) -> tuple[Check, ...]:

@@ -211,6 +211,7 @@ def _program(planner: _Planner) -> Program:
         tuple(made.checks),
         constants,
         tuple(made.repeats),
+        tuple(made.together),
     )
 
 
@@ -223,6 +224,7 @@ class _Emission:
         self.phases: list[Phase] = []
         self.checks: list[Check] = []
         self.repeats: list[Repeat] = []
+        self.together: list[tuple[tuple[int, int], ...]] = []
 
     def add(self, planner: _Planner) -> None:
         """All calls of a planner; a level's kernels are one phase, its loops follow one by one."""
@@ -246,22 +248,37 @@ class _Emission:
         return KernelCall(kernel, buffers, kernel.schedule.parts, base if kernel.checks else 0, scratch)
 
     def loop(self, call: LoopCall, outer: _Planner, step: _Planner) -> None:
-        """The phases of a loop: first entries of histories, then the step's, repeated."""
-        found = call.rows(step.outputs)
-        around = [outer.home(v) for v in (*call.read(), *call.written())]
-        around += [v for s in found.swaps for v in (s.first, s.second)]
-        start = len(self.phases)
+        """The phases of a loop: first entries of histories, then the step's, repeated; once for each instance."""
+        around = [outer.home(v) for v in (*call.read(), *call.written())] + list(call.others.values())
+        start, count = len(self.phases), call.loop.instances
+        for value in around:
+            self.rows.row(value, start)
+        outside, first_row = dict(self.rows.number), len(self.rows.buffers)
+        ranges = []
+        for instance in range(count):
+            begin = len(self.phases)
+            self._instance(call, call.rows(step.outputs, instance), outer, step)
+            ranges.append((begin, len(self.phases)))
+            # Another instance has rows of its own for the values of a step.
+            self.rows.number = dict(outside)
+        last = max(start, len(self.phases) - 1)
+        # Whatever a moving row may show is there from before the first step until after the last.
+        for value in around:
+            self.rows.keep(value, start, last)
+        if count > 1 and len(self.phases) > start:
+            self.together.append(tuple(ranges))
+            for row in range(first_row, len(self.rows.buffers)):
+                self.rows.keep_row(row, start, last)
+
+    def _instance(self, call: LoopCall, found: LoopRows, outer: _Planner, step: _Planner) -> None:
         for block, walk in found.starts:
             self._start(block, walk, outer)
         begin = len(self.phases)
         first, then = self._moves(found, outer)
         self.add(step)
         if len(self.phases) > begin:
-            count: int = call.loop.op.attrs["length"]
-            self.repeats.append(Repeat(begin, len(self.phases), count, self._counter(), first, then))
-        # Whatever a moving row may show is there from before the first step until after the last.
-        for value in around:
-            self.rows.keep(value, start, max(start, len(self.phases) - 1))
+            length: int = call.loop.op.attrs["length"]
+            self.repeats.append(Repeat(begin, len(self.phases), length, self._counter(), first, then))
 
     def _moves(self, found: LoopRows, outer: _Planner) -> tuple[tuple[Move, ...], tuple[Move, ...]]:
         phase = len(self.phases)
@@ -278,8 +295,8 @@ class _Emission:
             buffers = [self.rows.row(outer.home(v), phase) for v in (s.first, s.second)]
             first += [
                 Move(before, initial, s.initial.offset_bytes),
-                Move(after, buffers[0]),
-                Move(spare, buffers[1]),
+                Move(after, buffers[0], s.start),
+                Move(spare, buffers[1], s.start),
             ]
             # What the last step wrote is read; what it did not write is written.
             then += [Move(before, after), Move(after, spare), Move(spare, before)]
@@ -334,7 +351,12 @@ class _Rows:
     def keep(self, value: Value, first: int, last: int) -> None:
         """Notes that a value with a row is there from one phase to another."""
         row = self.number.get(value)
-        if row is not None and self.buffers[row].kind == "temporary":
+        if row is not None:
+            self.keep_row(row, first, last)
+
+    def keep_row(self, row: int, first: int, last: int) -> None:
+        """Notes that a temporary is there from one phase to another."""
+        if self.buffers[row].kind == "temporary":
             life = self.lives.setdefault(row, [first, last])
             life[0], life[1] = min(life[0], first), max(life[1], last)
 

@@ -33,13 +33,14 @@ class Walk:
 @dataclass(frozen=True)
 class Swap:
     """A carried value in two buffers: `before` and `after` the step. The first step reads `initial` and writes
-    `first`, the next reads that and writes `second`, and so on."""
+    `first` from byte `start` on, the next reads that and writes `second` there, and so on."""
 
     before: Value
     after: Value
     initial: Block
     first: Value
     second: Value
+    start: int = 0
 
 
 @dataclass
@@ -61,6 +62,13 @@ class LoopCall(Call):
         self.number = number
         self.is_barrier = False
         self.over = {}
+        op = loop.op
+        self.others = {
+            i: Value(r.type, op, i, "carried")
+            for i, r in enumerate(op.results[: op.carries])
+            if not op.is_history(i)
+        }
+        """The second buffer of each carried value that has two."""
 
     def restore(self) -> None:
         """There is nothing to undo."""
@@ -71,39 +79,43 @@ class LoopCall(Call):
     def written(self) -> Iterator[Value]:
         yield from self.loop.op.results
 
-    def rows(self, outputs: list[Value]) -> LoopRows:
-        """Where the values of one step are; `outputs` are the homes of what the region returns."""
+    def rows(self, outputs: list[Value], instance: int) -> LoopRows:
+        """Where the values of one step of an instance are; `outputs` are the homes of what the region returns."""
         op, found = self.loop.op, LoopRows()
         length: int = op.attrs["length"]
         back: bool = op.attrs["reverse"]
         body = self.loop.body.graph
         for i, inner in enumerate(body.inputs):
             block = self.loop.operands[i]
-            size = inner.type.nbytes
             if i < op.carries:
-                self._carry(found, i, outputs[i])
+                self._carry(found, i, outputs[i], instance)
             elif i < op.carries + op.attrs["slices"]:
-                start = block.offset_bytes + (size * (length - 1) if back else 0)
-                found.walks.append(Walk(inner, block.value, start, -size if back else size))
+                start, stride = self._path(inner, 0, length, back, instance)
+                found.walks.append(Walk(inner, block.value, block.offset_bytes + start, stride))
             else:
                 found.walks.append(Walk(inner, block.value, block.offset_bytes))
         for home, result in zip(outputs[op.carries :], op.results[op.carries :], strict=True):
-            size = home.type.nbytes
-            found.walks.append(
-                Walk(home, result, size * (length - 1) if back else 0, -size if back else size)
-            )
+            found.walks.append(Walk(home, result, *self._path(home, 0, length, back, instance)))
         return found
 
-    def _carry(self, found: LoopRows, i: int, after: Value) -> None:
+    def _path(self, part: Value, first: int, length: int, back: bool, instance: int) -> tuple[int, int]:
+        """First place and stride, in bytes, of an instance's part of each slice from number `first` on."""
+        size = part.type.nbytes
+        whole = size * self.loop.instances
+        start = whole * (first + (length - 1 if back else 0)) + size * instance
+        return start, -whole if back else whole
+
+    def _carry(self, found: LoopRows, i: int, after: Value, instance: int) -> None:
         op = self.loop.op
         before, result, block = self.loop.body.graph.inputs[i], op.results[i], self.loop.operands[i]
         length: int = op.attrs["length"]
+        part = before.type.nbytes * instance
+        initial = Block(block.value, block.offset + before.type.numel * instance)
         if op.is_history(i):
-            size = before.type.nbytes
-            at, stride = (size * length, -size) if op.attrs["reverse"] else (0, size)
-            found.walks += [Walk(before, result, at, stride), Walk(after, result, at + stride, stride)]
-            found.starts.append((block, found.walks[-2]))
+            back = op.attrs["reverse"]
+            start, stride = self._path(before, 1 if back else 0, length, back, instance)
+            found.walks += [Walk(before, result, start, stride), Walk(after, result, start + stride, stride)]
+            found.starts.append((initial, found.walks[-2]))
             return
-        other = Value(result.type, op, i, "carried")
-        first, second = (result, other) if length % 2 else (other, result)
-        found.swaps.append(Swap(before, after, block, first, second))
+        first, second = (result, self.others[i]) if length % 2 else (self.others[i], result)
+        found.swaps.append(Swap(before, after, initial, first, second, part))

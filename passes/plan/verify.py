@@ -56,6 +56,14 @@ class _Verifier:
             if not begin < -end <= (open_ends[-1] if open_ends else len(self.program.phases)):
                 raise VerifyError(f"the repeat of phases {begin} .. {-end - 1} is empty or overlaps another")
             open_ends.append(-end)
+        for ranges in self.program.together:
+            # These run at the same time, so what one of them uses is taken from the first phase to the last.
+            first, last = ranges[0][0], ranges[-1][1] - 1
+            for n in range(first, last + 1):
+                for call in self.program.phases[n].calls:
+                    for row in (*call.buffers, *((call.scratch,) if call.scratch >= 0 else ())):
+                        self.live(row, first)
+                        self.live(row, last)
         for r in self.program.repeats:
             for move in (*r.first, *r.then):
                 if self.program.buffers[move.row].kind != "moving":

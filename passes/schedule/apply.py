@@ -18,6 +18,7 @@ from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered, LoweredLoop
 from graphc.passes.schedule.cost import interleaved, lanes, partitions, points, stride_cost
 from graphc.passes.schedule.flatten import flatten, join_outer_axes
+from graphc.passes.schedule.instances import divide
 from graphc.passes.schedule.split import split_reduction
 from graphc.passes.schedule.verify import verify_schedule
 
@@ -52,7 +53,8 @@ def schedule(
     A loop stays one, with the kernels of its step scheduled.
     """
     if isinstance(lowered, LoweredLoop):
-        return (lowered.with_steps([k for step in lowered.steps for k in schedule(step, context)]),)
+        loop = divide(lowered, context)
+        return (loop.with_steps([k for step in loop.steps for k in schedule(step, context)]),)
     return _schedule_kernel(lowered, context)
 
 

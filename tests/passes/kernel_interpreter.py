@@ -301,7 +301,7 @@ def run_program(program: Program, inputs: Sequence[Any], states: Sequence[Any]) 
                 table.append(piece.view(b.type.dtype.numpy).reshape(b.type.sizes))
             case "moving":
                 table.append(None)
-    _ProgramRun(program, table).phases(0, len(program.phases), None)
+    _ProgramRun(program, table).phases(0, len(program.phases), program.repeats)
     return outputs
 
 
@@ -313,18 +313,18 @@ class _ProgramRun:
         self.table = table
         self.places: dict[int, tuple[int, int]] = {}
 
-    def phases(self, begin: int, end: int, inside: Repeat | None) -> None:
+    def phases(self, begin: int, end: int, repeats: Sequence[Repeat]) -> None:
+        """Runs a range of phases; `repeats` are those inside of it, inner ones before outer ones."""
         at = begin
         while at < end:
-            starting = [r for r in self.program.repeats if r.begin == at and r.end <= end and r is not inside]
-            if inside is not None and at == inside.begin:
-                starting = [r for r in starting if r.end < inside.end]
+            starting = [n for n, r in enumerate(repeats) if r.begin == at]
             if starting:
-                repeat = max(starting, key=lambda r: r.end)
+                outer = max(starting, key=lambda n: (repeats[n].end, n))
+                repeat = repeats[outer]
                 for n in range(repeat.count):
                     for move in repeat.then if n else repeat.first:
                         self.move(move)
-                    self.phases(repeat.begin, repeat.end, repeat)
+                    self.phases(repeat.begin, repeat.end, [r for k, r in enumerate(repeats) if k != outer])
                 at = repeat.end
             else:
                 self.phase(self.program.phases[at])

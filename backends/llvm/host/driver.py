@@ -20,7 +20,7 @@ from contextlib import contextmanager
 
 from graphc.backends.llvm.host.routine import Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
-from graphc.runtime.layout import BEGIN_REPEAT, CALL, CONTEXT, ITEM, MOVE, PHASE, POOL, PROGRAM, REPEAT
+from graphc.runtime.layout import BEGIN_REPEAT, CALL, CONTEXT, GO_TO, ITEM, MOVE, PHASE, POOL, PROGRAM, REPEAT
 
 __all__ = ["add_item_runner", "add_serial_driver", "add_spmd_driver", "claim_back", "has_work"]
 
@@ -35,7 +35,11 @@ def add_item_runner(module: ModuleText) -> None:
         linkage="internal", attributes="nounwind noinline",
     )  # fmt: skip
     ctx, program, item = r.params
-    call = r.record_at(r.read_ptr(program, PROGRAM, "calls"), r.read(item, ITEM, "call"), CALL)
+    number = r.read(item, ITEM, "call")
+    with r.exit_if(r.icmp("slt", number, i64(0))):
+        r.call("i64", "run_range", [ctx, program, r.sub(i64(-1), number), r.read(item, ITEM, "part")])
+        r.ret()
+    call = r.record_at(r.read_ptr(program, PROGRAM, "calls"), number, CALL)
     count = r.read(call, CALL, "row_count")
     rows = r.gep(r.read_ptr(program, PROGRAM, "rows"), r.read(call, CALL, "row_begin"), "i64")
     table = r.read_ptr(ctx, CONTEXT, "table")
@@ -84,20 +88,25 @@ def _return_error(r: Routine, ctx: Val) -> None:
 
 def add_serial_driver(module: ModuleText, *, linkage: str = "") -> None:
     """`i64 run_serial(ptr ctx, ptr program)`: the error word after the last phase that ran."""
+    _add_repeat_phases(module)
     r = Routine.start(module, "run_serial", "i64", [("ptr", "ctx"), ("ptr", "program")], linkage=linkage)
     ctx, program = r.params
-    _add_repeat_phases(module)
-    with _each_phase(r, ctx, program) as (first, count):
+    r.ret(r.call("i64", "run_range", [ctx, program, i64(0), r.read(program, PROGRAM, "phase_count")]))
+    r = Routine.start(
+        module, "run_range", "i64", [("ptr", "ctx"), ("ptr", "program"), ("i64", "begin"), ("i64", "end")],
+        linkage="internal",
+    )  # fmt: skip
+    ctx, program, begin, end = r.params
+    with _each_phase(r, ctx, program, begin, end) as (first, count):
         _run_all(r, ctx, program, first, count)
         _return_error(r, ctx)
     r.ret(i64(0))
 
 
 @contextmanager
-def _each_phase(r: Routine, ctx: Val, program: Val) -> Iterator[tuple[Val, Val]]:
-    """Runs the body for the first item and item count of every phase, as often as it is to be run."""
-    at = r.variable(i64(0))
-    end = r.read(program, PROGRAM, "phase_count")
+def _each_phase(r: Routine, ctx: Val, program: Val, begin: Val, end: Val) -> Iterator[tuple[Val, Val]]:
+    """Runs the body for the first item and item count of every phase of a range, as often as it is to be run."""
+    at = r.variable(begin)
     with r.while_(lambda: r.icmp("slt", at.get(), end)):
         phase = at.get()
         first, count = _items(r, program, phase)
@@ -121,6 +130,8 @@ def _add_repeat_phases(module: ModuleText) -> None:
     )  # fmt: skip
     ctx, program, place = r.params
     mark = r.record_at(r.read_ptr(program, PROGRAM, "phases"), place, PHASE)
+    with r.exit_if(r.icmp("eq", r.read(mark, PHASE, "item_count"), i64(GO_TO))):
+        r.ret(r.read(mark, PHASE, "item_begin"))
     repeat = r.record_at(r.read_ptr(program, PROGRAM, "repeats"), r.read(mark, PHASE, "item_begin"), REPEAT)
     table = r.read_ptr(ctx, CONTEXT, "table")
     counter = r.gep(table, r.read(repeat, REPEAT, "counter"), "i64")
@@ -164,7 +175,7 @@ def add_spmd_driver(module: ModuleText) -> None:
     _add_publisher(module)
     r = Routine.start(module, "run_spmd", "i64", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "pool")])
     ctx, program, pool = r.params
-    with _each_phase(r, ctx, program) as (first, count):
+    with _each_phase(r, ctx, program, i64(0), r.read(program, PROGRAM, "phase_count")) as (first, count):
         alone, shared, done = r.label("alone"), r.label("shared"), r.label("phase.done")
         r.branch_if(r.icmp("slt", count, i64(2)), alone, shared)
         r.block(alone)
