@@ -1,7 +1,8 @@
 """Micro rows of the benchmark: single operations at many sizes, forward and gradients, on one thread.
 
-A gradient row computes the gradient alone: compiled code drops the unused forward pass, and eager frameworks
-have recorded theirs before the clock starts.
+Rows of convolutions' gradients (`-dw`, `-dx`) compute the gradient alone: compiled code drops the unused forward
+pass, and eager frameworks have recorded theirs before the clock starts. Where a gradient uses the forward result,
+the row (`-and-dx`) is both passes.
 """
 
 from __future__ import annotations
@@ -39,27 +40,31 @@ def _forward(function: Callable[[Framework], _Function], shapes: Sequence[_Shape
 
 
 def _gradient(
-    function: Callable[[Framework], _Function], shapes: Sequence[_Shape | np.ndarray], wanted: Sequence[int]
-) -> _Builder:
-    """Gradients of the function's result with respect to the arguments `wanted`; the incoming one is random."""
+    function: Callable[[Framework], _Function], shapes: Sequence[_Shape | np.ndarray], wanted: Sequence[int],
+    *, forward: bool = False,
+) -> _Builder:  # fmt: skip
+    """Gradients of the function's result with respect to the arguments `wanted`; the incoming one is random.
+
+    Where `forward`, the result is computed and returned too: for functions whose gradient uses it.
+    """
 
     def build(f: Framework) -> Work:
         f.torch.set_grad_enabled(True)
         made = tuple(map(f.tensor, _values(shapes)))
-        compute = function(f)
+        compute, grad = function(f), f.torch.autograd.grad
         for n in wanted:
             made[n].requires_grad_()
         result = compute(*made)
         incoming = f.tensor(np.random.default_rng(1).standard_normal(tuple(result.shape)).astype(np.float32))
-        if f.eager:
-            sources = [made[n] for n in wanted]
-            return Work(
-                lambda: f.torch.autograd.grad(result, sources, incoming, retain_graph=True), inputs=made
-            )
+        sources = [made[n] for n in wanted]
+        if f.eager and not forward:
+            return Work(lambda: grad(result, sources, incoming, retain_graph=True), inputs=made)
 
         @f.compile
         def gradients(g: Any, *arguments: Any) -> Any:
-            return f.torch.autograd.grad(compute(*arguments), [arguments[n] for n in wanted], g)
+            value = compute(*arguments)
+            found = grad(value, [arguments[n] for n in wanted], g)
+            return (value.detach(), *found) if forward else found
 
         return Work(lambda: gradients(incoming, *made), inputs=made)
 
@@ -175,12 +180,13 @@ _CONVOLUTIONS = [
 def _rowwise(
     name: str, function: Callable[[Framework], _Function], shapes: Sequence[_Shape]
 ) -> list[Workload]:
-    """A function of one matrix along its rows, and its gradient: it reads the matrix and the incoming gradient."""
+    """A function of one matrix along its rows, alone and with its gradient."""
     made = []
     for shape in shapes:
         title, n = f"{name}-{shape[0]}x{shape[1]}", math.prod(shape)
         made.append(_micro(title, _forward(function, [shape]), 0.0, n, n))
-        made.append(_micro(f"{title}-dx", _gradient(function, [shape], [0]), 0.0, 2 * n, n))
+        both = _gradient(function, [shape], [0], forward=True)
+        made.append(_micro(f"{title}-and-dx", both, 0.0, 2 * n, 2 * n))
     return made
 
 
@@ -207,7 +213,7 @@ def _cross_entropy(rows: int, classes: int) -> list[Workload]:
     shapes: list[_Shape | np.ndarray] = [(rows, classes), y]
     return [
         _micro(name, _forward(function, shapes), 0.0, n, 0),
-        _micro(f"{name}-dx", _gradient(function, shapes, [0]), 0.0, n, n),
+        _micro(f"{name}-and-dx", _gradient(function, shapes, [0], forward=True), 0.0, n, n),
     ]
 
 
@@ -234,7 +240,13 @@ def _attention(tokens: int, causal: bool) -> list[Workload]:
     name = f"attention-{tokens}{'-causal' * causal}"
     return [
         _micro(name, _forward(function, [shape] * 3), flops, 3 * n, n),
-        _micro(f"{name}-grads", _gradient(function, [shape] * 3, [0, 1, 2]), 2.5 * flops, 4 * n, 3 * n),
+        _micro(
+            f"{name}-and-grads",
+            _gradient(function, [shape] * 3, [0, 1, 2], forward=True),
+            3.5 * flops,
+            4 * n,
+            4 * n,
+        ),
     ]
 
 
