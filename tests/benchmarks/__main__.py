@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.frameworks import MICRO_PEERS, PEERS
-from tests.benchmarks.measure import Pool, RowResult, measure
+from tests.benchmarks.measure import Pool, measure
 from tests.benchmarks.micro import MICRO
 from tests.benchmarks.roofline import measured_machine
-from tests.benchmarks.table import as_json, markdown, summary, text_head, text_row
+from tests.benchmarks.table import as_json, from_json, markdown, summary, text_head, text_row
 from tests.benchmarks.workloads import ROWS, chosen
 
 
@@ -46,6 +46,7 @@ def _arguments() -> argparse.Namespace:
         "--lock", metavar="FILE", help="hold this file's lock, at real-time priority, while timing"
     )
     parser.add_argument("--json", metavar="FILE", help="also write (and merge into) this file")
+    parser.add_argument("--again", action="store_true", help="measure nothing: the tables of the --json file")
     parser.add_argument("--markdown", metavar="FILE", help="also write the table for the README")
     return parser.parse_args()
 
@@ -65,10 +66,19 @@ def main() -> None:
     unknown = set(peers) - set(PEERS)
     if unknown:
         sys.exit(f"unknown peer {', '.join(sorted(unknown))}; peers are {', '.join(PEERS)}")
+    if options.again:
+        results, machine = from_json(Path(options.json), rows)
+        print(machine)
+        print(
+            "\n".join([text_head(peers), *(text_row(r, peers, machine) for r in results), summary(results)])
+        )
+        if options.markdown:
+            Path(options.markdown).write_text(markdown(results, peers, machine), encoding="utf-8")
+        return
     machine = measured_machine(options.lock)
     print(machine)
     print(text_head(peers))
-    results: list[RowResult] = []
+    results = []
     with Pool(options.lock, options.warm) as pool:
         for workload in rows:
             named = options.peers or (MICRO_PEERS if workload.kind == "micro" else PEERS)

@@ -11,8 +11,9 @@ from typing import Any
 
 from tests.benchmarks.measure import Measured, RowResult
 from tests.benchmarks.roofline import Machine
+from tests.benchmarks.workloads import Workload
 
-__all__ = ["as_json", "markdown", "summary", "text_head", "text_row"]
+__all__ = ["as_json", "from_json", "markdown", "summary", "text_head", "text_row"]
 
 _TITLE = 46
 
@@ -68,15 +69,29 @@ def markdown(results: Sequence[RowResult], peers: Sequence[str], machine: Machin
 
 
 def as_json(results: Sequence[RowResult], machine: Machine, path: Path) -> None:
-    """Writes the figures; rows that the file has already and that were not measured now stay."""
+    """Writes the figures; rows and peers that the file has already and that were not measured now stay."""
     held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": {}}
     held["machine"] = asdict(machine)
     for r in results:
+        before = held["rows"].get(r.workload.name, {"measured": {}, "missing": {}})
+        measured = before["measured"] | {p: asdict(m) for p, m in r.measured.items()}
+        missing = {p: why for p, why in before["missing"].items() if p not in measured} | r.missing
         held["rows"][r.workload.name] = {
             "title": r.workload.title, "threads": r.threads, "floor": asdict(r.workload.floor),
-            "measured": {p: asdict(m) for p, m in r.measured.items()}, "missing": r.missing,
+            "measured": {p: m for p, m in measured.items() if p not in r.missing}, "missing": missing,
         }  # fmt: skip
     path.write_text(json.dumps(held, indent=2), encoding="utf-8")
+
+
+def from_json(path: Path, rows: Sequence[Workload]) -> tuple[list[RowResult], Machine]:
+    """What `as_json` wrote, in the order of `rows`."""
+    held = json.loads(path.read_text(encoding="utf-8"))
+    found = []
+    for w in rows:
+        if entry := held["rows"].get(w.name):
+            measured = {p: Measured(**m) for p, m in entry["measured"].items()}
+            found.append(RowResult(w, entry["threads"], measured, entry["missing"]))
+    return found, Machine(**held["machine"])
 
 
 def _time(found: Measured | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.benchmarks.accuracy import BOUND, compare
@@ -11,7 +13,7 @@ from tests.benchmarks.measure import Measured, Pool, RowResult, measure
 from tests.benchmarks.memory import largest_live, row_program
 from tests.benchmarks.micro import MICRO
 from tests.benchmarks.roofline import Machine
-from tests.benchmarks.table import markdown, summary, text_row
+from tests.benchmarks.table import as_json, from_json, markdown, summary, text_row
 from tests.benchmarks.workloads import ROW_DATA, ROWS, chosen
 
 _MACHINE = Machine(
@@ -75,6 +77,18 @@ def test_table_has_bad_rows_and_says_what_is_missing() -> None:
     assert summary([slow, alone]) == "geometric mean of the speedup over the best peer: 0.50× (1 of 2 rows)"
     text = markdown([slow, alone], ["graphc", "torch eager"], _MACHINE)
     assert "| 2,000 | 1,000 | 0.50× | 500 |" in text and "no such layer" in text
+
+
+def test_figures_are_kept_and_merged(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    first = _result(graphc=2e-3, torch_eager=1e-3)
+    first.missing["jax"] = "not installed"
+    as_json([first], _MACHINE, path)
+    as_json([_result(graphc=1e-3)], _MACHINE, path)
+    (row,), machine = from_json(path, ROWS)
+    assert {p: m.median for p, m in row.measured.items()} == {"graphc": 1e-3, "torch eager": 1e-3}
+    assert row.missing == first.missing and row.workload is ROWS[0]
+    assert machine.bandwidth(Floor(0, 1e9)) == 25.0
 
 
 def test_a_plain_loop_is_no_peer() -> None:
