@@ -8,6 +8,7 @@ others get the general loops.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 from graphc.backends.llvm import contraction
@@ -67,15 +68,25 @@ def _distinct(program: Program, target: Target) -> tuple[list[str], dict[str, Ke
     """Symbol of each call in program order, and the distinct kernels."""
     symbols: list[str] = []
     kernels: dict[str, Kernel] = {}
-    names: dict[Kernel, str] = {}
+    names: dict[tuple[Kernel, tuple[float, ...]], str] = {}
     for phase in program.phases:
         for call in phase.calls:
-            name = names.get(call.kernel)
+            key = call.kernel, _signs_of_zeros(call.kernel)
+            name = names.get(key)
             if name is None:
-                name = names[call.kernel] = kernel_symbol(call.kernel, target)
+                name = names[key] = kernel_symbol(call.kernel, target)
             kernels[name] = call.kernel
             symbols.append(name)
     return symbols, kernels
+
+
+def _signs_of_zeros(kernel: Kernel) -> tuple[float, ...]:
+    """What tells kernels apart that are equal because 0.0 == -0.0."""
+    return tuple(
+        math.copysign(1.0, i.value)
+        for i in kernel.instructions()
+        if i.opcode == "const" and i.value == 0 and isinstance(i.value, float)
+    )
 
 
 def kernel_calls(program: Program, target: Target) -> list[str]:

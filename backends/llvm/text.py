@@ -75,6 +75,13 @@ class ModuleText:
         self._globals: dict[str, str] = {}
         self._types: dict[str, str] = {}
         self._functions: list[Builder] = []
+        self._metadata: list[str] = []
+
+    def metadata(self, node: str) -> str:
+        """A metadata node, kept once; returns its name."""
+        if node not in self._metadata:
+            self._metadata.append(node)
+        return f"!{self._metadata.index(node)}"
 
     def type(self, name: str, body: str) -> str:
         """Defines the named struct type `%name` once; returns its spelling."""
@@ -128,6 +135,7 @@ class ModuleText:
         parts += [f"@{name} = {text}" for name, text in self._globals.items()]
         parts += self._declarations.values()
         parts += [str(f) for f in self._functions]
+        parts += [f"!{n} = {node}" for n, node in enumerate(self._metadata)]
         return "\n".join(parts) + "\n"
 
 
@@ -329,6 +337,20 @@ class Builder:
     def load(self, type_: str, address: Val, align: int | None = None) -> Val:
         suffix = f", align {align}" if align else ""
         return self.op(type_, f"load {type_}, {address}{suffix}")
+
+    def store_past_caches(self, value: Val, address: Val, align: int) -> None:
+        """Stores lines that nobody reads soon; see `fence_stores`."""
+        self.emit(f"store {value}, {address}, align {align}, !nontemporal {self.module.metadata('!{i32 1}')}")
+
+    def fence_stores(self) -> None:
+        """Makes earlier stores past the caches visible before all later stores."""
+        if self.target.triple.startswith("x86_64"):
+            self.call_void_intrinsic("x86.sse.sfence")
+
+    def call_void_intrinsic(self, stem: str) -> None:
+        """Calls `@llvm.<stem>()`, which returns nothing."""
+        self.module.declare(f"llvm.{stem}", "void", [])
+        self.call_void(f"llvm.{stem}", [])
 
     def store(self, value: Val, address: Val, align: int | None = None) -> None:
         suffix = f", align {align}" if align else ""

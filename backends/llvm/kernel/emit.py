@@ -123,28 +123,68 @@ def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target)
     locals_ = plan.local_bytes()
     scratch = sum(locals_.values()) > _STACK_BYTES
     parameters = len(kernel.parameters) + (1 if scratch else 0)
-    names = [f"b{i}" for i in range(parameters)]
-    inner = module.function(
-        f"{symbol}.body",
-        "void",
-        [*(("ptr noalias", n) for n in names), ("i64", "part"), ("i64", "parts"), ("ptr noalias", "error")],
-        linkage="internal",
-    )
-    _emit_wrapper(module, symbol, parameters)
-    pointers = _buffer_pointers(inner, plan, locals_, scratch)
+    streamed = _streamed(kernel, target)
+    signature = _body_signature(parameters)
+    _emit_body(plan, module.function(f"{symbol}.body", "void", signature, linkage="internal"), locals_)
+    if streamed:
+        inner = module.function(f"{symbol}.past", "void", signature, linkage="internal")
+        _emit_body(plan, inner, locals_, streamed)
+    numbers = [n for n, b in enumerate(kernel.buffers) if b.access != "local"]
+    _emit_wrapper(module, symbol, parameters, [numbers.index(n) for n in sorted(streamed)])
+
+
+def _body_signature(parameters: int) -> list[tuple[str, str]]:
+    names = [("ptr noalias", f"b{i}") for i in range(parameters)]
+    return [*names, ("i64", "part"), ("i64", "parts"), ("ptr noalias", "error")]
+
+
+def _emit_body(
+    plan: _Plan, inner: Builder, locals_: Mapping[int, int], streamed: frozenset[int] = frozenset()
+) -> None:
+    """The kernel's loops; `streamed` are the buffers that are stored past the caches."""
+    pointers = _buffer_pointers(inner, plan, locals_, sum(locals_.values()) > _STACK_BYTES)
     part, parts, error = (Val(t, f"%{n}") for t, n in (("i64", "part"), ("i64", "parts"), ("ptr", "error")))
-    if all(extent(a) > 0 for a in kernel.axes):
-        space = BodySpace(inner, kernel, pointers, error, plan.local_lanes)
+    if all(extent(a) > 0 for a in plan.kernel.axes):
+        space = BodySpace(inner, plan.kernel, pointers, error, plan.local_lanes)
+        space.streamed = streamed
         _emit_outer(plan, space, part, parts)
+        if streamed:
+            inner.fence_stores()
     inner.ret()
 
 
-def _emit_wrapper(module: ModuleText, symbol: str, parameters: int) -> None:
+def _streamed(kernel: Kernel, target: Target) -> frozenset[int]:
+    """Large results that the kernel does not read: fetching their lines before they are overwritten would cost
+    as much as storing them, and they would push out what the caches hold."""
+    moved = sum(b.type.nbytes for b in kernel.parameters)
+    if moved < target.l3_bytes or any(s.kind == "scatter" for s in kernel.stages):
+        return frozenset()
+    read = {i.buffer for i in kernel.instructions() if i.opcode == "load"}
+    return frozenset(
+        n
+        for n, b in enumerate(kernel.buffers)
+        if b.access == "out" and n not in read and b.type.nbytes * 4 >= target.l3_bytes
+    )
+
+
+def _emit_wrapper(module: ModuleText, symbol: str, parameters: int, streamed: Sequence[int]) -> None:
+    """The public function. Buffers can be stored past the caches where all of `streamed` are aligned."""
     f = module.function(
         symbol, "void", [("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error")]
     )
     table = Val("ptr", "%buffers")
     pointers = [f.load("ptr", f.gep(table, i, "ptr"), 8) for i in range(parameters)]
+    if streamed:
+        bits = Val("i64", "0")
+        for n in streamed:
+            bits = f.or_(bits, f.cast("ptrtoint", pointers[n], "i64"))
+        low = f.and_(bits, Val("i64", str(module.target.vector_bytes - 1)))
+        aligned, other = f.label("aligned"), f.label("other")
+        f.branch_if(f.icmp("eq", low, Val("i64", "0")), aligned, other)
+        f.block(aligned)
+        f.call_void(f"{symbol}.past", [*pointers, *f.params[1:]])
+        f.ret()
+        f.block(other)
     f.call_void(f"{symbol}.body", [*pointers, *f.params[1:]])
     f.ret()
 

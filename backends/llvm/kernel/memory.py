@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphc.backends.llvm.kernel.scalar_ops import apply
-from graphc.backends.llvm.kernel.scope import Condition, Scope
+from graphc.backends.llvm.kernel.scope import Condition, Scope, is_multiple
 from graphc.backends.llvm.kernel.values import from_memory, memory_type, to_memory
 from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
 from graphc.ir.dims import Dim
@@ -19,6 +19,9 @@ from graphc.ir.kernel import Instruction
 from graphc.ir.types import DType
 
 __all__ = ["load", "store"]
+
+_LEAST_STREAMED = 16
+"""Least bytes of a vector that is stored past the caches."""
 
 _SPAN_VECTORS = 4
 """Lanes spread over up to this many vectors are loaded as vectors."""
@@ -47,6 +50,20 @@ class _Place:
                 None if self.lanes is None else tuple(x * self.copies + i for i, x in enumerate(self.lanes))
             )
         self.type = vector(self.memory, scope.width)
+        self.streamed = instruction.buffer in space.streamed and self._fills_registers()
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of the whole registers that a streamed vector is stored from."""
+        return min(self.builder.target.vector_bytes, self.scope.width * self.align)
+
+    def _fills_registers(self) -> bool:
+        """True where the lanes are neighbours from a multiple of the register's bytes on."""
+        lane = self.scope.lane
+        if lane is None or not self.contiguous or self.scope.width * self.align < _LEAST_STREAMED:
+            return False
+        forms = lane.forms(self.offset)
+        return forms is not None and is_multiple(forms[0], self.vector_bytes // self.align)
 
     def fix(self) -> None:
         """Computes the offsets here, so that they are known in every block that follows."""
@@ -327,7 +344,11 @@ def _store_at(place: _Place, address: Val, value: Val, add: bool) -> None:
     if add:
         old = from_memory(b, place.dtype, b.load(type_, address, place.align))
         value = apply(b, "add", place.dtype, [old, value])
-    b.store(to_memory(b, place.dtype, value), address, place.align)
+    stored = to_memory(b, place.dtype, value)
+    if place.streamed and lanes(value.type) == place.scope.width:
+        b.store_past_caches(stored, address, place.vector_bytes)
+    else:
+        b.store(stored, address, place.align)
 
 
 def _store_run(place: _Place, value: Val, real: Sequence[int], mask: Val | None, add: bool) -> None:

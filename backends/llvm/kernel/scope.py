@@ -20,7 +20,7 @@ from graphc.ir.kernel import Instruction, Kernel
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, row_major_strides
 
-__all__ = ["BodySpace", "Condition", "Scope", "scalar_dtypes"]
+__all__ = ["BodySpace", "Condition", "Scope", "is_multiple", "scalar_dtypes"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class BodySpace:
         self.pointers = tuple(pointers)
         self.error = error
         self.local_lanes = local_lanes
+        self.streamed: frozenset[int] = frozenset()
+        """Buffers whose whole registers are stored past the caches."""
         self.types = scalar_dtypes(kernel)
         self._offsets: dict[tuple[int, tuple[Dim, ...]], Dim] = {}
 
@@ -389,7 +391,7 @@ class Scope:
         if self.lane is None or self.lane.base is not None or self.step(distance) != 1:
             return False
         forms = self.lane.forms(distance)
-        return forms is not None and _is_multiple(forms[0], self.width) and _is_multiple(size, self.width)
+        return forms is not None and is_multiple(forms[0], self.width) and is_multiple(size, self.width)
 
     def _decided(self, distance: Dim, size: Dim) -> tuple[bool | None, ...]:
         """For each lane whether 0 <= distance < size, None where that is not known."""
@@ -419,7 +421,7 @@ def _expression(atom: Apply) -> Expr:
     return Expr(((((atom, 1),), 1),))
 
 
-def _is_multiple(x: Dim, n: int) -> bool:
+def is_multiple(x: Dim, n: int) -> bool:
     """True where every term of an expression is a multiple of `n`."""
     return x % n == 0 if isinstance(x, int) else all(k % n == 0 for _, k in x.terms)
 

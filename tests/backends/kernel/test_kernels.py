@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
+from graphc.backends.llvm.kernel import emit_kernel
+from graphc.backends.llvm.text import ModuleText
 from graphc.ir.target import TARGETS
 from graphc.ir.types import DTYPES
 from tests.backends.kernel.check import check, scheduled, values
-from tests.backends.kernel.native import kernel_object
+from tests.backends.kernel.native import RUNNABLE, kernel_object
 
 ADD = """
 kernel (b0: {t}[{n}] in, b1: {t}[{n}] in, b2: {t}[{n}] out) axes (i < {n}) checks 0 {{
@@ -542,3 +545,28 @@ kernel (b0: f32[3, 16] in, b1: f32[3, 24] in, b2: f32[3, 40] inout) axes (i < 3,
 @pytest.mark.parametrize(("first", "second"), [(0, 16), (24, 0), (5, 16), (8, 3)])
 def test_guards_at_and_inside_vectors(loops: str, first: int, second: int) -> None:
     check(scheduled(JOINED.format(first=first, second=second), loops, ""))
+
+
+ROWS = """
+kernel (b0: f32[5, 48] in, b1: f32[5, 48] out, b2: f32[5, 48] out) axes (i < 5) checks 0 {
+  map (j < 48) {
+    %0: f32 = load b0[i, j]
+    %1: f32 = neg %0
+    store b1[i, j] = %1 as f32
+    store b2[i, 47-j] = %1 as f32
+  }
+}"""
+
+
+@pytest.mark.parametrize(
+    "stage", ["j vector 8", "j vector 16", "j vector 32", "j unroll 2, j vector 4", "j sequential"]
+)
+@pytest.mark.parametrize("loops", ["i parallel", "i sequential"])
+def test_results_larger_than_the_caches(loops: str, stage: str) -> None:
+    """Whole vectors of neighbours are stored past the caches, everything else through them."""
+    small = [dataclasses.replace(t, l3_bytes=1024) for t in RUNNABLE]
+    kernel = scheduled(ROWS, loops, stage)
+    check(kernel, targets=small)
+    text = ModuleText(small[0])
+    emit_kernel(kernel, text, "kernel", small[0])
+    assert ("!nontemporal" in str(text)) == ("vector" in stage)
