@@ -17,6 +17,8 @@ __all__ = ["FLOATING_OPS", "keeps_parallelism", "may_float", "points", "small_sc
 FLOATING_OPS = 3
 """Most ops computed again wherever a kernel's reads that do not follow its points ask for them."""
 SMALL_STAGES = 1 << 12
+PARALLEL_POINTS = 1 << 15
+"""Points from which a map is worth partitions of its own."""
 
 
 def points(space: Space) -> int:
@@ -32,8 +34,17 @@ def _extent(symbol: Symbol) -> int:
 
 
 def keeps_parallelism(producer: Group, consumer: Group, merged: Merged) -> bool:
-    """False where a reduction that is cut in chunks would share a kernel with other inner stages."""
-    if merged.outer is None or producer.outer is None or not (producer.splits or consumer.splits):
+    """False where a reduction that is cut in chunks would share a kernel with other inner stages, or where
+    much work would follow a reduction of everything in one partition."""
+    if merged.outer is None or producer.outer is None:
+        return True
+    if (
+        not merged.outer
+        and consumer.outer is None
+        and any(points(s) > PARALLEL_POINTS for s in consumer.spaces)
+    ):
+        return False
+    if not (producer.splits or consumer.splits):
         return True
     return all(len(s) == len(producer.outer) for s in consumer.spaces)
 

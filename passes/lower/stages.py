@@ -18,7 +18,7 @@ from graphc.passes.fuse.sources import Node, plain_symbol
 
 __all__ = ["LOCAL_LIMIT", "InnerStage", "StagePlan", "plan_stages"]
 
-LOCAL_LIMIT = 16 * 1024
+LOCAL_LIMIT = 64 * 1024
 """Most elements of a `local` buffer."""
 CHEAP_COST = 6
 """Scalar operations up to which computing an op again beats keeping it."""

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from graphc.backends.llvm.kernel.ahead import Ahead, reads_ahead
 from graphc.backends.llvm.kernel.body import run, run_point
 from graphc.backends.llvm.kernel.loops import Range, Step, bound_after, run_loops, steps_of
+from graphc.backends.llvm.kernel.memory import fetch
 from graphc.backends.llvm.kernel.placement import Placement, place
 from graphc.backends.llvm.kernel.reduction import run_reduce
 from graphc.backends.llvm.kernel.scope import BodySpace, Scope
@@ -50,6 +52,7 @@ class _Plan:
     outer: tuple[Step, ...]
     stages: tuple[tuple[Step, ...], ...]
     placement: Placement
+    ahead: Ahead
 
     @property
     def local_lanes(self) -> int:
@@ -65,13 +68,14 @@ class _Plan:
         }
 
 
-def _plan(kernel: Kernel) -> _Plan:
+def _plan(kernel: Kernel, target: Target) -> _Plan:
     schedule = kernel.schedule if kernel.schedule is not None else sequential_schedule(kernel)
     outer = steps_of(schedule.loops, kernel.axes)
     stages = tuple(_stage_steps(loops, s) for loops, s in zip(schedule.stages, kernel.stages, strict=True))
     if any(stages):
         outer = tuple(_around_stages(s, kernel, stages) if s.role == "vector" else s for s in outer)
-    return _Plan(kernel, outer, stages, place(kernel, bound_after(outer), [bound_after(s) for s in stages]))
+    where = place(kernel, bound_after(outer), [bound_after(s) for s in stages])
+    return _Plan(kernel, outer, stages, where, reads_ahead(kernel, outer, stages, target))
 
 
 def _power_of_two(n: int) -> int:
@@ -112,14 +116,14 @@ def _around_stages(step: Step, kernel: Kernel, stages: Sequence[Sequence[Step]])
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:
     """Bytes of scratch memory that the kernel takes as its last buffer; 0 for none."""
-    total = sum(_plan(kernel).local_bytes().values())
+    total = sum(_plan(kernel, target).local_bytes().values())
     parts = kernel.schedule.parts if kernel.schedule is not None else 1
     return total * parts if total > _STACK_BYTES else 0
 
 
 def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
     """Adds the kernel's function to `module`. Raises CompileError for a schedule that cannot be run."""
-    plan = _plan(kernel)
+    plan = _plan(kernel, target)
     locals_ = plan.local_bytes()
     scratch = sum(locals_.values()) > _STACK_BYTES
     parameters = len(kernel.parameters) + (1 if scratch else 0)
@@ -341,6 +345,8 @@ def _emit_stage(plan: _Plan, number: int, stage: Stage, scope: Scope, lane: str 
         if steps:
             varies = at.lane is not None and at.lane.name in depends
             run_point(at, lists[len(steps)], varies)
+            for load, stride in plan.ahead.get(number, ()):
+                fetch(at, load, stride)
         else:
             at.yields = scope.yields
         return at.yields

@@ -18,10 +18,12 @@ from graphc.ir.dims import Dim
 from graphc.ir.kernel import Instruction
 from graphc.ir.types import DType
 
-__all__ = ["load", "store"]
+__all__ = ["fetch", "load", "store"]
 
 _LEAST_STREAMED = 16
 """Least bytes of a vector that is stored past the caches."""
+
+_LINE_BYTES = 64
 
 _SPAN_VECTORS = 4
 """Lanes spread over up to this many vectors are loaded as vectors."""
@@ -290,6 +292,14 @@ def _load_masked(place: _Place, low: int, mask: Val, uniform: Val | None) -> Val
     if uniform is not None:
         address = b.select(uniform, address, b.gep(place.base, -low, place.memory))
     return b.masked_load(place.type, address, mask, b.const(place.type, 0), place.align)
+
+
+def fetch(scope: Scope, instruction: Instruction, ahead: int) -> None:
+    """Asks for the cache lines `ahead` elements after those that a load of neighbouring lanes reads."""
+    place = _Place(scope, instruction)
+    lines = max(1, scope.width * place.align // _LINE_BYTES)
+    for n in range(lines):
+        scope.builder.prefetch(place.address(ahead + n * _LINE_BYTES // place.align))
 
 
 # -- stores ---------------------------------------------------------------------------

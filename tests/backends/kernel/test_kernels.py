@@ -570,3 +570,30 @@ def test_results_larger_than_the_caches(loops: str, stage: str) -> None:
     text = ModuleText(small[0])
     emit_kernel(kernel, text, "kernel", small[0])
     assert ("!nontemporal" in str(text)) == ("vector" in stage)
+
+
+READ_AGAIN = """
+kernel (b0: f32[600] in, b1: f32[600] out) axes (i < 4) checks 0 {
+  reduce (j < 150) init (f32 0.0) {
+    %0: f32 = load b0[150*i+j]
+    yield %0
+  } combine (%1) (%2) {
+    %3: f32 = add %1, %2
+    yield %3
+  } -> (%4)
+  map (k < 150) {
+    %5: f32 = load b0[150*i+k]
+    %6: f32 = sub %5, %4
+    store b1[150*i+k] = %6 as f32
+  }
+}"""
+
+
+def test_the_next_row_is_fetched_while_one_is_read_again() -> None:
+    small = [dataclasses.replace(t, l2_bytes=2048) for t in RUNNABLE]
+    kernel = scheduled(READ_AGAIN, "i parallel", "j vector 8", "k vector 8")
+    check(kernel, targets=small)
+    for target, ahead in ((small[0], True), (dataclasses.replace(small[0], l2_bytes=4096), False)):
+        text = ModuleText(target)
+        emit_kernel(kernel, text, "kernel", target)
+        assert ("llvm.prefetch" in str(text)) == ahead

@@ -1,0 +1,59 @@
+"""Prefetches of the next row while a row is worked on.
+
+A kernel of several stages reads a row, reads it again from the first-level cache, and only then
+comes to the next one: memory would idle meanwhile. The last stage that reads a row asks for the
+lines of the next. Prefetches change no result and never fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.backends.llvm.kernel.loops import Step
+from graphc.ir.dims import split_linear, symbols
+from graphc.ir.kernel import Instruction, Kernel, extent
+from graphc.ir.target import Target
+
+__all__ = ["Ahead", "reads_ahead"]
+
+Ahead = dict[int, tuple[tuple[Instruction, int], ...]]
+"""For each stage, loads and how many elements further the next row's elements stand."""
+
+_LEAST_ROW_BYTES = 512
+"""Rows shorter than that are fetched early enough by the processor itself."""
+
+
+def reads_ahead(
+    kernel: Kernel, outer: Sequence[Step], stages: Sequence[Sequence[Step]], target: Target
+) -> Ahead:
+    """Which loads of a kernel are worth asking for a row ahead."""
+    if not outer or any(s.role == "vector" for s in outer):
+        return {}
+    row = next((a for a in kernel.axes if a.name == outer[-1].axis), None)
+    if row is None or extent(row) < 2:
+        return {}
+    last: dict[int, tuple[int, Instruction, int]] = {}
+    seen: dict[int, set[int]] = {}
+    for number, (stage, steps) in enumerate(zip(kernel.stages, stages, strict=True)):
+        if not steps or steps[-1].role != "vector":
+            continue
+        inner = next(a for a in stage.axes if a.name == steps[-1].axis)
+        for i in stage.body:
+            if i.opcode != "load" or i.guards or len(i.index) != 1:
+                continue
+            buffer = kernel.buffers[i.buffer]
+            along, across = split_linear(i.index[0], inner), split_linear(i.index[0], row)
+            if along is None or along[0] != 1 or across is None or not across[0]:
+                continue
+            if any(s.name.startswith("%") for s in symbols(i.index[0])):
+                continue
+            large = buffer.access == "in" and buffer.type.nbytes > target.l2_bytes
+            if large and extent(inner) * buffer.type.dtype.itemsize >= _LEAST_ROW_BYTES:
+                last[i.buffer] = number, i, across[0]
+                seen.setdefault(i.buffer, set()).add(number)
+    found: dict[int, list[tuple[Instruction, int]]] = {}
+    for buffer_number, (number, i, stride) in last.items():
+        row_bytes = abs(stride) * i.dtype.itemsize
+        if len(seen[buffer_number]) > 1 and row_bytes * 2 <= target.l2_bytes:
+            found.setdefault(number, []).append((i, stride))
+    return {number: tuple(loads) for number, loads in found.items()}
