@@ -105,7 +105,10 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Check:
-    """A data-dependent check a kernel may fail; its code in the error word is its position + 1."""
+    """A data-dependent check a kernel may fail; its code in the error word is its position + 1.
+
+    `message` may name the number at fault; see `graphc.ir.failure`.
+    """
 
     message: str
     exception: str

@@ -123,7 +123,7 @@ class Executable:
         """Runs on the addresses of all inputs, outputs and states, each by index.
 
         Memory is row-major, contiguous and aligned to 64 bytes; outputs are written. Returns
-        0, or the position + 1 of the failed check in `program.checks`. Raises MemoryError.
+        0, or the error word of the failed check (see `graphc.ir.failure`). Raises MemoryError.
         """
         for kind, given in (("input", inputs), ("output", outputs)):
             if len(given) != len(self.rows[kind]):

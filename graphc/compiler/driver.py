@@ -15,6 +15,7 @@ import graphc.backends.llvm.host  # noqa: F401 - installs the native run time
 from graphc.core.evaluate import on_compile
 from graphc.core.storage import Memory
 from graphc.ir.errors import CompileError, located
+from graphc.ir.failure import failed_check, failure_text
 from graphc.ir.fingerprint import Fingerprint, fingerprint
 from graphc.ir.graph import Graph
 from graphc.ir.lazy import lazy_module
@@ -94,11 +95,11 @@ class CompiledGraph:
             self.fail(error)
 
     def fail(self, error: int) -> None:
-        """Raises the exception of check number `error` - 1."""
-        check = self.program.checks[error - 1]
-        raise located(
-            _EXCEPTIONS.get(check.exception, RuntimeError), check.message, check.filename, check.lineno
-        )
+        """Raises the exception that an error word stands for."""
+        code, number = failed_check(error)
+        check = self.program.checks[code - 1]
+        message = failure_text(check.message, number)
+        raise located(_EXCEPTIONS.get(check.exception, RuntimeError), message, check.filename, check.lineno)
 
 
 def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = None) -> CompiledGraph:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.ir.failure import check_text, failure_text
 from graphc.ir.families import ALL_DTYPES, NUMERIC, Attrs, Gather, Index, Read, Sample, Scatter, Types
 from graphc.ir.graph import Value
 from graphc.ir.scalar import ScalarBuilder
@@ -19,7 +20,7 @@ from graphc.ir.types import DTYPES, TensorType, int32, int64
 __all__ = ["GatherAxis", "ScatterAdd", "Take", "TakeAdd"]
 
 TAKE_CHECK = "IndexError: index out of range in self"
-GATHER_CHECK = "RuntimeError: index is out of bounds for the dimension it indexes"
+GATHER_CHECK = "RuntimeError: index {index} is out of bounds for dimension {axis} with size {size}"
 
 
 def _check_indices(name: str, indices: TensorType) -> None:
@@ -34,20 +35,26 @@ def _check_axis(name: str, x: TensorType, axis: int) -> None:
         )
 
 
-def _fail(check: str | None) -> None:
+def _stated(attrs: Attrs, x: TensorType) -> str | None:
+    """The check of an index into x's axis."""
+    return check_text(attrs["check"], attrs["axis"], x.shape[attrs["axis"]])
+
+
+def _fail(check: str, number: int) -> None:
     """Raises what a check says, in the reference."""
-    kind, _, message = (check or "").partition(": ")
-    raise {"IndexError": IndexError, "RuntimeError": RuntimeError}[kind](message)
+    kind, _, message = check.partition(": ")
+    raise {"IndexError": IndexError, "RuntimeError": RuntimeError}[kind](failure_text(message, number))
 
 
-def _bounded(indices: Any, extent: int, check: str | None, elements: int) -> Any:
+def _bounded(indices: Any, axis: int, extent: int, check: str | None, elements: int) -> Any:
     """Positions in NumPy, with the check done; out of range becomes 0 where there is none.
 
     Every one of `elements` moves checks its position, so where there are none nothing is checked.
     """
     outside = (indices < 0) | (indices >= extent)
-    if check is not None and elements and outside.any():
-        _fail(check)
+    text = check_text(check, axis, extent)
+    if text is not None and elements and outside.any():
+        _fail(text, int(indices[outside].min()))
     return np.where(outside, 0, indices).astype(np.int64)
 
 
@@ -80,7 +87,7 @@ class GatherAxis(Gather):
         reads: Sequence[Read[Any]],
     ) -> Any:
         axis = attrs["axis"]
-        at = s.to_index(reads[1](index), types[0].shape[axis], attrs["check"])
+        at = s.to_index(reads[1](index), types[0].shape[axis], _stated(attrs, types[0]))
         return reads[0]((*index[:axis], at, *index[axis + 1 :]))
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -96,7 +103,7 @@ class GatherAxis(Gather):
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
         x, indices = arrays
         axis = attrs["axis"]
-        indices = _bounded(indices, x.shape[axis], attrs["check"], indices.size)
+        indices = _bounded(indices, axis, x.shape[axis], attrs["check"], indices.size)
         part = x[tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))]
         return np.take_along_axis(part, indices, axis)
 
@@ -164,7 +171,7 @@ class ScatterAdd(Scatter):
         cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, index: Index, indices: Read[Any]
     ) -> Index:
         axis = attrs["axis"]
-        at = s.to_index(indices(index), types[0].shape[axis], attrs["check"])
+        at = s.to_index(indices(index), types[0].shape[axis], _stated(attrs, types[0]))
         return (*index[:axis], at, *index[axis + 1 :])
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -176,7 +183,7 @@ class ScatterAdd(Scatter):
         base, indices, source = arrays
         axis = attrs["axis"]
         at = list(np.indices(indices.shape))
-        at[axis] = _bounded(indices, base.shape[axis], attrs["check"], source.size)
+        at[axis] = _bounded(indices, axis, base.shape[axis], attrs["check"], source.size)
         return _added(base, tuple(at), source)
 
     @classmethod
@@ -232,7 +239,7 @@ class Take(Gather):
         reads: Sequence[Read[Any]],
     ) -> Any:
         axis, rank = attrs["axis"], types[1].rank
-        at = s.to_index(reads[1](index[axis : axis + rank]), types[0].shape[axis], attrs["check"])
+        at = s.to_index(reads[1](index[axis : axis + rank]), types[0].shape[axis], _stated(attrs, types[0]))
         return reads[0]((*index[:axis], at, *index[axis + rank :]))
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -251,7 +258,7 @@ class Take(Gather):
         shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
         if 0 in shape:
             return np.empty(shape, x.dtype)
-        return np.take(x, _bounded(indices, x.shape[axis], attrs["check"], indices.size), axis)
+        return np.take(x, _bounded(indices, axis, x.shape[axis], attrs["check"], indices.size), axis)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -301,7 +308,7 @@ class TakeAdd(Scatter):
         cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, index: Index, indices: Read[Any]
     ) -> Index:
         axis, rank = attrs["axis"], types[1].rank
-        at = s.to_index(indices(index[axis : axis + rank]), types[0].shape[axis], attrs["check"])
+        at = s.to_index(indices(index[axis : axis + rank]), types[0].shape[axis], _stated(attrs, types[0]))
         return (*index[:axis], at, *index[axis + rank :])
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
@@ -313,7 +320,7 @@ class TakeAdd(Scatter):
         base, indices, source = arrays
         axis, rank = attrs["axis"], indices.ndim
         at = list(np.indices(source.shape))
-        places = _bounded(indices, base.shape[axis], attrs["check"], source.size)
+        places = _bounded(indices, axis, base.shape[axis], attrs["check"], source.size)
         lined = places.reshape([*(1,) * axis, *indices.shape, *(1,) * (source.ndim - axis - rank)])
         return _added(base, (*at[:axis], np.broadcast_to(lined, source.shape), *at[axis + rank :]), source)
 

@@ -70,7 +70,7 @@ def test_program_text_names_every_buffer_and_call(stages: dict[str, Any]) -> Non
     for name in ("x", "y", *(b.name for b in program.of_kind("state"))):
         assert f"\n  {name} " in text
     assert text.count("\n  kernel ") == sum(len(p.calls) for p in program.phases)
-    assert "IndexError: Target is out of bounds" in text
+    assert "IndexError: Target {index} is out of bounds." in text
 
 
 # -- cost ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from graphc.backends.llvm import host as _host
 from graphc.backends.llvm import jit
 from graphc.backends.llvm.compile import host_target
 from graphc.backends.llvm.text import Builder, ModuleText, Val
+from graphc.ir.failure import error_word
 from graphc.ir.program import Buffer, KernelCall, Phase, Program
 from graphc.ir.types import TensorType, float32, int64
 from graphc.runtime import buffers, entry
@@ -70,7 +71,8 @@ def checking_kernel(symbol: str, n: int) -> Kernel:
     def body(b: Builder, i: Val, at: Sequence[Val], params: dict[str, Val]) -> None:
         x = b.load("float", b.gep(at[0], i, "float"), 4)
         b.store(x, b.gep(at[1], i, "float"), 4)
-        for limit, code in ((0.0, 2), (-100.0, 1)):
+        for limit, number in ((0.0, 2), (-100.0, 1)):
+            code = error_word(number, number)
             with b.if_(b.fcmp("olt", x, b.const("float", limit))):
                 error = b.load("i64", params["error"], 8)
                 better = b.icmp("ugt", b.sub(error, Val("i64", "1")), Val("i64", str(code - 1)))

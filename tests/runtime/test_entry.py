@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.failure import failed_check
 from graphc.ir.program import Buffer
 from graphc.runtime import buffers, state
 from graphc.runtime.entry import (
@@ -55,8 +56,8 @@ class Slow:
         return "slow"
 
 
-def fail(code: int) -> object:
-    raise IndexError(f"check {code}")
+def fail(word: int) -> object:
+    raise IndexError(f"check {failed_check(word)[0]}")
 
 
 def add_program(**options: Any) -> Executable:

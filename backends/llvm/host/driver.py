@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 from graphc.backends.llvm.host.routine import Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
+from graphc.ir.failure import NUMBER_BITS
 from graphc.runtime.layout import BEGIN_REPEAT, CALL, CONTEXT, GO_TO, ITEM, MOVE, PHASE, POOL, PROGRAM, REPEAT
 
 __all__ = ["add_item_runner", "add_serial_driver", "add_spmd_driver", "claim_back", "has_work"]
@@ -49,16 +50,17 @@ def add_item_runner(module: ModuleText) -> None:
         r.store(r.load_ptr(table, row), r.gep(buffers, n, "ptr"), 8)
     parts = r.read(call, CALL, "parts")
     kernel = r.read_ptr(call, CALL, "kernel")
-    # Kernels put the smallest number of a failed check here with an unsigned atomic minimum.
+    # Kernels put the smallest error word of a failed check here with an unsigned atomic minimum.
     failed = r.variable(i64(-1))
     r.call_address("void", kernel, [buffers, r.read(item, ITEM, "part"), parts, failed.slot])
     with r.if_(r.icmp("ne", failed.get(), i64(-1))):
-        _record_failure(r, ctx, r.add(failed.get(), r.read(call, CALL, "check_base")))
+        base = r.op("i64", f"shl {r.read(call, CALL, 'check_base')}, {NUMBER_BITS}")
+        _record_failure(r, ctx, r.add(failed.get(), base))
     r.ret()
 
 
 def _record_failure(r: Routine, ctx: Val, code: Val) -> None:
-    """Puts `code` into the error word unless a smaller one (0 is none) stands there."""
+    """Makes `code` the error word unless a smaller one (0 is none) stands there."""
     word, done = r.field(ctx, CONTEXT, "error"), r.label("recorded")
     with r.forever():
         seen = r.atomic_load(word)

@@ -18,6 +18,7 @@ from graphc.backends.llvm.elf import data_object
 from graphc.backends.llvm.host.driver import add_item_runner, add_serial_driver
 from graphc.backends.llvm.host.routine import NULL, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
+from graphc.ir.failure import NUMBER_BITS, failure_text
 from graphc.ir.program import Program
 from graphc.ir.target import Target
 from graphc.runtime.layout import CONTEXT, PROGRAM, ProgramTables, program_tables
@@ -265,7 +266,8 @@ def _add_run(module: ModuleText, program: Program, name: str, plan: Val, size: i
     ):
         r.write(value, ctx, CONTEXT, field)
     error = r.call("i64", "run_serial", [ctx, plan])
-    r.ret(r.op("i32", f"trunc {error} to i32"))
+    code = r.op("i64", f"lshr {error}, {NUMBER_BITS}")
+    r.ret(r.op("i32", f"trunc {code} to i32"))
 
 
 def _add_set_lr(module: ModuleText, program: Program, name: str, learning_rates: Sequence[int]) -> None:
@@ -292,7 +294,7 @@ def _string(module: ModuleText, name: str, text: str) -> Val:
 def _add_error(module: ModuleText, program: Program, name: str) -> None:
     """`const char *error(int code)`."""
     r = Routine.start(module, f"{name}_error", "ptr", [("i32", "code")])
-    texts = {**ERRORS, **{i: check.message for i, check in enumerate(program.checks, 1)}}
+    texts = {**ERRORS, **{i: failure_text(c.message, None) for i, c in enumerate(program.checks, 1)}}
     labels = {code: r.label("code") for code in texts}
     unknown = r.label("unknown")
     cases = " ".join(f"i32 {code}, label %{label}" for code, label in labels.items())

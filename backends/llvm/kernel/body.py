@@ -10,6 +10,7 @@ from graphc.backends.llvm.kernel.scalar_ops import apply
 from graphc.backends.llvm.kernel.scope import Scope
 from graphc.backends.llvm.kernel.values import carrier, constant, round_to
 from graphc.backends.llvm.text import Builder, Val, lanes, vector
+from graphc.ir.failure import BIAS, error_word
 from graphc.ir.kernel import Combine, Instruction
 
 __all__ = ["combine", "run", "run_point"]
@@ -129,20 +130,28 @@ def _to_index(scope: Scope, i: Instruction) -> None:
     scope.set_symbol(f"%{i.id}", b.select(inside, value, b.const(wide, 0)))
     scope.set(i.id, value)
     if i.value is not None:
-        _report(scope, inside, int(i.value) + 1)
+        _report(scope, value, inside, int(i.value) + 1)
 
 
-def _report(scope: Scope, inside: Val, code: int) -> None:
-    """Lowers the error word to `code` where a real lane is outside."""
+def _report(scope: Scope, value: Val, inside: Val, code: int) -> None:
+    """Lowers the error word to that of check `code` and the least `value` of a real lane outside."""
     b = scope.builder
-    outside = b.xor(inside, b.const(inside.type, True))
+    outside = found = b.xor(inside, b.const(inside.type, True))
     mask = scope.lane_mask()
-    if lanes(inside.type) > 1:
+    several = lanes(inside.type) > 1
+    if several:
         if mask is not None:
             outside = b.and_(outside, mask)
-        outside = b.intrinsic("vector.reduce.or", "i1", [outside], overload=outside.type)
-    with b.if_(outside):
-        b.emit(f"{_unused(b)} = atomicrmw umin {scope.space.error}, i64 {code} monotonic")
+        found = b.intrinsic("vector.reduce.or", "i1", [outside], overload=outside.type)
+    with b.if_(found):
+        wide = value.type
+        clamped = b.intrinsic("smax", wide, [value, b.const(wide, -BIAS)])
+        clamped = b.intrinsic("smin", wide, [clamped, b.const(wide, BIAS - 1)])
+        word = b.add(clamped, b.const(wide, error_word(code, 0)))
+        if several:
+            word = b.select(outside, word, b.const(wide, -1))
+            word = b.intrinsic("vector.reduce.umin", "i64", [word], overload=wide)
+        b.emit(f"{_unused(b)} = atomicrmw umin {scope.space.error}, {word} monotonic")
 
 
 def _unused(b: Builder) -> str:

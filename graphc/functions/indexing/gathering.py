@@ -22,6 +22,7 @@ from graphc.functions.promotion import (
 from graphc.functions.recording import from_array, record, scalar
 from graphc.functions.shape import as_view
 from graphc.ir.dims import product
+from graphc.ir.ops.indexing import GATHER_CHECK
 from graphc.ir.types import Shape, bool_, int64, uint8
 
 if TYPE_CHECKING:
@@ -66,9 +67,12 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements at flat positions `index`, negative ones counted from the end."""
     flat = record("reshape", input, shape=(product(input.tensor_type.shape),))
-    return record(
-        "take", flat, wrapped(_index_operand(index, "take"), product(input.tensor_type.shape)), axis=0
-    )
+    positions = wrapped(_index_operand(index, "take"), product(input.tensor_type.shape))
+    return record("take", flat, positions, axis=0, check=_FLAT_CHECK)
+
+
+_FLAT_CHECK = "IndexError: out of range: tried to access index {wrapped} on a tensor of {size} elements."
+_CLASS_CHECK = "RuntimeError: Class values must be non-negative and smaller than num_classes."
 
 
 def _cut(x: Tensor, shape: Shape, axis: int, function: str) -> Tensor:
@@ -178,7 +182,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
         )
     axis = one_axis(dim, len(input.tensor_type.shape))
     add = source if alpha == 1 else pointwise.mul(source, alpha)
-    return record("take_add", input, _index_operand(index, "index_add"), add, axis=axis)
+    return record("take_add", input, _index_operand(index, "index_add"), add, axis=axis, check=GATHER_CHECK)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
@@ -229,7 +233,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     shape = (*tensor.tensor_type.shape, num_classes)
     classes = record("iota", shape=shape, axis=len(shape) - 1, dtype=int64)
     # Reading a table by class number makes a number that is too large an error.
-    checked = record("take", record("iota", shape=(num_classes,), axis=0, dtype=int64), tensor, axis=0)
+    line = record("iota", shape=(num_classes,), axis=0, dtype=int64)
+    checked = record("take", line, tensor, axis=0, check=_CLASS_CHECK)
     return converted(
         record("eq", expanded(as_view(checked, (*tensor.tensor_type.shape, 1)), shape), classes), int64
     )

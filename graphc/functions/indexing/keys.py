@@ -192,6 +192,8 @@ class Merged(NamedTuple):
     index: Any
     order: tuple[int, ...]
     permuted: Shape
+    check: str
+    """What an index outside of its dimension raises."""
 
 
 def merge(view: Tensor, positions: list[tuple[int, Tensor]]) -> Merged:
@@ -207,21 +209,26 @@ def merge(view: Tensor, positions: list[tuple[int, Tensor]]) -> Merged:
     common = shapes_broadcast(*[i.tensor_type.shape for _, i in positions])
     sizes = [shape[a] for a in axes]
     if len(positions) == 1:
-        return Merged(value, start, wrapped(positions[0][1], sizes[0]), order, permuted)
+        index = wrapped(positions[0][1], sizes[0])
+        return Merged(value, start, index, order, permuted, _check(axes[0]))
     merged = record(
         "reshape", value, shape=(*permuted[:start], product(sizes), *permuted[start + len(axes) :])
     )
     linear: Any = None
     step: Dim = 1
-    for (_, index), size in reversed(list(zip(positions, sizes, strict=True))):
+    for (at, index), size in reversed(list(zip(positions, sizes, strict=True))):
         # Reading positions from a table of each dimension's own size checks the range.
         table = record("iota", shape=(size,), axis=0, dtype=int64)
         if step != 1:
             table = pointwise.mul(table, step)
-        part = expanded(record("take", table, wrapped(index, size), axis=0), common)
+        part = expanded(record("take", table, wrapped(index, size), axis=0, check=_check(at)), common)
         linear = part if linear is None else record("add", linear, part)
         step = step * size
-    return Merged(merged, start, linear, order, permuted)
+    return Merged(merged, start, linear, order, permuted, _check(axes[0]))
+
+
+def _check(axis: int) -> str:
+    return f"IndexError: index {{wrapped}} is out of bounds for dimension {axis} with size {{size}}"
 
 
 def wrapped(index: Tensor, size: Dim) -> Tensor:

@@ -19,6 +19,7 @@ from graphc.functions.promotion import (
 )
 from graphc.functions.recording import from_array, record, scalar
 from graphc.functions.shape import as_view, select
+from graphc.ir.ops.indexing import TAKE_CHECK
 from graphc.ir.types import Shape, bool_, int64, uint8
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _scalar_key() -> Any:
 
 def _taken(view: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
     merged = merge(view, positions)
-    return record("take", merged.value, merged.index, axis=merged.axis)
+    return record("take", merged.value, merged.index, axis=merged.axis, check=merged.check)
 
 
 def setitem(x: Tensor, key: Any, value: Any) -> None:
@@ -111,9 +112,8 @@ def _set_positions(view: Tensor, positions: list[tuple[int, Tensor]], source: Te
         put = expanded(source, shape)
     else:
         put = None
-    new = put_along(
-        merged.value, merged.index, merged.axis, put, None if put is not None else fitted(source, target)
-    )
+    values = None if put is not None else fitted(source, target)
+    new = put_along(merged.value, merged.index, merged.axis, put, values, merged.check)
     new = record("reshape", new, shape=merged.permuted)
     inverse = tuple(merged.order.index(i) for i in range(len(merged.order)))
     assign(
@@ -124,11 +124,19 @@ def _set_positions(view: Tensor, positions: list[tuple[int, Tensor]], source: Te
     )
 
 
-def put_along(base: Tensor, index: Tensor, axis: int, splat: Tensor | None, source: Tensor | None) -> Tensor:
+def put_along(
+    base: Tensor,
+    index: Tensor,
+    axis: int,
+    splat: Tensor | None,
+    source: Tensor | None,
+    check: str = TAKE_CHECK,
+) -> Tensor:
     """`base` with `splat` (of base's shape) or `source` at positions `index` along `axis`."""
     size = base.tensor_type.shape[axis]
     zeros = expanded(scalar(0, int64), (size,))
-    counts = record("take_add", zeros, index, expanded(scalar(1, int64), index.tensor_type.shape), axis=0)
+    ones = expanded(scalar(1, int64), index.tensor_type.shape)
+    counts = record("take_add", zeros, index, ones, axis=0, check=check)
     lead = (*(1 if i != axis else size for i in range(len(base.tensor_type.shape))),)
     counts = expanded(as_view(counts, lead), base.tensor_type.shape)
     hit = pointwise.gt(counts, 0)
@@ -138,7 +146,7 @@ def put_along(base: Tensor, index: Tensor, axis: int, splat: Tensor | None, sour
     dtype = base.tensor_type.dtype
     wide = uint8 if dtype is bool_ else dtype
     empty = expanded(scalar(0, wide), base.tensor_type.shape)
-    total = record("take_add", empty, index, converted(source, wide), axis=axis)
+    total = record("take_add", empty, index, converted(source, wide), axis=axis, check=check)
     # Equal values written several times are summed; their mean is the value.
     many = converted(pointwise.clamp(counts, 1), wide)
     mean = record("div" if wide.is_floating_point else "floor_div", total, many)
@@ -157,7 +165,9 @@ def index_put(input: Tensor, indices: Sequence[Any], values: Tensor, accumulate:
     merged = merge(view, positions)
     shape = merged.value.tensor_type.shape
     target = (*shape[: merged.axis], *merged.index.tensor_type.shape, *shape[merged.axis + 1 :])
-    new = record("take_add", merged.value, merged.index, fitted(values, target), axis=merged.axis)
+    new = record(
+        "take_add", merged.value, merged.index, fitted(values, target), axis=merged.axis, check=merged.check
+    )
     inverse = tuple(merged.order.index(i) for i in range(len(merged.order)))
     return record("permute", record("reshape", new, shape=merged.permuted), axes=inverse)
 

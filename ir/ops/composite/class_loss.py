@@ -20,6 +20,8 @@ from graphc.ir.types import DTYPES, TensorType, int64, uint8
 
 __all__ = ["CrossEntropy", "NllLoss"]
 
+TARGET_CHECK = "IndexError: Target {index} is out of bounds."
+
 
 class ClassLoss(Composite):
     """Base: types, the choice of the target's score, weights and the reduction."""
@@ -123,10 +125,8 @@ def class_axis(x: TensorType) -> int:
 
 def pick(b: Any, x: Any, safe: Any, axis: int) -> Any:
     """The score at the target, of each sample; fails the call where a target is out of bounds."""
-    classes = x.type.shape[axis]
     shape = (*safe.type.shape[:axis], 1, *safe.type.shape[axis:])
-    check = f"IndexError: Target is out of bounds: expected a class number in [0, {classes})."
-    picked = b.gather(x, b.reshape_to(safe, shape), axis=axis, check=check)
+    picked = b.gather(x, b.reshape_to(safe, shape), axis=axis, check=TARGET_CHECK)
     return b.reshape_to(picked, safe.type.shape)
 
 
@@ -263,8 +263,9 @@ def _class_loss(logs: Any, target: Any, *weight: Any, attrs: Attrs) -> Any:
     count, smoothing = logs.shape[axis], attrs.get("label_smoothing", 0.0)
     valid = target != attrs["ignore_index"]
     safe = np.where(valid, target, 0).astype(np.int64)
-    if np.any((safe < 0) | (safe >= count)):
-        raise IndexError(f"Target is out of bounds: expected a class number in [0, {count}).")
+    outside = safe[(safe < 0) | (safe >= count)]
+    if outside.size:
+        raise IndexError(f"Target {outside.min()} is out of bounds.")
     w = weight[0] if weight else np.ones(count, logs.dtype)
     factor = np.where(valid, w[safe], 0).astype(logs.dtype)
     losses = -np.take_along_axis(logs, np.expand_dims(safe, axis), axis).squeeze(axis) * factor

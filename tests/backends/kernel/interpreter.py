@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.dims import Apply, Dim, Symbol
+from graphc.ir.failure import error_word
 from graphc.ir.kernel import Instruction, Kernel, Loop, Stage
 from graphc.ir.scalar import Guard
 from graphc.ir.target import Target
@@ -372,7 +373,7 @@ class Interpreter:
         inside = 0 <= value < evaluate(i.index[0], self.symbols)
         self.symbols[f"%{i.id}"] = value if inside else 0
         if not inside and i.value is not None:
-            self.error = min(self.error, i.value + 1)
+            self.error = min(self.error, error_word(i.value + 1, int(value)))
         return value
 
 

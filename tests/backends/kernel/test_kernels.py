@@ -10,6 +10,7 @@ import pytest
 
 from graphc.backends.llvm.kernel import emit_kernel
 from graphc.backends.llvm.text import ModuleText
+from graphc.ir.failure import error_word
 from graphc.ir.target import TARGETS
 from graphc.ir.types import DTYPES
 from tests.backends.kernel.check import check, scheduled, values
@@ -336,7 +337,14 @@ def gathers(dtype: str, rows: Any, columns: Any) -> list[Any]:
 )
 @pytest.mark.parametrize(
     ("row", "column", "error"),
-    [(0, 0, 2**63 - 1), (6, 0, 1), (0, 20, 2), (-1, -7, 1), (2**40, 3, 1), (5, -(2**31), 2)],
+    [
+        (0, 0, 2**63 - 1),
+        (6, 0, error_word(1, 6)),
+        (0, 20, error_word(2, 20)),
+        (-1, -7, error_word(1, -1)),
+        (2**40, 3, error_word(1, 2**39 - 1)),
+        (5, -(2**31), error_word(2, -(2**31))),
+    ],
 )
 def test_gather(dtype: str, loops: str, row: int, column: int, error: int) -> None:
     rng = np.random.default_rng(6)
