@@ -91,8 +91,10 @@ class Region(Recording):
 
 def _refused(what: str) -> TraceError:
     where = user_location()
-    at = {} if where is None else {"filename": where.filename, "lineno": where.lineno}
-    return TraceError(f"the body of a loop cannot {what}; carry the value and return it instead", **at)
+    message = f"the body of a loop cannot {what}; carry the value and return it instead"
+    if where is None:
+        return TraceError(message)
+    return TraceError(message, filename=where.filename, lineno=where.lineno)
 
 
 def record_region(

@@ -56,9 +56,9 @@ class _Verifier:
             if not begin < -end <= (open_ends[-1] if open_ends else len(self.program.phases)):
                 raise VerifyError(f"the repeat of phases {begin} .. {-end - 1} is empty or overlaps another")
             open_ends.append(-end)
-        for ranges in self.program.together:
+        for instances in self.program.together:
             # These run at the same time, so what one of them uses is taken from the first phase to the last.
-            first, last = ranges[0][0], ranges[-1][1] - 1
+            first, last = instances[0][0], instances[-1][1] - 1
             for n in range(first, last + 1):
                 for call in self.program.phases[n].calls:
                     for row in (*call.buffers, *((call.scratch,) if call.scratch >= 0 else ())):
