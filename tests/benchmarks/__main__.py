@@ -89,9 +89,9 @@ def main() -> None:
                 )
             )  # fmt: skip
             print(text_row(results[-1], peers, machine), flush=True)
+            if options.json:
+                as_json(results[-1:], machine, Path(options.json))
     print(summary(results))
-    if options.json:
-        as_json(results, machine, Path(options.json))
     if options.markdown:
         Path(options.markdown).write_text(markdown(results, peers, machine), encoding="utf-8")
 
