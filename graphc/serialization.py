@@ -132,7 +132,7 @@ def save(obj: Any, f: Any) -> None:
 
     Tensors that are one object stay one. A path is written beside and then renamed, so a failure
     leaves the old file. Raises TypeError for anything else, Modules included (save their
-    `state_dict()`).
+    `state_dict()`), RuntimeError where there is no such directory.
     """
     writer = _Writer()
     index = _index(writer, writer.encode(obj))
@@ -140,7 +140,10 @@ def save(obj: Any, f: Any) -> None:
         _write(writer, index, f)
         return
     path = os.fspath(f)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".graphc-", suffix=".tmp")
+    parent = os.path.dirname(path) or "."
+    if not os.path.isdir(parent):
+        raise RuntimeError(f"Parent directory {parent} does not exist.")
+    handle, temporary = tempfile.mkstemp(dir=parent, prefix=".graphc-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             _write(writer, index, file)

@@ -77,14 +77,14 @@ def _initial_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Lets programs run on `n` threads, the calling one included. Raises ValueError unless 1 ≤ n ≤ 1024.
+    """Lets programs run on `n` threads, the calling one included. Raises RuntimeError unless 1 ≤ n ≤ 1024.
 
     Waits until no program runs on the pool.
     """
     if isinstance(n, bool) or not isinstance(n, int):
         raise TypeError(f"set_num_threads expects an int, but got {type(n).__name__}")
     if not 1 <= n <= MAX_THREADS:
-        raise ValueError(f"set_num_threads expects a number from 1 to {MAX_THREADS}, but got {n}")
+        raise RuntimeError(f"set_num_threads expects a number from 1 to {MAX_THREADS}, but got {n}")
     if n - 1 == POOL_WORDS[_WANTED]:
         return
     POOL_WORDS[_WANTED] = n - 1

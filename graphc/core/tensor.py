@@ -248,6 +248,10 @@ class TensorBase:
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """Makes a leaf require grad or not. Raises RuntimeError for a non-leaf or an integer tensor."""
+        if not isinstance(requires_grad, bool):
+            raise TypeError(
+                f"requires_grad_(): argument 'requires_grad' must be bool, not {type(requires_grad).__name__}"
+            )
         if requires_grad and not self.dtype.is_floating_point:
             raise RuntimeError("only Tensors of floating point dtype can require gradients")
         if not self.is_leaf:

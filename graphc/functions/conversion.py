@@ -10,7 +10,7 @@ import numpy as np
 from graphc.core import TensorBase
 from graphc.devices import check_device, device
 from graphc.functions.pointwise import where
-from graphc.functions.promotion import converted
+from graphc.functions.promotion import as_dtype, converted
 from graphc.functions.recording import record
 from graphc.functions.strides import is_contiguous
 from graphc.ir.types import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """`to(dtype)`, `to(device)`, `to(device, dtype)` or `to(other)`; itself where nothing changes."""
-    dtype: DType | None = kwargs.pop("dtype", None)
+    dtype = as_dtype(kwargs.pop("dtype", None))
     check_device(kwargs.pop("device", None))
     copy = bool(kwargs.pop("copy", False))
     for name in ("non_blocking", "memory_format"):
@@ -41,8 +41,8 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if kwargs:
         raise TypeError(f"to() received an invalid combination of arguments: {', '.join(kwargs)}")
     for a in args:
-        if isinstance(a, DType):
-            dtype = a
+        if isinstance(a, (DType, type)):
+            dtype = as_dtype(a)
         elif isinstance(a, TensorBase):
             dtype = a.tensor_type.dtype
         elif isinstance(a, (str, device)):

@@ -13,6 +13,7 @@ from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
 from graphc.functions.promotion import (
     Number,
+    as_dtype,
     converted,
     expanded,
     get_default_dtype,
@@ -102,7 +103,7 @@ def tensor(
     Floats get the default dtype, integers int64, bools bool; arrays keep theirs. Raises ValueError
     for ragged sequences, TypeError or RuntimeError for data that is no numbers.
     """
-    check_device(device)
+    dtype = _options(dtype, device)
     array = array_of(data, dtype)
     dtype_of(array.dtype)
     return _finished(from_array(array, share=False), requires_grad)
@@ -110,7 +111,7 @@ def tensor(
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
     """`data` as a tensor, sharing its memory or being it where possible."""
-    check_device(device)
+    dtype = _options(dtype, device)
     if isinstance(data, TensorBase):
         return data if dtype is None else converted(data, dtype)  # type: ignore[arg-type,return-value]
     if isinstance(data, np.ndarray) and (dtype is None or data.dtype == dtype.numpy):
@@ -168,10 +169,12 @@ def filled(shape: Shape, value: Number, dtype: DType) -> Tensor:
     return from_array(np.broadcast_to(number, shape), share=False)  # type: ignore[arg-type]
 
 
-def _options(device: Any, layout: Any = None, out: Any = None) -> None:
+def _options(dtype: Any, device: Any, out: Any = None) -> DType | None:
+    """Checks what is given beside sizes; returns the dtype."""
     check_device(device)
     if out is not None:
         raise NotImplementedError("out= is not supported: assign the result, or use copy_()")
+    return as_dtype(dtype)
 
 
 def zeros(
@@ -184,7 +187,7 @@ def zeros(
     pin_memory: bool = False,
 ) -> Tensor:
     """Zeros of a shape."""
-    _options(device, layout, out)
+    dtype = _options(dtype, device, out)
     return _finished(filled(shape_argument(size, "zeros"), 0, dtype or get_default_dtype()), requires_grad)
 
 
@@ -198,7 +201,7 @@ def ones(
     pin_memory: bool = False,
 ) -> Tensor:
     """Ones of a shape."""
-    _options(device, layout, out)
+    dtype = _options(dtype, device, out)
     return _finished(filled(shape_argument(size, "ones"), 1, dtype or get_default_dtype()), requires_grad)
 
 
@@ -213,7 +216,7 @@ def empty(
     memory_format: Any = None,
 ) -> Tensor:
     """A tensor of unspecified elements (zeros)."""
-    _options(device, layout, out)
+    dtype = _options(dtype, device, out)
     return _finished(filled(shape_argument(size, "empty"), 0, dtype or get_default_dtype()), requires_grad)
 
 
@@ -228,7 +231,7 @@ def full(
     out: Any = None,
 ) -> Tensor:
     """A tensor of one number; its dtype follows the number unless given."""
-    _options(device, layout, out)
+    dtype = _options(dtype, device, out)
     shape = shape_argument((size,), "full")
     if isinstance(fill_value, TensorBase):
         value = converted(fill_value, dtype or fill_value.tensor_type.dtype)  # type: ignore[arg-type]
@@ -238,7 +241,7 @@ def full(
 
 
 def _like(input: Tensor, value: Number, dtype: DType | None, device: Any, requires_grad: bool) -> Tensor:
-    check_device(device)
+    dtype = _options(dtype, device)
     return _finished(filled(input.tensor_type.shape, value, dtype or input.tensor_type.dtype), requires_grad)
 
 
@@ -304,7 +307,7 @@ def eye(
     requires_grad: bool = False,
 ) -> Tensor:
     """The identity matrix, n by m."""
-    check_device(device)
+    dtype = _options(dtype, device)
     grid = checked_size((n, n if m is None else m))
     i, j = (record("iota", shape=grid, axis=k, dtype=int64) for k in (0, 1))
     return _finished(converted(record("eq", i, j), dtype or get_default_dtype()), requires_grad)
@@ -324,7 +327,7 @@ def arange(
     out: Any = None,
 ) -> Tensor:
     """start, start + step, … below `end`. int64 if all are integers, else the default dtype."""
-    _options(device, None, out)
+    dtype = _options(dtype, device, out)
     if end is None:
         start, end = 0, start
     if not is_number(start) and hasattr(start, "item"):
@@ -373,7 +376,7 @@ def linspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """`steps` evenly spaced numbers from `start` to `end`, both included."""
-    check_device(device)
+    dtype = _options(dtype, device)
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
     dtype = dtype or get_default_dtype()

@@ -117,6 +117,18 @@ def _combine(higher: DType | None, lower: DType | None) -> DType | None:
     return higher
 
 
+def as_dtype(dtype: Any) -> DType | None:
+    """A dtype given as such, as Python's float, int or bool, or not at all. Raises TypeError for others."""
+    if dtype is None or isinstance(dtype, DType):
+        return dtype
+    if isinstance(dtype, type) and dtype in _PYTHON_DTYPES:
+        return _PYTHON_DTYPES[dtype]
+    raise TypeError(f"argument 'dtype' must be graphc.dtype, not {type(dtype).__name__}")
+
+
+_PYTHON_DTYPES: dict[type, DType] = {float: float64, int: int64, bool: bool_}
+
+
 def is_number(x: Any) -> bool:
     """True of Python and NumPy real scalars."""
     return isinstance(x, (int, float, np.number, np.bool_)) or (

@@ -14,7 +14,7 @@ from graphc.core import Generator, TensorBase, default_generator, is_tracing, ne
 from graphc.devices import check_device
 from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
-from graphc.functions.promotion import converted, get_default_dtype, shapes_broadcast
+from graphc.functions.promotion import as_dtype, converted, get_default_dtype, shapes_broadcast
 from graphc.functions.recording import from_array, record
 from graphc.ir.dims import product
 from graphc.ir.types import DType, Shape, float64, int64
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _floating(dtype: DType | None, function: str) -> DType:
-    d = dtype or get_default_dtype()
+    d = as_dtype(dtype) or get_default_dtype()
     if not d.is_floating_point:
         raise NotImplementedError(f"\"{function}\" not implemented for '{d.torch_name}'")
     return d
@@ -103,7 +103,7 @@ def randint(
     if low >= high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
     shape = checked_size(shape_argument((size,), "randint"))
-    return _finished(integers(shape, low, high, dtype or int64, generator), requires_grad)
+    return _finished(integers(shape, low, high, as_dtype(dtype) or int64, generator), requires_grad)
 
 
 def integers(shape: Shape, low: int, high: int, dtype: DType, generator: Generator | None) -> Tensor:

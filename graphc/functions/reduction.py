@@ -305,6 +305,7 @@ def count_nonzero(input: Tensor, dim: Axis = None) -> Tensor:
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """True where shapes and all elements are equal. Evaluates, so it is not for traced code."""
+    input, other = as_operand(input, "equal"), as_operand(other, "equal", "other")
     if input.tensor_type.shape != other.tensor_type.shape:
         return False
     return bool(all(pointwise.eq(input, other)).item())

@@ -170,6 +170,11 @@ def cross_entropy(
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if x.tensor_type.shape == y.tensor_type.shape and x.tensor_type.shape:
         return _cross_entropy_of_probabilities(x, y, weight, reduction, label_smoothing)
+    if x.tensor_type.rank > 1 and y.tensor_type.shape and x.tensor_type.shape[0] != y.tensor_type.shape[0]:
+        raise ValueError(
+            f"Expected input batch_size ({x.tensor_type.shape[0]}) to match target batch_size "
+            f"({y.tensor_type.shape[0]})."
+        )
     if y.tensor_type.dtype.is_floating_point:
         raise RuntimeError(f"expected scalar type Long but found {_scalar_name(y)}")
     if y.tensor_type.dtype is not int64 and y.tensor_type.dtype is not uint8:

@@ -153,6 +153,7 @@ FUNCTIONS = [
     row("augmented assignment", lambda t, x, y: _augmented(t, x, y), (3, 5), positive(3, 5)),
     row("retained views", lambda t, x: _view_of_view(t, x), (2, 6)),
     row("Tensor.type", lambda t, x: (x.type(t.float64), x.type("torch.LongTensor"), (x > 0).type(t.float).sum(), x.type().split(".")[1]), (3, 5)),
+    row("Python's types as dtypes", lambda t, x: (x.to(int), x.to(float), t.ones(2, dtype=float), t.zeros(2, dtype=int), t.tensor([1, 0], dtype=bool), t.full((2,), 3, dtype=float), t.arange(3, dtype=float)), (3, 5)),
     row("div by a number", lambda t, x: (x / -1, -1 / (x + 1), x / 300), ints(3, 5, dtype=BYTE)),
     row("F.linear", lambda t, x, w, b: (t.nn.functional.linear(x, w, b), t.nn.functional.linear(x, w)), (2, 3, 5), (4, 5), (4,)),
     row("F.pad", lambda t, x: (t.nn.functional.pad(x, (1, 2)), t.nn.functional.pad(x, (0, 1, 2, 0), value=1.5), t.nn.functional.pad(x, (-1, 1))), (3, 5)),

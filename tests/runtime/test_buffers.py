@@ -134,7 +134,7 @@ def test_epoch_rises() -> None:
 
 @pytest.mark.parametrize(
     ("n", "error"),
-    [(0, ValueError), (-1, ValueError), (1025, ValueError), (1.0, TypeError), (True, TypeError)],
+    [(0, RuntimeError), (-1, RuntimeError), (1025, RuntimeError), (1.0, TypeError), (True, TypeError)],
 )
 def test_bad_thread_counts(n: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="set_num_threads expects"):
