@@ -8,9 +8,17 @@ matrix's layout changes no bit.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
-from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs
+from graphc.backends.llvm.contraction.axes import (
+    Env,
+    chunks,
+    constant,
+    minimum,
+    plus,
+    runs,
+)
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
 from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform
 from graphc.backends.llvm.contraction.micro import multiply_add
@@ -26,7 +34,10 @@ __all__ = ["STEPS", "emit_vector", "vector_scratch", "vector_units"]
 STEPS = 2048
 """Steps of k in a block; a multiple of every vector width."""
 
-_COLUMNS = 512
+_COLUMNS = 2048
+"""Most columns that are walked along: their partial sums for one step stay in L1."""
+_DEEP = 8
+"""Steps that one walk along columns adds to the same partial sums."""
 
 
 def _packs(problem: Problem) -> bool:
@@ -69,16 +80,21 @@ class _Vector:
         self.pointers = load_pointers(builder, problem, builder.params[0])
         self.uniform = emit_uniform(builder, problem, self.pointers)
         (self.packed,) = place_scratch(builder, problem, (vector_scratch(problem),))
+        self.columns = min(_COLUMNS, round_up(problem.n, 16))
+        # Not a power of two, so that partial sums spread over cache sets.
+        self.lead = self.columns + 16
         walks_columns = not _walks_steps(problem)
-        self.partial = builder.alloca(problem.scalar, width * _COLUMNS + 64) if walks_columns else self.packed
-        self.total = builder.alloca(problem.scalar, _COLUMNS + 64) if walks_columns else self.packed
+        self.partial = (
+            builder.alloca(problem.scalar, width * self.lead + 64) if walks_columns else self.packed
+        )
+        self.total = builder.alloca(problem.scalar, self.columns + 64) if walks_columns else self.packed
 
     def share(self, batch: Val, columns: tuple[Val, Val]) -> None:
         """One batch entry's columns."""
         self.batch_env = self.problem.batch.split(self.builder, batch)
         if not _walks_steps(self.problem):
             self.builder.loop(
-                *columns, _COLUMNS, (), lambda j, _: self._column_block(j, columns[1]), "columns"
+                *columns, self.columns, (), lambda j, _: self._column_block(j, columns[1]), "columns"
             )
             return
         if _packs(self.problem):
@@ -182,20 +198,28 @@ class _Vector:
 
     def _column_block(self, column: Val, limit: Val) -> list[Val]:
         builder, problem = self.builder, self.problem
-        end = minimum(builder, plus(builder, column, constant(_COLUMNS)), limit)
-        self._clear(self.total, _COLUMNS)
+        end = minimum(builder, plus(builder, column, constant(self.columns)), limit)
+        self._clear(self.total, self.columns)
 
         def block(k: Val, _: tuple[Val, ...]) -> list[Val]:
             stop = minimum(builder, plus(builder, k, constant(STEPS)), constant(problem.k))
             rest = problem.k % self.width
             whole = builder.sub(stop, builder.op("i64", f"urem {builder.sub(stop, k)}, {self.width}"))
-            self._clear(self.partial, self.width * _COLUMNS)
-            builder.loop(
-                k, whole, self.width, (), lambda at, _: self._add_steps(at, self.width, column, end), "steps"
-            )
+            self._clear(self.partial, self.width * self.lead)
+
+            for number in range(self.width):
+                start = k
+                for deep in (_DEEP, 1):
+                    span = deep * self.width
+                    left = builder.op("i64", f"urem {builder.sub(whole, start)}, {span}")
+                    stop_at = builder.sub(whole, left)
+                    walk = functools.partial(self._walk, number, deep, column, end)
+                    builder.loop(start, stop_at, span, (), walk, "steps")
+                    start = stop_at
             if rest:
                 with builder.if_(builder.icmp("slt", whole, stop)):
-                    self._add_steps(whole, rest, column, end)
+                    for number in range(rest):
+                        self._walk(number, 1, column, end, whole, ())
             self._add_folded(builder.sub(end, column))
             return []
 
@@ -212,36 +236,44 @@ class _Vector:
         builder = self.builder
 
         def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
-            builder.store(builder.const(self.type, 0), builder.gep(place, i, self.problem.scalar), 64)
+            at = builder.gep(place, i, self.problem.scalar)
+            builder.store(builder.const(self.type, 0), at, self.problem.dtype.itemsize)
             return []
 
         builder.loop(0, count, self.width, (), one, "clear")
 
-    def _add_steps(self, k: Val, count: int, column: Val, end: Val) -> list[Val]:
-        """Adds `count` neighbouring steps, each to its own partial sums."""
-        builder, problem = self.builder, self.problem
-        steps = [plus(builder, k, constant(i)) for i in range(count)]
+    def _walk(self, number: int, deep: int, column: Val, end: Val, k: Val, _: tuple[Val, ...]) -> list[Val]:
+        """Adds steps k + number, `width` apart, `deep` of them, to the partial sums of that number."""
+        builder, problem, width = self.builder, self.problem, self.width
+        steps = [plus(builder, k, constant(number + d * width)) for d in range(deep)]
         factors = [
-            builder.splat(self._value(problem.a, problem.a.steps.split(builder, s), None, None), self.width)
+            builder.splat(self._value(problem.a, problem.a.steps.split(builder, s), None, None), width)
             for s in steps
         ]
         at_steps = [problem.b.steps.split(builder, s) for s in steps]
-        axis = problem.b.rows.inner
+        axis, size = problem.b.rows.inner, problem.dtype.itemsize
 
         def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
             def chunk(j: Val, mask: Val | None) -> None:
                 here = env | ({axis: builder.sub(j, origin)} if axis is not None else {})
-                base = builder.gep(self.partial, builder.sub(j, column), problem.scalar)
-                for i, (factor, at_step) in enumerate(zip(factors, at_steps, strict=True)):
-                    place = builder.gep(base, i * _COLUMNS, problem.scalar)
-                    old = builder.load(self.type, place, problem.dtype.itemsize)
-                    value = multiply_add(
-                        builder, factor, self._value(problem.b, here | at_step, "rows", mask), old
-                    )
-                    kept = value if mask is None else builder.select(mask, value, old)
-                    builder.store(kept, place, problem.dtype.itemsize)
+                at = plus(builder, builder.sub(j, column), constant(number * self.lead))
+                place = builder.gep(self.partial, at, problem.scalar)
+                old = value = builder.load(self.type, place, size)
+                for factor, at_step in zip(factors, at_steps, strict=True):
+                    x = self._value(problem.b, here | at_step, "rows", mask)
+                    value = multiply_add(builder, factor, x, value)
+                kept = value if mask is None else builder.select(mask, value, old)
+                builder.store(kept, place, size)
 
-            chunks(builder, start, stop, self.width, chunk)
+            def line(j: Val, _: tuple[Val, ...]) -> list[Val]:
+                for i in range(0, span, width):
+                    chunk(plus(builder, j, constant(i)), None)
+                return []
+
+            span = max(width, 64 // size)
+            whole = builder.add(start, builder.op("i64", f"and {builder.sub(stop, start)}, {-span}"))
+            builder.loop(start, whole, span, (), line, "line")
+            chunks(builder, whole, stop, width, chunk)
 
         runs(builder, problem.b.rows, column, end, piece)
         return []
@@ -252,12 +284,15 @@ class _Vector:
         def one(j: Val, _: tuple[Val, ...]) -> list[Val]:
             parts = [
                 builder.load(
-                    self.type, builder.gep(self.partial, plus(builder, j, constant(i * _COLUMNS)), scalar), 64
+                    self.type,
+                    builder.gep(self.partial, plus(builder, j, constant(i * self.lead)), scalar),
+                    self.problem.dtype.itemsize,
                 )
                 for i in range(self.width)
             ]
             place = builder.gep(self.total, j, scalar)
-            builder.store(builder.fadd(builder.load(self.type, place, 64), self._fold(parts)), place, 64)
+            size = self.problem.dtype.itemsize
+            builder.store(builder.fadd(builder.load(self.type, place, size), self._fold(parts)), place, size)
             return []
 
         builder.loop(0, count, self.width, (), one, "fold")
