@@ -78,6 +78,8 @@ def program_from_bytes(content: bytes, name: str, lines: Lines) -> StoredProgram
         body: dict[str, Any] = json.loads(content[_LENGTH.size : at])
         types = [_type(dtype, shape) for dtype, shape in body["types"]]
         head = body["program"]
+        for name in head.keys() - _REBUILT:
+            head[name] = _tuples(head[name])
         constants = []
         for dtype, shape in head["constants"]:
             kind = _type(dtype, shape)
@@ -116,6 +118,14 @@ def _made(cls: type[Any], rows: list[list[Any]], **read: Callable[[Any], Any]) -
 
 
 _NAMES = {cls: [f.name for f in fields(cls)] for cls in (Buffer, KernelCall, Move, Phase, Repeat)}
+
+
+_REBUILT = {"buffers", "checks", "constants", "phases", "repeats"}
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, as JSON gives them, as the tuples they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _array(content: bytes, kind: TensorType, at: int) -> np.ndarray:

@@ -8,11 +8,11 @@ others get the general loops.
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from graphc.backends.llvm import contraction
 from graphc.backends.llvm import kernel as loops
+from graphc.backends.llvm.compile import compile_text
 from graphc.backends.llvm.kernels import (
     CompiledKernels,
     link_kernels,
@@ -22,13 +22,21 @@ from graphc.backends.llvm.kernels import (
     store_objects,
 )
 from graphc.backends.llvm.text import ModuleText
-from graphc.backends.llvm.workers import compile_many
+from graphc.backends.llvm.workers import (
+    CompileWorkers,
+    Request,
+    compile_many,
+    running_workers,
+    start_workers,
+    workers_pay,
+)
 from graphc.ir.kernel import Kernel, Schedule
 from graphc.ir.program import Program
 from graphc.ir.target import Target
 
 __all__ = [
     "CompiledKernels",
+    "KernelCompiler",
     "LlvmBackend",
     "compile_kernels",
     "kernel_calls",
@@ -64,62 +72,110 @@ def _module(kernel: Kernel, symbol: str, target: Target) -> str:
     return str(module)
 
 
-def _distinct(program: Program, target: Target) -> tuple[list[str], dict[str, Kernel]]:
-    """Symbol of each call in program order, and the distinct kernels."""
-    symbols: list[str] = []
-    kernels: dict[str, Kernel] = {}
-    names: dict[tuple[Kernel, tuple[float, ...]], str] = {}
-    for phase in program.phases:
-        for call in phase.calls:
-            key = call.kernel, _signs_of_zeros(call.kernel)
-            name = names.get(key)
-            if name is None:
-                name = names[key] = kernel_symbol(call.kernel, target)
-            kernels[name] = call.kernel
-            symbols.append(name)
-    return symbols, kernels
+class KernelCompiler:
+    """Compiles kernels while a program is still being made: they are added as they become known.
+
+    Each distinct kernel that is neither linked nor on disk becomes text at once; where there is much of
+    it, workers compile it meanwhile. `large` says beforehand that there will be much.
+    """
+
+    def __init__(self, target: Target, *, large: bool = False) -> None:
+        self._target = target
+        self._symbols: dict[int, str] = {}
+        self._kept: list[Kernel] = []
+        """Kernels whose identity is in use."""
+        self._found: dict[str, bytes] = {}
+        self._texts: dict[str, str] = {}
+        self._characters = 0
+        self._requests: dict[str, Request] = {}
+        self._workers: CompileWorkers | None = running_workers()
+        if large and workers_pay(_MUCH):
+            self._workers = start_workers()
+
+    def symbol(self, kernel: Kernel) -> str:
+        """The symbol of a kernel, whose text is made once for each object."""
+        known = self._symbols.get(id(kernel))
+        if known is None:
+            known = self._symbols[id(kernel)] = kernel_symbol(kernel, self._target)
+            self._kept.append(kernel)
+        return known
+
+    def add(self, kernel: Kernel) -> None:
+        """Sees to it that the kernel's object will be there."""
+        symbol = self.symbol(kernel)
+        if symbol in self._texts or symbol in self._found or not missing_kernels([symbol]):
+            return
+        self._found |= load_objects([symbol], self._target)
+        if symbol in self._found:
+            return
+        text = self._texts[symbol] = _module(kernel, symbol, self._target)
+        self._characters += len(text)
+        if self._workers is None and workers_pay(self._characters):
+            self._workers = start_workers()
+        if self._workers is not None:
+            for name, waiting in self._texts.items():
+                if name not in self._requests:
+                    self._requests[name] = self._workers.submit(waiting, self._target)
+
+    def objects(self, kernels: Iterable[Kernel]) -> tuple[dict[str, bytes], int]:
+        """Objects of kernels that are not linked, by symbol, and how many of them had to be compiled."""
+        for kernel in kernels:
+            self.add(kernel)
+        compiled = {
+            name: self._requests[name].result()
+            if name in self._requests
+            else compile_text(text, self._target)
+            for name, text in self._texts.items()
+        }
+        store_objects(compiled, self._target)
+        self._found |= compiled
+        self._texts.clear()
+        wanted = dict.fromkeys(map(self.symbol, kernels))
+        return {name: self._found[name] for name in wanted if name in self._found}, len(compiled)
 
 
-def _signs_of_zeros(kernel: Kernel) -> tuple[float, ...]:
-    """What tells kernels apart that are equal because 0.0 == -0.0."""
-    return tuple(
-        math.copysign(1.0, i.value)
-        for i in kernel.instructions()
-        if i.opcode == "const" and i.value == 0 and isinstance(i.value, float)
-    )
+_MUCH = 1 << 30
+
+
+def _calls(program: Program) -> list[Kernel]:
+    """The kernel of each call in program order."""
+    return [call.kernel for phase in program.phases for call in phase.calls]
 
 
 def kernel_calls(program: Program, target: Target) -> list[str]:
     """Symbol of each kernel call in program order."""
-    return _distinct(program, target)[0]
+    return list(map(KernelCompiler(target).symbol, _calls(program)))
 
 
 def kernel_modules(program: Program, target: Target) -> dict[str, str]:
     """LLVM text of every distinct kernel of a program, by symbol."""
-    _, kernels = _distinct(program, target)
+    kernels = dict(zip(kernel_calls(program, target), _calls(program), strict=True))
     return {name: _module(kernel, name, target) for name, kernel in kernels.items()}
 
 
 def kernel_objects(program: Program, target: Target) -> dict[str, bytes]:
     """Object code of every distinct kernel, by symbol, from the disk cache where it is there."""
-    return _objects(_distinct(program, target)[1], target)[0]
-
-
-def _objects(kernels: Mapping[str, Kernel], target: Target) -> tuple[dict[str, bytes], int]:
-    """Objects by symbol, and how many of them had to be compiled: they were not on disk."""
+    kernels = dict(zip(kernel_calls(program, target), _calls(program), strict=True))
     found = load_objects(kernels, target)
     missing = [name for name in kernels if name not in found]
     made = compile_many([_module(kernels[name], name, target) for name in missing], target)
     compiled = dict(zip(missing, made, strict=True))
     store_objects(compiled, target)
     found |= compiled
-    return {name: found[name] for name in kernels}, len(missing)
+    return {name: found[name] for name in kernels}
 
 
-def compile_kernels(program: Program, target: Target) -> CompiledKernels:
-    """The code of a program's kernels; those that this process has linked before are not made again."""
-    symbols, kernels = _distinct(program, target)
+def compile_kernels(
+    program: Program, target: Target, compiler: KernelCompiler | None = None
+) -> CompiledKernels:
+    """The code of a program's kernels; those that this process has linked before are not made again.
+
+    `compiler` is one that kernels of the program were added to before.
+    """
+    compiler = compiler or KernelCompiler(target)
+    calls = _calls(program)
+    symbols = list(map(compiler.symbol, calls))
+    objects, compiled = compiler.objects(calls)
     with lock:
-        missing = {name: kernels[name] for name in missing_kernels(kernels)}
-        objects, compiled = _objects(missing, target)
-        return link_kernels(symbols, objects, from_disk=bool(missing) and not compiled)
+        missing = {name: objects[name] for name in missing_kernels(symbols)}
+        return link_kernels(symbols, missing, from_disk=bool(missing) and not compiled)

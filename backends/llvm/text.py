@@ -66,6 +66,44 @@ def _round_to_float32(value: float) -> float:
     return rounded
 
 
+_INTEGER = (
+    "add",
+    "sub",
+    "mul",
+    "udiv",
+    "sdiv",
+    "urem",
+    "srem",
+    "and",
+    "or",
+    "xor",
+    "shl",
+    "lshr",
+    "ashr",
+    "icmp",
+)
+_FLOAT = ("fadd", "fsub", "fmul", "fdiv", "fneg", "fcmp")
+_CAST = ("sext", "zext", "trunc", "fpext", "fptrunc", "bitcast", "sitofp", "uitofp", "fptosi", "fptoui")
+_MOVE = ("select", "getelementptr", "extractelement", "insertelement", "shufflevector")
+_PURE = frozenset((*_INTEGER, *_FLOAT, *_CAST, *_MOVE))
+"""Instructions whose value depends on their operands alone: the same one again is the same value."""
+
+_PURE_CALLS = (
+    "@llvm.fma.",
+    "@llvm.fabs.",
+    "@llvm.sqrt.",
+    "@llvm.floor.",
+    "@llvm.ceil.",
+    "@llvm.trunc.",
+    "@llvm.rint.",
+)
+
+
+def _is_pure(text: str) -> bool:
+    first, _, rest = text.partition(" ")
+    return first in _PURE or (first == "call" and any(name in rest for name in _PURE_CALLS))
+
+
 class ModuleText:
     """An LLVM module as text: declarations, constant tables and functions, each kept once."""
 
@@ -139,6 +177,36 @@ class ModuleText:
         return "\n".join(parts) + "\n"
 
 
+_FOLDED = ("i64", "i32")
+_FOLDS: dict[str, Callable[[int, int], int]] = {
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y,
+}
+
+
+def _number(value: Val) -> int | None:
+    text = value.text
+    return int(text) if text[0].isdigit() or (text[0] == "-" and text[1:].isdigit()) else None
+
+
+def _fold(opcode: str, a: Val, b: Val) -> Val | None:
+    """The value of an integer operation where it is a constant or one of its operands."""
+    fold = _FOLDS.get(opcode)
+    if fold is None:
+        return None
+    x, y = _number(a), _number(b)
+    if x is not None and y is not None:
+        result = fold(x, y)
+        bits = int(a.type[1:])
+        return Val(a.type, str(result)) if -(1 << (bits - 1)) <= result < 1 << (bits - 1) else None
+    if y == (1 if opcode == "mul" else 0):
+        return a
+    if opcode != "sub" and x == (1 if opcode == "mul" else 0):
+        return b
+    return None
+
+
 class Builder:
     """Builds one function, block by block. Every value-making method returns a `Val`."""
 
@@ -162,6 +230,9 @@ class Builder:
         self._entry_allocas: list[str] = []
         self._next = 0
         self._labels = 0
+        self._known: list[dict[str, Val]] = [{}]
+        """Values of pure instructions that dominate what is built next, by text; one dict for each nested
+        loop or condition."""
         self.current = "entry"
         self.params = tuple(
             Val(t.split(" ")[0] if not t.startswith("<") else t, f"%{n}") for t, n in parameters
@@ -174,11 +245,19 @@ class Builder:
         self._lines.append("  " + line)
 
     def op(self, type_: str, text: str) -> Val:
-        """Appends `%n = text` and returns `%n` as a value of `type_`."""
-        name = f"%v{self._next}"
+        """Appends `%n = text` and returns `%n` as a value of `type_`; a pure one that is known is not made again."""
+        pure = _is_pure(text)
+        if pure:
+            for values in reversed(self._known):
+                found = values.get(text)
+                if found is not None:
+                    return found
+        made = Val(type_, f"%v{self._next}")
         self._next += 1
-        self._lines.append(f"  {name} = {text}")
-        return Val(type_, name)
+        self._lines.append(f"  {made.text} = {text}")
+        if pure:
+            self._known[-1][text] = made
+        return made
 
     def comment(self, text: str) -> None:
         """Appends a comment line."""
@@ -213,6 +292,10 @@ class Builder:
     def binary(self, opcode: str, a: Val, b: Val) -> Val:
         """`opcode` of two values of one type (`fadd`, `add`, `shl`, `and`, …)."""
         assert a.type == b.type, f"{opcode} of {a} and {b}"
+        if a.type in _FOLDED:
+            known = _fold(opcode.partition(" ")[0], a, b)
+            if known is not None:
+                return known
         return self.op(a.type, f"{opcode} {a}, {b.text}")
 
     def fadd(self, a: Val, b: Val) -> Val:
@@ -390,9 +473,23 @@ class Builder:
         return f"{hint}.{self._labels}"
 
     def block(self, name: str) -> None:
-        """Starts the block `name`; the block before must already have ended."""
+        """Starts the block `name`; the block before must already have ended.
+
+        What was computed since the loop or condition around it began may not have been on the way here.
+        """
+        self._known[-1].clear()
+        self._start(name)
+
+    def _start(self, name: str) -> None:
         self._lines.append(f"{name}:")
         self.current = name
+
+    @contextmanager
+    def _nested(self) -> Iterator[None]:
+        """Code after which its values are unknown again and those before it are still known."""
+        self._known.append({})
+        yield
+        self._known.pop()
 
     def branch(self, target: str) -> None:
         self.emit(f"br label %{target}")
@@ -408,10 +505,11 @@ class Builder:
         """Code that runs where `condition` holds; makes no value."""
         then, done = self.label("then"), self.label("endif")
         self.branch_if(condition, then, done)
-        self.block(then)
-        yield
+        self._start(then)
+        with self._nested():
+            yield
         self.branch(done)
-        self.block(done)
+        self._start(done)
 
     def loop(
         self,
@@ -431,18 +529,19 @@ class Builder:
         head, inside, done = self.label(hint), self.label(f"{hint}.body"), self.label(f"{hint}.end")
         before = self.current
         self.branch(head)
-        self.block(head)
+        self._start(head)
         position = len(self._lines)
         index = Val("i64", f"%i{self._labels}.{self._next}")
         self._next += 1
         phis = [Val(v.type, f"%c{self._labels}.{self._next}.{n}") for n, v in enumerate(carried)]
         self._next += 1
-        more = self.icmp("slt", index, hi)
+        more = self.op("i1", f"icmp slt {index}, {hi.text}")
         self.branch_if(more, inside, done)
-        self.block(inside)
-        results = tuple(body(index, tuple(phis)))
+        self._start(inside)
+        with self._nested():
+            results = tuple(body(index, tuple(phis)))
+            following = self.op("i64", f"add nsw {index}, {by.text}")
         assert [r.type for r in results] == [p.type for p in phis], "carried types change"
-        following = self.op("i64", f"add nsw {index}, {by.text}")
         last = self.current
         self.branch(head)
         self._lines[position:position] = [
@@ -452,7 +551,7 @@ class Builder:
                 for p, v, r in zip(phis, carried, results, strict=True)
             ),
         ]
-        self.block(done)
+        self._start(done)
         return tuple(phis)
 
     def __str__(self) -> str:

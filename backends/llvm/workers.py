@@ -1,23 +1,29 @@
 """Compile workers: subprocesses that turn LLVM text into objects, several at a time.
 
 Every call into LLVM takes one lock of the process, so threads do not help. Workers are plain
-subprocesses of `emitter.py`, spoken to over pipes by one thread each; they start with the
-first large request, live as long as the process and end when their pipe closes. Invariant: a
-worker's answer is byte for byte what compiling in this process gives.
+subprocesses of `emitter.py`, spoken to over pipes that never block the caller: whoever submits goes on
+making text meanwhile, and answers are taken in at the next look. They start with the first large
+request, live as long as the process and end when their pipe closes. Invariant: a worker's answer is
+byte for byte what compiling in this process gives.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import fcntl
 import functools
+import heapq
+import itertools
 import os
+import selectors
 import struct
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 
 import llvmlite
 
@@ -27,82 +33,158 @@ from graphc.ir.errors import CompileError
 from graphc.ir.target import Target
 from graphc.runtime.threads import usable_cores
 
-__all__ = ["CompileWorkers", "compile_many"]
+__all__ = ["CompileWorkers", "Request", "compile_many", "running_workers", "start_workers", "workers_pay"]
 
-_TEXT_WORTH_WORKERS = 200_000
-"""Characters of text, about 0.3 s of compiling, from which starting workers pays."""
+_TEXT_WORTH_WORKERS = 100_000
+"""Characters of text, about 0.15 s of compiling, from which starting workers pays."""
+_AHEAD = 2
+"""Requests that a worker has at a time: what it compiles, and what it takes next without waiting for us."""
+_PIPE_BYTES = 1 << 20
 _START = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
 
 
+class Request:
+    """A module that is being compiled."""
+
+    def __init__(self, pool: CompileWorkers, text: str, target: Target) -> None:
+        parts = [s.encode() for s in (target.triple, target.cpu, target.features, text)]
+        self.message = b"".join((emitter.REQUEST.pack(*map(len, parts)), *parts))
+        self.answer: bytes | CompileError | None = None
+        self._pool = pool
+
+    def result(self) -> bytes:
+        """The object, once it is there. Raises `CompileError`, also where the worker died."""
+        while self.answer is None:
+            self._pool.look(wait=True)
+        if isinstance(self.answer, CompileError):
+            raise self.answer
+        return self.answer
+
+
 class _Worker:
-    """One subprocess."""
+    """One subprocess, what it was asked, and what is on the way in both directions."""
 
     def __init__(self) -> None:
         package = Path(llvmlite.__file__).parent.parent
-        command = [sys.executable, "-I", "-c", _START, str(Path(emitter.__file__)), str(package)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = [sys.executable, "-I", "-S", "-c", _START, str(Path(emitter.__file__)), str(package)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.requests, self.answers = self.process.stdin.fileno(), self.process.stdout.fileno()
+        for descriptor in (self.requests, self.answers):
+            os.set_blocking(descriptor, False)
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.asked: deque[Request] = deque()
+        self.unsent = memoryview(b"")
+        self._received = bytearray()
 
-    def compile(self, text: str, target: Target) -> bytes:
-        """One request and its answer. Raises `CompileError`, also where the worker dies."""
-        parts = [s.encode() for s in (target.triple, target.cpu, target.features, text)]
-        process = self._process
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(b"".join((emitter.REQUEST.pack(*map(len, parts)), *parts)))
-            process.stdin.flush()
-            head = process.stdout.read(emitter.ANSWER.size)
-            status, length = emitter.ANSWER.unpack(head)
-            body = process.stdout.read(length)
-            if len(body) != length:
-                raise EOFError
-        except (OSError, ValueError, EOFError, struct.error):
-            raise CompileError(f"a compile worker died (exit status {process.wait()})") from None
-        if status:
-            raise CompileError(body.decode())
-        return body
+    def ask(self, request: Request) -> None:
+        self.asked.append(request)
+        self.unsent = memoryview(bytes(self.unsent) + request.message)
 
-    def close(self) -> None:
-        """Ends the subprocess."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
+    def exchange(self) -> None:
+        """Writes and reads what goes without waiting. Raises OSError where the subprocess is gone."""
+        with contextlib.suppress(BlockingIOError):
+            while self.unsent:
+                self.unsent = self.unsent[os.write(self.requests, self.unsent) :]
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                content = os.read(self.answers, _PIPE_BYTES)
+                if not content:
+                    raise BrokenPipeError("end of answers")
+                self._received += content
+        self._take()
+
+    def _take(self) -> None:
+        head = emitter.ANSWER.size
+        while len(self._received) >= head:
+            status, length = emitter.ANSWER.unpack_from(self._received)
+            if len(self._received) < head + length:
+                return
+            body = bytes(self._received[head : head + length])
+            del self._received[: head + length]
+            self.asked.popleft().answer = CompileError(body.decode()) if status else body
+
+    def close(self) -> int:
+        """Ends the subprocess; its exit status."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+        return self.process.wait()
 
 
 class CompileWorkers:
-    """A number of workers; `submit` never waits."""
+    """A number of workers; `submit` never waits. Any thread may use them."""
 
     def __init__(self, count: int) -> None:
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="graphc-compile")
-        self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
         self._count = count
-        for _ in range(count):
-            self._idle.put(None)  # started when first wanted
+        self._workers: list[_Worker] = []
+        self._waiting: list[tuple[int, int, Request]] = []
+        """A heap with the longest first, so that no worker is left with one at the end."""
+        self._numbers = itertools.count()
+        self._lock = threading.RLock()
 
-    def submit(self, text: str, target: Target) -> Future[bytes]:
-        """The object of an LLVM module, in the future; its exception is a `CompileError`."""
-        return self._threads.submit(self._compile, text, target)
+    def start(self) -> None:
+        """Starts the workers that are not running."""
+        with self._lock:
+            while len(self._workers) < self._count:
+                self._workers.append(_Worker())
 
-    def _compile(self, text: str, target: Target) -> bytes:
-        worker = self._idle.get()
-        healthy = False
+    def submit(self, text: str, target: Target) -> Request:
+        """Begins to compile an LLVM module."""
+        request = Request(self, text, target)
+        with self._lock:
+            self.start()
+            heapq.heappush(self._waiting, (-len(request.message), next(self._numbers), request))
+            self.look()
+        return request
+
+    def look(self, *, wait: bool = False) -> None:
+        """Takes in answers and hands out requests; with `wait`, sleeps until something moves if nothing does."""
+        with self._lock:
+            if wait:
+                self._wait()
+            for worker in list(self._workers):
+                self._attend(worker)
+
+    def _attend(self, worker: _Worker) -> None:
         try:
-            worker = worker or _Worker()
-            result = worker.compile(text, target)
-            healthy = True
-            return result
-        finally:
-            if worker is not None and not healthy:
-                worker.close()
-            self._idle.put(worker if healthy else None)
+            worker.exchange()
+            while self._waiting and len(worker.asked) < _AHEAD and worker is self._least_busy():
+                worker.ask(heapq.heappop(self._waiting)[2])
+                worker.exchange()
+        except (OSError, struct.error):
+            self._bury(worker)
+
+    def _least_busy(self) -> _Worker:
+        return min(self._workers, key=lambda w: len(w.asked))
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker died: its request fails, those that it had not begun go to others."""
+        self._workers.remove(worker)
+        status = worker.close()
+        if worker.asked:
+            worker.asked.popleft().answer = CompileError(f"a compile worker died (exit status {status})")
+        for request in worker.asked:
+            heapq.heappush(self._waiting, (-len(request.message), next(self._numbers), request))
+        self.start()
+
+    def _wait(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                if worker.asked:
+                    selector.register(worker.answers, selectors.EVENT_READ)
+                if worker.unsent:
+                    selector.register(worker.requests, selectors.EVENT_WRITE)
+            if selector.get_map():
+                selector.select()
 
     def close(self) -> None:
-        """Waits for what was submitted and ends the workers."""
-        self._threads.shutdown()
-        for _ in range(self._count):
-            worker = self._idle.get()
-            if worker is not None:
+        """Ends the workers; what they have not answered is lost."""
+        with self._lock:
+            for worker in self._workers:
                 worker.close()
+            self._workers.clear()
 
 
 @functools.cache
@@ -113,7 +195,7 @@ def _workers() -> CompileWorkers:
 
 
 def _forget_workers() -> None:
-    """In a forked child, which has neither the threads nor pipes of its own."""
+    """In a forked child, which has no pipes of its own."""
     if _workers.cache_info().currsize:
         atexit.unregister(_workers().close)
     _workers.cache_clear()
@@ -122,15 +204,30 @@ def _forget_workers() -> None:
 os.register_at_fork(after_in_child=_forget_workers)
 
 
+def running_workers() -> CompileWorkers | None:
+    """The process's workers, where they have been started."""
+    return _workers() if _workers.cache_info().currsize else None
+
+
+def workers_pay(characters: int) -> bool:
+    """Whether so much text is compiled sooner by workers than in this process."""
+    return usable_cores() > 1 and characters >= _TEXT_WORTH_WORKERS
+
+
+def start_workers() -> CompileWorkers:
+    """The process's workers, running; they take a while to load LLVM, so start them before there is text."""
+    workers = _workers()
+    workers.start()
+    return workers
+
+
 def compile_many(texts: Iterable[str], target: Target) -> list[bytes]:
     """Objects of several modules, in order; with workers where there is enough to do.
 
     Raises `CompileError` for the first module that LLVM does not accept.
     """
     modules = list(texts)
-    if len(modules) < 2 or usable_cores() < 2 or sum(map(len, modules)) < _TEXT_WORTH_WORKERS:
+    if len(modules) < 2 or not workers_pay(sum(map(len, modules))):
         return [compile_text(text, target) for text in modules]
-    # The longest first, so that no worker is left with one at the end.
-    order = sorted(range(len(modules)), key=lambda i: -len(modules[i]))
-    futures = {i: _workers().submit(modules[i], target) for i in order}
-    return [futures[i].result() for i in range(len(modules))]
+    requests = [_workers().submit(text, target) for text in modules]
+    return [request.result() for request in requests]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import graphc.backends.llvm.host  # noqa: F401 - installs the native run time
+from graphc.backends.llvm.host import begin_host
 from graphc.core.evaluate import on_compile
 from graphc.core.storage import Memory
 from graphc.ir.errors import CompileError, located
@@ -44,6 +44,9 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
     e.__name__: e for e in (IndexError, RuntimeError, ValueError, ZeroDivisionError, TypeError)
 }
 
+_MANY_OPS = 40
+"""Ops of a graph from which its kernels are enough for compile workers."""
+
 
 def make_context(target: str = "host") -> CompileContext:
     """The context of compilations for a named target or `"host"`."""
@@ -58,8 +61,8 @@ def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None
 class CompiledGraph:
     """An executable graph over memory. Immutable; calls from several threads are fine."""
 
-    def __init__(self, graph: Graph, stages: Stages) -> None:
-        code = codegen.compile_kernels(stages.program, stages.target)
+    def __init__(self, graph: Graph, stages: Stages, compiler: codegen.KernelCompiler | None = None) -> None:
+        code = codegen.compile_kernels(stages.program, stages.target, compiler)
         self._make(graph, stages.program, code, release=lowering.runs_long(stages.program))
 
     @staticmethod
@@ -120,7 +123,10 @@ def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = No
         found = _find(graph, print_, key, resolved)
         if found is not None:
             return found
-    made = CompiledGraph(graph, lower_graph(graph, make_context(target), passes))
+    begin_host()
+    compiler = codegen.KernelCompiler(resolved, large=len(graph) >= _MANY_OPS)
+    stages = lowering.lower_graph(graph, make_context(target), passes, compiler.add)
+    made = CompiledGraph(graph, stages, compiler)
     if print_ is not None:
         lines = [(x.filename, x.lineno) for x in print_.locations]
         content = program_to_bytes(made.program, made.symbols, lines, release=made.release)

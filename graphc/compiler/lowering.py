@@ -10,6 +10,7 @@ something is compiled or looked at: a program that is on disk needs none of this
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,10 +82,15 @@ class Stages:
         return {name: assembly_text(text, self.target) for name, text in self.llvm_ir().items()}
 
 
-def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None) -> Stages:
+def lower_graph(
+    graph: Graph,
+    context: CompileContext,
+    passes: str | None = None,
+    on_kernel: Callable[[Any], None] | None = None,
+) -> Stages:
     """Runs every stage up to the planned program. `graph` is changed by the optimising passes.
 
-    Raises CompileError where an op or shape cannot be compiled.
+    `on_kernel` is told of each scheduled kernel at once. Raises CompileError where an op or shape cannot be compiled.
     """
     for value in [*graph.inputs, *graph.outputs]:
         if not value.type.is_static:
@@ -95,8 +101,15 @@ def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None
     Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
     DropChecks().run(graph, context)
     fused = fuse(graph, context)
-    scheduled = [low for group in fused.groups for low in schedule(lower(fused, group), context)]
-    kernels = KernelList(kernel for low in scheduled for kernel in kernels_of(low))
+    scheduled, found = [], []
+    for group in fused.groups:
+        for low in schedule(lower(fused, group), context):
+            scheduled.append(low)
+            for kernel in kernels_of(low):
+                found.append(kernel)
+                if on_kernel is not None:
+                    on_kernel(kernel)
+    kernels = KernelList(found)
     return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
 
 

@@ -25,7 +25,8 @@ PROGRAM = Program(
     4096,
     (Check("too big", "IndexError", "a.py", 3), Check("other", "ValueError")),
     (np.array([1, 2], bfloat16.numpy), np.empty((0, 2), np.float32)),
-    (Repeat(0, 1, 5, 4, (Move(3, 0, 48), Move(1, 0)), (Move(3, 3, 4),)), Repeat(1, 2, 3, 4)),
+    repeats=(Repeat(0, 1, 5, 4, (Move(3, 0, 48), Move(1, 0)), (Move(3, 3, 4),)), Repeat(1, 2, 3, 4)),
+    together=(((0, 1), (1, 2)),),
 )
 LINES = [("b.py", 1), ("a.py", 3)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import sysconfig
 from dataclasses import replace
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING
 from graphc.ir.lazy import lazy_module
 from graphc.ir.target import TARGETS, Target
 from graphc.runtime.cache import cache_key, default_cache
+from graphc.runtime.host import is_loaded
 
 if TYPE_CHECKING:
     from graphc.backends.llvm import compile as native
-    from graphc.backends.llvm import jit
+    from graphc.backends.llvm import jit, workers
     from graphc.backends.llvm.host import module
 else:
     native = lazy_module("graphc.backends.llvm.compile")
     jit = lazy_module("graphc.backends.llvm.jit")
+    workers = lazy_module("graphc.backends.llvm.workers")
     module = lazy_module("graphc.backends.llvm.host.module")
 
-__all__ = ["load_host"]
+__all__ = ["begin_host", "load_host"]
 
 
 def _baseline() -> Target:
@@ -30,15 +33,41 @@ def _baseline() -> Target:
     return replace(TARGETS[name], triple=host.triple)
 
 
-def load_host() -> jit.LinkedCode:
-    """Compiles the module (or takes it from the cache on disk) and links it for ever.
-
-    The text depends on graphc's sources, which are in every key, and on the interpreter's objects.
-    """
-    target = _baseline()
+def _key(target: Target) -> str:
+    """The text depends on graphc's sources, which are in every key, and on the interpreter's objects."""
     interpreter = f"{sys.version} {sysconfig.get_config_var('Py_GIL_DISABLED')}"
-    key = cache_key("host", native.COMPILER_VERSION, interpreter, str(target))
-    code = default_cache().get_or_make(
-        key, lambda: native.compile_text(str(module.host_module(target)), target)
-    )
-    return jit.link([code], permanent=True)
+    return cache_key("host", native.COMPILER_VERSION, interpreter, str(target))
+
+
+@functools.cache
+def _begun() -> workers.Request | None:
+    """The module's compilation by a worker; None where its object is on disk or there is one core."""
+    target = _baseline()
+    if default_cache().get(_key(target)) is not None or not workers.workers_pay(_CHARACTERS):
+        return None
+    return workers.start_workers().submit(str(module.host_module(target)), target)
+
+
+_CHARACTERS = 1 << 20
+"""It takes 0.2 s, so it is worth a worker whatever else there is."""
+
+
+def begin_host() -> None:
+    """Sees to it that a worker compiles the module, where that is necessary, while other things are done."""
+    if not is_loaded():
+        _begun()
+
+
+def load_host() -> jit.LinkedCode:
+    """Compiles the module (or takes it from the cache on disk) and links it for ever."""
+    target = _baseline()
+
+    def make() -> bytes:
+        request = _begun()
+        return (
+            native.compile_text(str(module.host_module(target)), target)
+            if request is None
+            else request.result()
+        )
+
+    return jit.link([default_cache().get_or_make(_key(target), make)], permanent=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -42,6 +43,22 @@ def test_workers_give_the_objects_of_this_process(pool: CompileWorkers) -> None:
     assert pool.submit(text, target).result() == compile_text(text, target)
 
 
+def test_large_texts_and_many_threads(pool: CompileWorkers) -> None:
+    texts = [module(n, size=1000 * (n % 3) + 10) for n in range(9)]
+    found: dict[int, bytes] = {}
+
+    def work(first: int) -> None:
+        requests = [pool.submit(text, host_target()) for text in texts[first::3]]
+        found.update({first + 3 * i: r.result() for i, r in enumerate(requests)})
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert [found[n] for n in range(9)] == [compile_text(text, host_target()) for text in texts]
+
+
 def test_bad_text_does_not_end_the_worker(pool: CompileWorkers) -> None:
     for text in ("nonsense", "define void @f() { ret i32 1 }", "nonsense"):
         with pytest.raises(CompileError, match="LLVM rejects"):
@@ -52,12 +69,16 @@ def test_bad_text_does_not_end_the_worker(pool: CompileWorkers) -> None:
 def test_a_worker_that_dies_is_replaced() -> None:
     pool = CompileWorkers(1)
     pool.submit(module(0), host_target()).result()
-    worker = pool._idle.get()
-    assert worker is not None
-    worker._process.kill()
-    pool._idle.put(worker)
+    (worker,) = pool._workers
+    worker.process.kill()
+    worker.process.wait()
+    assert pool.submit(module(1), host_target()).result() == compile_text(module(1), host_target())
+    (worker,) = pool._workers
+    request, later = (pool.submit(module(n, size=20_000), host_target()) for n in (2, 3))
+    worker.process.kill()
     with pytest.raises(CompileError, match="worker died"):
-        pool.submit(module(1), host_target()).result()
+        request.result()
+    assert later.result().startswith(b"\x7fELF")
     assert pool.submit(module(1), host_target()).result() == compile_text(module(1), host_target())
     pool.close()
 
