@@ -78,8 +78,8 @@ def program_from_bytes(content: bytes, name: str, lines: Lines) -> StoredProgram
         body: dict[str, Any] = json.loads(content[_LENGTH.size : at])
         types = [_type(dtype, shape) for dtype, shape in body["types"]]
         head = body["program"]
-        for name in head.keys() - _REBUILT:
-            head[name] = _tuples(head[name])
+        for field in head.keys() - _REBUILT:
+            head[field] = _tuples(head[field])
         constants = []
         for dtype, shape in head["constants"]:
             kind = _type(dtype, shape)
