@@ -135,5 +135,6 @@ def _plans(kernel: Kernel, target: Target) -> list[Plan]:
 
 
 def _made(kernel: Kernel, target: Target, vector: bool | None) -> list[Plan]:
-    plans = [make_plan(phase, target, vector) for phase in phases(kernel)]
+    bare = dataclasses.replace(kernel, schedule=None)
+    plans = [make_plan(phase, target, vector) for phase in phases(bare)]
     return [p for p in plans if p is not None]

@@ -22,7 +22,15 @@ __all__ = ["again_cycles", "field_cycles", "field_tilings"]
 _TILES = {16: ((6, 2), (4, 3), (3, 4)), 32: ((8, 3), (12, 2), (6, 4), (5, 5))}
 """(rows, vectors) whose accumulators, held operands and one more fit the registers."""
 
-_KEPT_BYTES = 512 * 1024
+_NEAR_BYTES = 256 * 1024
+_NEAR = 0.06
+"""Cycles an element of A in another pass over it where it stays in L2."""
+_FAR = 0.25
+"""The same where it does not."""
+_ASKEW = 1.05
+"""Tiles whose vectors begin anywhere take longer: some cross a cache line."""
+_GATHER = 1.3
+"""Cycles of bringing a kept sum to its place in the result's order."""
 
 
 def field_tilings(problem: Problem, target: Target) -> Iterator[tuple[Tiling, Field]]:
@@ -36,19 +44,19 @@ def field_tilings(problem: Problem, target: Target) -> Iterator[tuple[Tiling, Fi
             ((min(r, problem.m), min(v, field.vector_count)) for r, v in _tiles(target) if v <= widest),
             key=lambda t: _tiles_cycles(problem, field, *t),
         )
-        yield _tiling(problem, field, base, width, rows, vectors), field
+        yield _tiling(problem, field, base, target, rows, vectors), field
 
 
 def _tiles(target: Target) -> tuple[tuple[int, int], ...]:
     return _TILES[16 if target.vector_registers <= 16 else 32]
 
 
-def _tiling(problem: Problem, field: Field, base: Tiling, width: int, rows: int, vectors: int) -> Tiling:
-    size = problem.dtype.itemsize
+def _tiling(problem: Problem, field: Field, base: Tiling, target: Target, rows: int, vectors: int) -> Tiling:
+    size, width = problem.dtype.itemsize, field.width
     source = rows_in_place(problem)
     apart = source is not None and source.lead * size % 4096 == 0 and rows > 4 and problem.m > rows
     lead = base.kc + 64 // size
-    limit = _KEPT_BYTES // (kept_lead(field) * size)
+    limit = target.l2_bytes // 2 // (kept_lead(field) * size)
     mc = max(rows, min(round_up(problem.m, rows), limit // rows * rows))
     return dataclasses.replace(
         base, width=width, rows=rows, vectors=vectors, mc=mc, nc=width * vectors, mb=problem.m,
@@ -70,7 +78,7 @@ def _tiles_cycles(problem: Problem, field: Field, rows: int, vectors: int) -> fl
         for v, vc in _counts(field.vector_count, vectors):
             if r and v:
                 total += rc * vc * max(r * v / 2, (r + v * load + 0.5) / 2, 4.0)
-    return total
+    return total if load == 1.0 else total * _ASKEW
 
 
 def _copy_cycles(problem: Problem, field: Field) -> float:
@@ -85,7 +93,7 @@ def _copy_cycles(problem: Problem, field: Field) -> float:
         run = -(-field.wide.size // field.phases)
         chunk = 3.0 if field.phases == 1 else 1.5 * field.width
         return rows * field.phases * (-(-run // field.width) * chunk + 6.0)
-    return rows * field.wide.size * -(-field.minor_size // field.width) * (1.3 * field.width + 2.0)
+    return rows * field.wide.size * -(-field.minor_size // field.width) * (field.width + 2.0)
 
 
 def field_cycles(problem: Problem, field: Field, tiling: Tiling) -> float:
@@ -98,27 +106,26 @@ def field_cycles(problem: Problem, field: Field, tiling: Tiling) -> float:
     tiles = problem.k * _tiles_cycles(problem, field, tiling.rows, tiling.vectors) + 25.0 * strips
     copy = _copy_cycles(problem, field) * row_blocks
     work = problem.m * problem.n * (_finish_cycles(problem, field) / blocks)
-    return problem.batch.total * (blocks * (tiles + copy + work) + _rows_cycles(problem, field, tiling))
+    passes = problem.batch.total * blocks
+    return passes * (tiles + copy + work) + _rows_cycles(problem, tiling, passes)
 
 
 def _finish_cycles(problem: Problem, field: Field) -> float:
     """Cycles of the epilogue for one element."""
     each = 1.5 * len(problem.epilogue) / field.width
-    return each if field.minor is None else each + 2.0
+    return each if field.minor is None else each + _GATHER
 
 
-def _rows_cycles(problem: Problem, field: Field, tiling: Tiling) -> float:
-    """Cycles of reading A beyond the tiles' own loads, for a batch entry: packing, or a cache's misses."""
-    blocks = -(-field.values // field.share)
+def _rows_cycles(problem: Problem, tiling: Tiling, passes: int) -> float:
+    """Cycles of `passes` over A beyond the tiles' own loads: packing, or what a cache further away costs."""
+    elements = problem.m * problem.k
     if tiling.a == "runs":
-        return blocks * problem.m * problem.k * 1.2
-    # Each block of columns reads all of A from a cache further away.
-    return blocks * problem.m * problem.k * problem.dtype.itemsize / 16.0
+        return passes * elements * 1.2
+    return (passes - 1) * elements * (_FAR if elements * problem.dtype.itemsize > _NEAR_BYTES else _NEAR)
 
 
 def again_cycles(problem: Problem, field: Field, tiling: Tiling, side: Side) -> float:
     """Cycles of a batch entry that each partition repeats where `side` is divided."""
-    blocks = -(-field.values // field.share)
     if side == "rows":
-        return blocks * _copy_cycles(problem, field)
-    return _rows_cycles(problem, field, tiling) / blocks
+        return -(-field.values // field.share) * _copy_cycles(problem, field)
+    return _rows_cycles(problem, tiling, 2) if tiling.a == "place" else _rows_cycles(problem, tiling, 1)

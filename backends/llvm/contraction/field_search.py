@@ -44,6 +44,8 @@ def find_fields(problem: Problem, blocking: Blocking) -> list[Field]:
     reaches = tuple(r for r in found if r is not None)
     made: list[Field] = []
     for minor, wide in _lane_axes(reaches, columns):
+        if minor is not None and wide is not None and extent(minor) % blocking.width == 0:
+            continue  # its own runs are whole vectors
         made += _fields(problem, reaches, blocking, minor, wide)
     return made
 

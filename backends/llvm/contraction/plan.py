@@ -187,6 +187,8 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
 _LEAST_PIECES = 8
 """Pieces of a side from which on it can be divided evenly enough."""
 
+_WINDOW = 1.07
+"""Places of vectors that are computed in every tile, and loads that cross cache lines."""
 _PIECE = 1.5
 """Cycles of one store of the epilogue."""
 _LANE = 2.0
@@ -210,7 +212,7 @@ def estimate(plan: Plan) -> float:
     pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     if plan.window is not None:
         copy = _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
-        return problem.batch.total * (problem.k * tiles + pack_a + copy + finish)
+        return _WINDOW * problem.batch.total * (problem.k * tiles + pack_a + copy + finish)
     pack_a *= max(1, -(-problem.n // tiling.nc))
     pack_b = (
         problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)

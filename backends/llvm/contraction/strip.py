@@ -140,6 +140,8 @@ def _accumulate(
         at_a, at_b = (builder.cast("sext", x, "i64") for x in near)
         here = builder.gep(a, at_a, scalar)
         columns = [builder.gep(base, at_b, scalar) for base in bases]
+        for at in _next_lines(rows, row_lead, nest, size):
+            builder.prefetch(builder.gep(here, at, scalar))
         for a_step, b_step in zip(nest.a_inner, nest.b_inner, strict=True):
 
             def broadcast(i: int, step: int = a_step) -> Val:
@@ -167,6 +169,18 @@ def _accumulate(
 
     carried = builder.loop(0, steps, 1, (table, *[zero] * (rows * vectors)), body, "k")
     return [list(carried[1 + i * vectors : 1 + (i + 1) * vectors]) for i in range(rows)]
+
+
+def _next_lines(rows: int, row_lead: int, nest: Nest, size: int) -> list[int]:
+    """Where the next tile's rows of A lie, a cache line apart, from an outer step of this one.
+
+    Nowhere where neighbouring rows share lines, which this tile reads too.
+    """
+    line = 64 // size
+    reach = max(nest.a_inner) + 1
+    if row_lead < line:
+        return []
+    return [(rows + i) * row_lead + at for i in range(rows) for at in range(0, reach, line)]
 
 
 def _keep(
