@@ -87,7 +87,7 @@ def compare(row: str) -> list[Errors]:
     data = ROW_DATA[row]
     torch = importlib.import_module("torch")
     reference: list[dict[str, np.ndarray]] = []
-    eager = framework("torch eager", 2)
+    eager = framework("torch eager", 1)
     torch.set_default_dtype(torch.float64)
     try:
         exact = Model(eager, data)
@@ -99,7 +99,7 @@ def compare(row: str) -> list[Errors]:
     finally:
         torch.set_default_dtype(torch.float32)
     squares = {
-        name: _squares(Model(framework(name, 2), data), reference) for name in ("torch eager", "graphc")
+        name: _squares(Model(framework(name, 1), data), reference) for name in ("torch eager", "graphc")
     }
     made = [_errors(row, "outputs", squares, ["outputs"])]
     if data.y is not None:
