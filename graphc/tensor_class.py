@@ -7,12 +7,15 @@ operators follow from the same functions.
 from __future__ import annotations
 
 import copy
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from graphc import tensor_methods as methods
-from graphc.core import TensorBase, backward, no_grad, register_tensor, set_role
+from graphc.core import TensorBase, backward, hook_value, no_grad, register_tensor, set_role
 from graphc.devices import cpu, device
 from graphc.formatting import tensor_text
 from graphc.functions import (
@@ -29,6 +32,7 @@ from graphc.functions import (
 from graphc.functions.axes import one_axis
 from graphc.functions.promotion import get_default_dtype, is_number
 from graphc.functions.recording import from_array
+from graphc.hooks import RemovableHandle, add_hook
 from graphc.ir.dims import Expr, product
 from graphc.ir.types import DType
 
@@ -250,6 +254,41 @@ class Tensor(
             if not inputs:
                 raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
         backward([self], [gradient], retain_graph, create_graph, inputs)
+
+    def register_hook(self, hook: Callable[[Any], Any]) -> RemovableHandle:
+        """Calls `hook(gradient)` whenever this tensor's gradient is computed; what it returns replaces it.
+
+        Raises RuntimeError for a tensor that does not require grad, and for a computed one whose value
+        has been read already.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if not self.is_leaf:
+            return add_hook(hook_value(self), hook)
+        if getattr(self, "_hooks", None) is None:
+            self._hooks = OrderedDict()
+        return add_hook(self._hooks, hook)
+
+    def retain_grad(self) -> None:
+        """Keeps the gradient of a computed tensor in `.grad`; nothing for a leaf."""
+        if not self.requires_grad:
+            raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        if self.is_leaf or self.retains_grad:
+            return
+        self._hooks = OrderedDict()  # says that gradients are retained
+        reference = weakref.ref(self)
+
+        def keep(gradient: Any) -> None:
+            tensor = reference()
+            if tensor is not None:
+                tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+        self.register_hook(keep)
+
+    @property
+    def retains_grad(self) -> bool:
+        """True of a computed tensor after `retain_grad`."""
+        return not self.is_leaf and getattr(self, "_hooks", None) is not None
 
     def detach_(self) -> Any:
         """Takes this tensor off the tape in place."""

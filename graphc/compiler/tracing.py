@@ -243,6 +243,11 @@ class _Finish:
             if n.requires_grad and n.leaf is None and n.entry is not None and not n.entry.freed
         ]
         ends = reachable(roots)
+        if any(n.hooked is not None for n in (*roots, *ends)):
+            raise TraceError(
+                "a value with a hook inside of a compiled function is differentiated outside of it; call "
+                "backward inside of the function, or leave it uncompiled"
+            )
         return (roots, ends) if ends else ([], [])
 
     def gradients(self) -> list[tuple[TensorBase, str, Node | None]]:

@@ -11,6 +11,7 @@ from typing import Any
 from graphc.core.backward import backward, gradients
 from graphc.core.cuts import enter_outermost, mark_cut
 from graphc.core.evaluate import cache_clear, cache_size, evaluate, pending_graph
+from graphc.core.hooked import hook_value, hook_values
 from graphc.core.modes import (
     enable_grad,
     inference_mode,
@@ -64,6 +65,8 @@ __all__ = [
     "from_array",
     "gradients",
     "guard",
+    "hook_value",
+    "hook_values",
     "inference_mode",
     "initial_seed",
     "is_grad_enabled",

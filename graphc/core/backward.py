@@ -8,8 +8,9 @@ from typing import Any
 
 from graphc.core.build import REPLAY
 from graphc.core.evaluate import evaluate, reachable
+from graphc.core.hooked import HookPoint, run_hooks
 from graphc.core.location import user_location
-from graphc.core.modes import _mode, unrecorded
+from graphc.core.modes import _mode, set_grad_enabled, unrecorded
 from graphc.core.node import Entry, Node
 from graphc.core.recording import Recording, current, record_nodes
 from graphc.core.tape import Tape
@@ -39,21 +40,71 @@ class _Walk:
         """Gradient of each leaf (or of each of `inputs`)."""
         self.on_tape: dict[Node, Node] = {}
         """Cotangents of values on evaluated tapes that are still to be followed."""
+        self.at_hooks: dict[Node, Node] = {}
+        """Cotangents of hooked values whose hooks are still to be asked."""
+        self.passed: set[Entry] = set()
+        """Pending operations that this walk has freed."""
+        self.replayed: list[tuple[Tape, list[int], dict[str, Any]]] = []
+        """Evaluated tapes to be freed, by way of which roots, with what says so to their replays."""
 
     def run(self, roots: Sequence[Node], seeds: Sequence[Node]) -> None:
-        pending = [
-            (r, s) for r, s in zip(roots, seeds, strict=True) if r.entry is not None and r.leaf is None
-        ]
+        self.start(roots, seeds)
+        while self.on_tape or self.at_hooks:
+            point = self.next_point()
+            if point is not None:
+                self.through_point(point)
+            else:
+                self.through_tape()
+        # A way may be passed more than once where there are hooks, so tapes are freed at the end.
+        for tape, given, attrs in self.replayed:
+            tape.free(given)
+            attrs["frees"] = tape.plan is None and not self.create
+
+    def start(self, roots: Sequence[Node], seeds: Sequence[Node]) -> None:
+        pending = []
         for root, seed in zip(roots, seeds, strict=True):
-            if root.entry is None or root.leaf is not None:
+            if root.entry is None or root.leaf is not None or root.hooked is not None:
                 self.arrive(root, seed)
+            else:
+                pending.append((root, seed))
         if pending:
             self.through_entries([r for r, _ in pending], [s for _, s in pending])
-        while self.on_tape:
-            self.through_tape()
+
+    def next_point(self) -> HookPoint | None:
+        """The youngest point with cotangents, if nothing younger is still to be followed."""
+        if not self.at_hooks:
+            return None
+        points = [(n.entry is not None, n.hooked[0]) for n in self.at_hooks if n.hooked is not None]
+        is_pending, point = max(points, key=lambda p: (p[0], p[1].age))
+        oldest = max((n.tape[0].number for n in self.on_tape if n.tape is not None), default=-1)
+        found: HookPoint | None = point if is_pending or point.age > oldest else None
+        return found
+
+    def hold(self) -> list[Any]:
+        """Tensors that keep the cotangents so far, while a function of the user may ask for values."""
+        return [wrap(n) for t in (self.found, self.on_tape, self.at_hooks) for n in t.values()]
+
+    def through_point(self, point: HookPoint) -> None:
+        """Asks a point's function and goes on from what it stands behind."""
+        given: list[Any] = [None] * len(point.sources)
+        nodes: dict[int, Node] = {}
+        for node in [n for n in self.at_hooks if n.hooked is not None and n.hooked[0] is point]:
+            assert node.hooked is not None
+            nodes[node.hooked[1]] = node
+            given[node.hooked[1]] = wrap(self.at_hooks.pop(node))
+        held = self.hold()
+        for i, node in nodes.items():
+            if node in self.inputs:
+                self.add(self.found, node, given[i]._read())  # as it came, like PyTorch
+        changed = [(i, g) for i, g in enumerate(point.function(given)) if g is not None]
+        del held
+        self.start([point.sources[i]._read() for i, _ in changed], [g._read() for _, g in changed])
 
     def arrive(self, node: Node, cotangent: Node) -> None:
         """Adds a cotangent that reached a leaf, an asked-for input or an evaluated tape."""
+        if node.hooked is not None:
+            self.add(self.at_hooks, node, cotangent)
+            return
         table = self.found if node.tape is None or node.leaf is not None else self.on_tape
         if node in self.inputs:
             self.add(self.found, node, cotangent)
@@ -67,7 +118,7 @@ class _Walk:
 
     def through_entries(self, roots: list[Node], seeds: list[Node]) -> None:
         wrt = reachable(roots)
-        wrt += [n for n in self.inputs if n not in wrt and n.entry is not None and n.leaf is None]
+        wrt += [n for n in self.inputs if n not in wrt and _between(n)]
         self.check(roots)
         results = self.append(
             Gradient,
@@ -77,7 +128,7 @@ class _Walk:
             [n.type for n in wrt],
         )
         for node, gradient in zip(wrt, results, strict=True):
-            if node.entry is not None and node.leaf is None:
+            if _between(node):
                 self.add(self.found, node, gradient)
             else:
                 self.arrive(node, gradient)
@@ -105,8 +156,7 @@ class _Walk:
         )
         reached = [(tape.wrt[i], results[i]) for i in tape.ends(given)]
         if not self.retain:
-            tape.free(given)
-            attrs["frees"] = tape.plan is None and not self.create
+            self.replayed.append((tape, list(given), attrs))
         for node, gradient in reached:
             self.arrive(node, gradient)
 
@@ -118,14 +168,15 @@ class _Walk:
         while stack:
             node = stack.pop()
             entry = node.entry
-            if node.leaf is not None or entry is None or entry in seen:
+            if node.leaf is not None or entry is None or entry in seen or node.hooked is not None:
                 continue
             seen.add(entry)
-            if entry.freed:
+            if entry.freed and entry not in self.passed:
                 raise RuntimeError(_AGAIN)
             way.append(entry)
             stack.extend(n for n in entry.operands if n.requires_grad)
         if not self.retain:
+            self.passed.update(way)
             for entry in way:
                 entry.freed = True
 
@@ -140,6 +191,11 @@ class _Walk:
             for r in entry.results:
                 r.requires_grad = True
         return entry.results
+
+
+def _between(node: Node) -> bool:
+    """True of a pending value that no gradient ends at by itself."""
+    return node.entry is not None and node.leaf is None and node.hooked is None
 
 
 def check_version(node: Node) -> None:
@@ -210,15 +266,33 @@ def backward(
     """
     chosen = None if inputs is None else [t._read() for t in inputs]
     walk = _walk(roots, seeds, retain_graph, create_graph, chosen or ())
-    for node, gradient in walk.found.items():
+    hooked: set[int] = set()
+    for node, gradient in list(walk.found.items()):
         if node.leaf is None or (chosen is not None and node not in chosen):
             continue
         leaf = node.leaf()
-        if leaf is not None:
-            _accumulate(leaf, gradient, create_graph)
+        if leaf is None or id(leaf) in hooked:
+            continue
+        hooks = _leaf_hooks(leaf)
+        if hooks:
+            hooked.add(id(leaf))
+            total, held = _of_leaf(walk, leaf), walk.hold()
+            assert total is not None
+            with set_grad_enabled(create_graph):
+                gradient = run_hooks(hooks, wrap(total))._read()
+            del held
+        _accumulate(leaf, gradient, create_graph)
     recording: Recording = current()
     if recording.trace is None and not recording.cut:
         recording.cut = len(recording.entries)
+
+
+def _leaf_hooks(leaf: Any) -> Any:
+    """The hooks of a leaf, if any; a trace depends on them."""
+    trace = current().trace
+    if trace is not None:
+        trace.guard(lambda: tuple(getattr(leaf, "_hooks", None) or ()))
+    return getattr(leaf, "_hooks", None)
 
 
 def _accumulate(leaf: Any, gradient: Node, create: bool) -> None:
@@ -256,9 +330,15 @@ def gradients(
             raise RuntimeError("One of the differentiated Tensors does not require grad")
     nodes = [t._read() for t in inputs]
     walk = _walk(outputs, seeds, retain_graph, create_graph, nodes)
-    result = []
+    result: list[Any] = []
     for tensor, node in zip(inputs, nodes, strict=True):
         gradient = walk.found.get(node) if not tensor._leaf else _of_leaf(walk, tensor)
+        hooks = _leaf_hooks(tensor) if tensor._leaf else None
+        if gradient is not None and hooks:
+            held = [walk.hold(), result]
+            with set_grad_enabled(create_graph):
+                gradient = run_hooks(hooks, wrap(gradient))._read()
+            del held
         if gradient is None and not allow_unused:
             raise RuntimeError(
                 "One of the differentiated Tensors appears to not have been used in the graph. "

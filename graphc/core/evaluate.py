@@ -86,7 +86,7 @@ class _Layout:
             leaves = False
             for r in entry.results:
                 self.index[r] = len(self.index)
-                leaves = leaves or r.leaf is not None
+                leaves = leaves or r.leaf is not None or r.hooked is not None
             self.parts.append((entry.key, operands, entry.taped, leaves))
         self.donated = _donated(entries, rest)
         self.outputs: list[tuple[Node, Storage | None]] = []
@@ -176,18 +176,27 @@ def _donated(entries: Sequence[Entry], rest: Sequence[Entry]) -> set[int]:
 
 
 def _needs_tape(node: Node) -> bool:
-    return node.requires_grad and node.leaf is None and node.entry is not None and not node.entry.freed
+    return (
+        node.requires_grad
+        and node.leaf is None
+        and node.hooked is None
+        and node.entry is not None
+        and not node.entry.freed
+    )
 
 
 def reachable(roots: Sequence[Node]) -> list[Node]:
-    """Where gradients from pending `roots` end: leaves and values on evaluated tapes, in order found."""
+    """Where gradients from pending `roots` end, in order found: leaves, hooked values, values on evaluated tapes."""
     found: dict[Node, None] = {}
     seen: set[Entry] = set()
     stack = list(roots)
     while stack:
         node = stack.pop()
-        if node.leaf is not None or node.entry is None:
-            if node.leaf is not None or node.tape is not None:
+        if node.leaf is not None or node.hooked is not None:
+            found[node] = None
+            continue
+        if node.entry is None:
+            if node.tape is not None:
                 found[node] = None
             continue
         entry = node.entry
@@ -259,6 +268,7 @@ def _twin(node: Node, memory: Memory) -> Node:
     """The same value in another storage's memory."""
     twin = Node(node.type, memory=memory)
     twin.requires_grad, twin.leaf, twin.tape = node.requires_grad, node.leaf, node.tape
+    twin.hooked = node.hooked
     return twin
 
 

@@ -24,12 +24,14 @@ class Node:
 
     `requires_grad` says that it is on the tape. `leaf` is a weak reference to the leaf tensor whose
     `.grad` its gradient goes to. `tape` (realised values only) is the evaluated tape that made it
-    and its position there. `version` is the memory's version that the value belongs to.
+    and its position there. `hooked` is the point on the tape where functions see its gradient, and
+    its position there. `version` is the memory's version that the value belongs to.
     """
 
     __slots__ = (
         "__weakref__",
         "entry",
+        "hooked",
         "leaf",
         "memory",
         "position",
@@ -50,6 +52,7 @@ class Node:
         self.requires_grad = False
         self.leaf: weakref.ref[Any] | None = None
         self.tape: tuple[Any, int] | None = None
+        self.hooked: tuple[Any, int] | None = None
 
     def __repr__(self) -> str:
         return f"<{'pending' if self.entry is not None else 'realised'} {self.type}>"

@@ -16,9 +16,10 @@ from graphc.core.build import ReplayPlan
 from graphc.core.node import Entry, Node
 from graphc.ir.graph import Graph
 
-__all__ = ["FREED", "FreedTape", "Tape", "Way", "ways_back"]
+__all__ = ["AGES", "FREED", "FreedTape", "Tape", "Way", "ways_back"]
 
-_numbers = itertools.count()
+AGES = itertools.count()
+"""Numbers tapes and hooked points by age."""
 
 
 class Way(NamedTuple):
@@ -45,7 +46,7 @@ def ways_back(roots: Sequence[Node], ends: Sequence[Node], backward: Graph) -> t
         stack = [root]
         while stack:
             node = stack.pop()
-            if node.leaf is not None or node.entry is None:
+            if node.leaf is not None or node.entry is None or node.hooked is not None:
                 if node in place:
                     reached.add(place[node])
                 continue
@@ -87,7 +88,7 @@ class Tape:
         wrt: Sequence[Node],
         ways: Sequence[Way] | None = None,
     ) -> None:
-        self.number = next(_numbers)
+        self.number = next(AGES)
         self.plan: ReplayPlan | None = plan
         self.residuals = tuple(residuals)
         self.roots = [n.type for n in roots]

@@ -56,6 +56,7 @@ class TensorBase:
         "_chain",
         "_detached",
         "_grad",
+        "_hooks",
         "_leaf",
         "_owner",
         "_record",
@@ -67,6 +68,8 @@ class TensorBase:
     _chain: Chain
     _detached: bool
     _grad: Any
+    _hooks: Any
+    """Hooks of a leaf, by number; unset until there is one."""
     _leaf: bool
     _owner: Any
     _record: bytes | None

@@ -14,6 +14,7 @@ from graphc.core import TensorBase, assign, bump_epoch, enter_outermost, guard, 
 from graphc.core.recording import current
 from graphc.devices import check_device, device
 from graphc.ir.types import DType, bfloat16, float16, float32, float64
+from graphc.nn.modules.backward_hooks import BackwardWatch
 from graphc.nn.modules.hooks import RemovableHandle, add_hook
 from graphc.nn.parameter import Buffer, Parameter
 
@@ -65,6 +66,8 @@ class Module:
         for name in (
             "_forward_pre_hooks",
             "_forward_hooks",
+            "_backward_pre_hooks",
+            "_backward_hooks",
             "_state_dict_hooks",
             "_load_state_dict_pre_hooks",
         ):
@@ -87,7 +90,12 @@ class Module:
             enter_outermost(recording, self)
         recording.depth += 1
         try:
-            if own["_forward_pre_hooks"] or own["_forward_hooks"]:
+            if (
+                own["_forward_pre_hooks"]
+                or own["_forward_hooks"]
+                or own["_backward_hooks"]
+                or own["_backward_pre_hooks"]
+            ):
                 return self._call_with_hooks(args, kwargs)
             return self.forward(*args, **kwargs)
         finally:
@@ -107,12 +115,15 @@ class Module:
                 changed = hook(self, args)
                 if changed is not None:
                     args = changed if isinstance(changed, tuple) else (changed,)
+        watch = BackwardWatch(self) if self._backward_hooks or self._backward_pre_hooks else None
+        if watch is not None:
+            args = watch.inputs(args)
         result = self.forward(*args, **kwargs)
         for hook, with_kwargs in list(self._forward_hooks.values()):
             changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
             if changed is not None:
                 result = changed
-        return result
+        return result if watch is None else watch.outputs(result)
 
     def _trace_guard(self) -> None:
         guard(self._snapshot)
@@ -490,8 +501,18 @@ class Module:
         return add_hook(self._forward_hooks, (hook, with_kwargs), prepend)  # type: ignore[arg-type]
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Not available yet: raises NotImplementedError."""
-        raise NotImplementedError("register_full_backward_hook is not supported yet; use a forward hook")
+        """Calls `hook(module, grad_input, grad_output)` when gradients of the inputs have been computed.
+
+        Both are tuples, of the positional arguments and of the results, with None where there is no
+        gradient; what the hook returns replaces `grad_input`.
+        """
+        return add_hook(self._backward_hooks, hook, prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Calls `hook(module, grad_output)` before gradients of the inputs; what it returns replaces `grad_output`."""
+        return add_hook(self._backward_pre_hooks, hook, prepend)
 
     # -- state --------------------------------------------------------------------------------------
 

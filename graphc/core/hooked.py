@@ -1,0 +1,115 @@
+"""Points on the tape where functions see gradients and may replace them.
+
+A hooked value is an identity that no gradient passes by itself: a walk back stops there, asks the
+point's function, and goes on from the point's source. Invariant: the gradients of a point's values
+are complete when its function is asked.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphc.core.node import Entry, Node
+from graphc.core.recording import Recording, current, record_nodes
+from graphc.core.storage import Storage
+from graphc.core.tape import AGES
+from graphc.core.tensor import wrap
+
+__all__ = ["HookPoint", "hook_value", "hook_values", "run_hooks"]
+
+Gradients = list[Any]
+"""One gradient tensor for each value of a point; None where no gradient came."""
+
+
+class HookPoint:
+    """What stands between `sources`, the values before it, and the hooked values."""
+
+    __slots__ = ("age", "function", "sources")
+
+    def __init__(self, sources: Sequence[Node], function: Callable[[Gradients], Gradients]) -> None:
+        # Tensors of their own keep the sources on evaluated tapes.
+        self.sources = [wrap(n) for n in sources]
+        self.function = function
+        self.age = next(AGES)
+
+
+class _Ordered:
+    """Runs the hooks of one tensor in order."""
+
+    __slots__ = ("hooks",)
+
+    def __init__(self) -> None:
+        self.hooks: OrderedDict[int, Callable[[Any], Any]] = OrderedDict()
+
+    def __call__(self, gradients: Gradients) -> Gradients:
+        (gradient,) = gradients
+        return [run_hooks(self.hooks, gradient)]
+
+
+def run_hooks(hooks: OrderedDict[int, Callable[[Any], Any]], gradient: Any) -> Any:
+    """The gradient after all hooks; each sees what the one before made of it."""
+    for hook in list(hooks.values()):
+        changed = hook(gradient)
+        if changed is not None:
+            if changed.tensor_type != gradient.tensor_type:
+                raise RuntimeError(
+                    f"hook has changed the type of value (was {gradient.tensor_type} got {changed.tensor_type})"
+                )
+            gradient = changed
+    return gradient
+
+
+def hook_values(tensors: Sequence[Any], function: Callable[[Gradients], Gradients]) -> list[Any]:
+    """The same values behind a point whose `function` gets the gradients of all of them at once."""
+    sources = [t._read() for t in tensors]
+    point = HookPoint(sources, function)
+    return [wrap(_behind(record_nodes("detach", (n,), {})[0], point, i)) for i, n in enumerate(sources)]
+
+
+def _behind(node: Node, point: HookPoint, position: int) -> Node:
+    node.requires_grad = True
+    node.hooked = (point, position)
+    return node
+
+
+def hook_value(tensor: Any) -> OrderedDict[int, Callable[[Any], Any]]:
+    """The hooks of a tensor that an operation made; it stands behind a point from now on.
+
+    Operations that have read it already read the hooked value instead. Raises RuntimeError where its
+    value has been computed, since a tape may have passed it.
+    """
+    node: Node = tensor._read()
+    if node.hooked is not None and isinstance(node.hooked[0].function, _Ordered):
+        return node.hooked[0].function.hooks
+    if node.entry is None:
+        raise RuntimeError(
+            "register_hook(): the value of this tensor has been computed already; register the hook before "
+            "any value that depends on it is read"
+        )
+    ordered = _Ordered()
+    recording = current()
+    point = HookPoint([node], ordered)
+    hooked = _behind(record_nodes("detach", (node,), {})[0], point, 0)
+    _move_behind(recording, node, hooked)
+    if tensor._chain:
+        # A view with a hook is a value of its own.
+        tensor._stored, tensor._chain, tensor._cache = Storage(hooked), (), None
+        recording.track(tensor._stored)
+    else:
+        tensor._storage.node = hooked
+    return ordered.hooks
+
+
+def _move_behind(recording: Recording, node: Node, hooked: Node) -> None:
+    """Puts the entry of `hooked`, the last one, behind that of `node`; what reads `node` after it reads `hooked`."""
+    made: Entry | None = node.entry
+    last = recording.entries.pop()
+    at = next(i for i, e in enumerate(recording.entries) if e is made) + 1
+    for entry in recording.entries[at:]:
+        if any(n is node for n in entry.operands) and entry.taped:
+            entry.operands = tuple([hooked if n is node else n for n in entry.operands])
+    recording.entries.insert(at, last)
+    if recording.cut >= at:
+        recording.cut += 1
