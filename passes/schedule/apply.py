@@ -134,6 +134,8 @@ class _Scheduler:
         axes = [a for a in self.kernel.axes if a is not vector]
         options = self.context.options
         parts = partitions(self.kernel, options.grain, options.max_parts)
+        if any(s.kind == "scatter" for s in self.kernel.stages):
+            parts = min(parts, self.context.target.cores)  # each looks at all positions
         loops: list[Loop] = []
         items = 1
         for a in axes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from graphc.backends.llvm.kernel.ahead import Ahead, reads_ahead
+from graphc.backends.llvm.kernel.apart import stages_apart
 from graphc.backends.llvm.kernel.body import run, run_point
 from graphc.backends.llvm.kernel.loops import Range, Step, bound_after, run_loops, steps_of
 from graphc.backends.llvm.kernel.memory import fetch
@@ -123,18 +124,21 @@ def scratch_bytes(kernel: Kernel, target: Target) -> int:
 
 def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
     """Adds the kernel's function to `module`. Raises CompileError for a schedule that cannot be run."""
-    plan = _plan(kernel, target)
-    locals_ = plan.local_bytes()
-    scratch = sum(locals_.values()) > _STACK_BYTES
-    parameters = len(kernel.parameters) + (1 if scratch else 0)
-    streamed = _streamed(kernel, target)
+    plans = [_plan(k, target) for k in stages_apart(kernel)]
+    locals_ = plans[0].local_bytes()
+    parameters = len(kernel.parameters) + (sum(locals_.values()) > _STACK_BYTES)
+    streamed = _streamed(kernel, target) if len(plans) > 1 or not _scatters(kernel) else frozenset()
     signature = _body_signature(parameters)
-    _emit_body(plan, module.function(f"{symbol}.body", "void", signature, linkage="internal"), locals_)
+    _emit_body(plans, module.function(f"{symbol}.body", "void", signature, linkage="internal"), locals_)
     if streamed:
         inner = module.function(f"{symbol}.past", "void", signature, linkage="internal")
-        _emit_body(plan, inner, locals_, streamed)
+        _emit_body(plans, inner, locals_, streamed)
     numbers = [n for n, b in enumerate(kernel.buffers) if b.access != "local"]
     _emit_wrapper(module, symbol, parameters, [numbers.index(n) for n in sorted(streamed)])
+
+
+def _scatters(kernel: Kernel) -> bool:
+    return any(s.kind == "scatter" for s in kernel.stages)
 
 
 def _body_signature(parameters: int) -> list[tuple[str, str]]:
@@ -143,17 +147,21 @@ def _body_signature(parameters: int) -> list[tuple[str, str]]:
 
 
 def _emit_body(
-    plan: _Plan, inner: Builder, locals_: Mapping[int, int], streamed: frozenset[int] = frozenset()
+    plans: Sequence[_Plan],
+    inner: Builder,
+    locals_: Mapping[int, int],
+    streamed: frozenset[int] = frozenset(),
 ) -> None:
-    """The kernel's loops; `streamed` are the buffers that are stored past the caches."""
-    pointers = _buffer_pointers(inner, plan, locals_, sum(locals_.values()) > _STACK_BYTES)
+    """The loops of a kernel's parts one after another; `streamed` are the buffers that are stored past the caches."""
+    pointers = _buffer_pointers(inner, plans[0], locals_, sum(locals_.values()) > _STACK_BYTES)
     part, parts, error = (Val(t, f"%{n}") for t, n in (("i64", "part"), ("i64", "parts"), ("ptr", "error")))
-    if all(extent(a) > 0 for a in plan.kernel.axes):
-        space = BodySpace(inner, plan.kernel, pointers, error, plan.local_lanes)
-        space.streamed = streamed
-        _emit_outer(plan, space, part, parts)
-        if streamed:
-            inner.fence_stores()
+    for plan in plans:
+        if all(extent(a) > 0 for a in plan.kernel.axes):
+            space = BodySpace(inner, plan.kernel, pointers, error, plan.local_lanes)
+            space.streamed = streamed
+            _emit_outer(plan, space, part, parts)
+    if streamed:
+        inner.fence_stores()
     inner.ret()
 
 
@@ -161,7 +169,7 @@ def _streamed(kernel: Kernel, target: Target) -> frozenset[int]:
     """Large results that the kernel does not read: fetching their lines before they are overwritten would cost
     as much as storing them, and they would push out what the caches hold."""
     moved = sum(b.type.nbytes for b in kernel.parameters)
-    if moved < target.l3_bytes or any(s.kind == "scatter" for s in kernel.stages):
+    if moved < target.l3_bytes:
         return frozenset()
     read = {i.buffer for i in kernel.instructions() if i.opcode == "load"}
     return frozenset(

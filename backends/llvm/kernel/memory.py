@@ -355,7 +355,7 @@ def _store_at(place: _Place, address: Val, value: Val, add: bool) -> None:
         old = from_memory(b, place.dtype, b.load(type_, address, place.align))
         value = apply(b, "add", place.dtype, [old, value])
     stored = to_memory(b, place.dtype, value)
-    if place.streamed and lanes(value.type) == place.scope.width:
+    if place.streamed and not add and lanes(value.type) == place.scope.width:
         b.store_past_caches(stored, address, place.vector_bytes)
     else:
         b.store(stored, address, place.align)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from graphc.backends.llvm.kernel import emit_kernel
+from graphc.backends.llvm.kernel.apart import stages_apart
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.failure import error_word
 from graphc.ir.target import TARGETS
@@ -605,3 +606,32 @@ def test_the_next_row_is_fetched_while_one_is_read_again() -> None:
         text = ModuleText(target)
         emit_kernel(kernel, text, "kernel", target)
         assert ("llvm.prefetch" in str(text)) == ahead
+
+
+EMBEDDED = """
+kernel (b0: f32[6, 70] out, b1: i64[9] in, b2: f32[9, 70] in) axes (c < 70) checks 1 {
+  map (r < 6) {
+    %0: f32 = const 0.5
+    store b0[r, c] = %0 as f32
+  }
+  scatter (t < 9) {
+    %1: i64 = load b1[t]
+    %2: i64 = to_index %1 below 6 check 0
+    %3: f32 = load b2[t, c]
+    store b0[%2, c] += %3 as f32
+  }
+}"""
+
+
+@pytest.mark.parametrize(
+    ("loops", "count"),
+    [("c parallel 64, c unroll 4, c vector 8", 2), ("c parallel 8, c vector 8", 2), ("c parallel", 1)],
+)
+def test_a_scatter_in_lanes_goes_stage_by_stage(loops: str, count: int) -> None:
+    kernel = scheduled(EMBEDDED, loops, "r sequential", "t sequential")
+    assert len(stages_apart(kernel)) == count
+    rng = np.random.default_rng(0)
+    indices = np.array([0, 5, 5, 2, 0, 3, 5, 1, 2])
+    inputs = [np.zeros((6, 70), np.float32), indices, rng.standard_normal((9, 70)).astype(np.float32)]
+    check(kernel, inputs=inputs)
+    check(kernel, inputs=[inputs[0], indices + 3, inputs[2]], error=1)
