@@ -399,6 +399,16 @@ class Contraction(Accumulate):
         leading axis; at least one is."""
         raise NotImplementedError(f"{self.name}.over_steps")
 
+    def all_steps(self, b: Any, operands: Sequence[Any], stepped: Sequence[bool]) -> Any:
+        """This product of every step, stacked along a leading axis, where operands that are `stepped` have one;
+        at least one is."""
+        raise NotImplementedError(f"{self.name}.all_steps")
+
+    @classmethod
+    def stacks_steps(cls) -> bool:
+        """True where the class gives `all_steps`."""
+        return cls.all_steps is not Contraction.all_steps
+
     @classmethod
     def sums_steps(cls) -> bool:
         """True where the class gives `over_steps`."""

@@ -143,6 +143,14 @@ class Op:
         self.operands = (*self.operands[:index], value, *self.operands[index + 1 :])
         value.uses[Use(self, index)] = None
 
+    def insert_operand(self, index: int, value: Value) -> None:
+        """Adds an operand before operand `index` and keeps the use-lists right."""
+        for i, v in enumerate(self.operands):
+            v.uses.pop(Use(self, i), None)
+        self.operands = (*self.operands[:index], value, *self.operands[index:])
+        for i, v in enumerate(self.operands):
+            v.uses[Use(self, i)] = None
+
     def erase(self) -> None:
         """Takes the op out of its graph. Its results must have no uses."""
         assert not any(r.uses for r in self.results), f"erasing {self.name} whose results are used"

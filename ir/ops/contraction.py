@@ -111,6 +111,21 @@ class Dot(Contraction):
         )
         return b.dot(*operands, contract=((0, *contract[0]), (0, *contract[1])), batch=batch)
 
+    def all_steps(self, b: Any, operands: Sequence[Any], stepped: Sequence[bool]) -> Any:
+        contract, batch = (
+            [tuple(i + on for i in side) for side, on in zip(self.attrs[key], stepped, strict=True)]
+            for key in ("contract", "batch")
+        )
+        if all(stepped):
+            return b.dot(*operands, contract=tuple(contract), batch=((0, *batch[0]), (0, *batch[1])))
+        out = b.dot(*operands, contract=tuple(contract), batch=tuple(batch))
+        # The steps are the first free axis of the one operand that has them.
+        at = len(batch[0])
+        if stepped[1]:
+            at += operands[0].type.rank - len(contract[0]) - len(batch[0])
+        order = (at, *(i for i in range(out.type.rank) if i != at))
+        return out if at == 0 else b.permute(out, axes=order)
+
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
         letters = iter("abcdefghijklmnopqrstuvwxyz")
