@@ -117,7 +117,7 @@ def test_ten_adam_steps(compiled: bool) -> None:
         step = _training_step(library, layer, head, optimizer)
         if compiled and library is graphc:
             step = graphc.compile(step)
-        losses.append([float(step(library.tensor(x), library.tensor(y))) for _ in range(10)])
+        losses.append([step(library.tensor(x), library.tensor(y)).item() for _ in range(10)])
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-4)
     assert losses[1][9] < losses[1][0]
 
