@@ -177,11 +177,7 @@ class Mean(Fold):
 
 
 class Prod(Fold):
-    """Product over `axes`; 1 of nothing.
-
-    The derivative treats zeros exactly: with one zero in a group only it has a derivative, with
-    several none has.
-    """
+    """Product over `axes`; 1 of nothing. Its derivatives of all orders are exact where elements are zero."""
 
     name = "prod"
     opcode = "mul"
@@ -193,18 +189,7 @@ class Prod(Fold):
         axes = self.attrs["axes"]
         assert cotangents[0] is not None
         g, x = widen(b, cotangents[0], self.operands[0])
-        zero = b.eq(x, 0)
-        filled = b.where(zero, 1, x)
-        zeros = self.spread(b, b.sum(b.cast_to(zero, x.type.dtype), axes=axes))
-        others = b.mul(self.spread(b, g), self.spread(b, b.prod(filled, axes=axes)))
-        single = b.logical_and(zero, b.eq(zeros, 1))
-        return [
-            narrow(
-                b,
-                b.where(b.eq(zeros, 0), b.div(others, filled), b.where(single, others, 0)),
-                self.operands[0],
-            )
-        ]
+        return [narrow(b, b.mul(self.spread(b, g), b.prod_others(x, axes=axes)), self.operands[0])]
 
     @classmethod
     def folded(cls, x: Any, axes: tuple[int, ...]) -> Any:
