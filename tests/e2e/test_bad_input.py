@@ -16,6 +16,7 @@ import pytest
 import graphc
 import graphc.nn.functional as F
 from graphc import nn, optim
+from graphc.ir.families import REGISTRY
 
 X = graphc.ones(4, 3)
 NARROW, WIDE = nn.Linear(3, 2), nn.Linear(4, 2)
@@ -149,6 +150,22 @@ def test_a_traced_value_kept_aside_is_an_error() -> None:
     function(X)
     with pytest.raises(graphc.TraceError, match="return it"):
         kept[0].tolist()
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["recorded", "compiled"])
+def test_an_op_without_code_is_an_error(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is never interpreted in the place of native code."""
+
+    def no_code(*_: Any) -> Any:
+        raise NotImplementedError("erf has no body")
+
+    def function(x: Any) -> Any:
+        return graphc.erf(x) * 2
+
+    monkeypatch.setattr(REGISTRY["erf"], "body", no_code, raising=False)
+    x = graphc.ones(3, 5, 7)
+    with pytest.raises(RuntimeError, match="erf"):
+        (graphc.compile(function) if compiled else function)(x).tolist()
 
 
 def test_target_out_of_range_changes_nothing() -> None:
