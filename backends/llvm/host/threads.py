@@ -23,6 +23,8 @@ _CLOCK_MONOTONIC = 1
 _SIG_BLOCK = 0
 _SIG_SETMASK = 2
 _SIGSET_BYTES = 128
+_ALONE_NS = 50_000
+"""How long a worker without work keeps its core from others: longer than what lies between two phases."""
 _CHECKS = 256
 """Looks for work between two looks at the clock."""
 
@@ -104,7 +106,12 @@ def _add_worker(module: ModuleText) -> None:
         with r.if_(r.icmp("eq", deadline.get(), i64(-1))):
             # The first look at the clock since the last item.
             deadline.set(r.add(now, r.read(pool, POOL, "spin_ns")))
-        r.leave_if(r.icmp("slt", now, deadline.get()), again)
+        left = r.sub(deadline.get(), now)
+        with r.exit_if(r.icmp("sgt", left, i64(0))):
+            with r.if_(r.icmp("slt", left, r.sub(r.read(pool, POOL, "spin_ns"), i64(_ALONE_NS)))):
+                # Whoever else waits for this core may have it.
+                r.import_call("i32", "sched_yield", [])
+            r.branch(again)
         _sleep(r, pool)
         deadline.set(i64(-1))
         r.branch(again)
