@@ -143,8 +143,10 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     a = _source_of_a(problem.a, column_tiles, size)
-    # A block of B that stays in L2, unless A would be packed again for each.
-    block_bytes = target.l2_bytes // 2 if a == "place" else target.l2_bytes
+    # A block of B that stays in L2. Where A is packed again for each, a larger one, of which a panel at a
+    # time is in L1; but partial sums that are kept for all its columns are to stay near.
+    kept = kc < problem.k and problem.plain_store is None
+    block_bytes = target.l2_bytes // 2 if a == "place" else target.l2_bytes if kept else 2 * target.l2_bytes
     rows_outside = problem.k <= _SHORT and _updates(problem)
     if rows_outside:
         block_bytes = target.l2_bytes // 4
