@@ -216,3 +216,39 @@ def test_in_place_inside() -> None:
     expected[:, 0] = 0
     np.testing.assert_allclose(ys.numpy(), expected, rtol=1e-6)
     np.testing.assert_allclose(carry.numpy(), expected[-1], rtol=1e-6)
+
+
+def test_failure_in_a_step() -> None:
+    """An index out of range in some step: the error is at the user's line and no state is written."""
+    table, state = graphc.tensor(ramp(4, 3)), graphc.zeros(3)
+
+    def looked_up(rows: Any) -> Any:
+        carry, _ = graphc.scan(
+            lambda c, i: (c + graphc.index_select(table, 0, i), None), graphc.zeros(1, 3), rows
+        )
+        state.add_(carry[0])
+        return carry
+
+    compiled = graphc.compile(looked_up)
+    compiled(graphc.tensor([[0], [1], [3]]))
+    before = state.tolist()
+    with pytest.raises(IndexError, match="out of range") as info:
+        compiled(graphc.tensor([[0], [7], [3]]))
+    assert getattr(info.value, "filename", "").endswith("test_scan.py")
+    assert state.tolist() == before == (ramp(4, 3)[0] + ramp(4, 3)[1] + ramp(4, 3)[3]).tolist()
+
+
+def test_exported(tmp_path: Any) -> None:
+    """A library with a loop in instances gives the bits of the process."""
+    layer = graphc.nn.LSTM(8, 32, num_layers=2).eval()
+    x = graphc.tensor(ramp(28, 20, 8))
+
+    def forward(x: Any) -> Any:
+        with graphc.no_grad():
+            return layer(x)[0]
+
+    compiled = graphc.compile(forward)
+    assert compiled.stages(x)["plan"].together
+    graphc.export_library(forward, (x,), tmp_path / "liblayer.so", name="layer")
+    library = graphc.load_library(tmp_path / "liblayer.so")
+    assert library(x).tobytes() == compiled(x).numpy().tobytes()
