@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from graphc.backends.llvm import contraction
-from graphc.backends.llvm.contraction.plan import all_plans
+from graphc.backends.llvm.contraction.plan import all_plans, best_parts, make_plan
 from graphc.ir.target import TARGETS
 from graphc.ir.types import DType, float32, float64
 from tests.backends.contraction.kernels import Body, Index, buffer, matmul
 from tests.backends.contraction.native import Native
+from tests.backends.contraction.test_matmul import product
 
 T = True
 
@@ -27,6 +28,9 @@ CASES = [
     (40, 33, 400, {"b_transposed": T, "out_transposed": T}, "plain"),
     (130, 96, 321, {}, "update"),
     (50, 47, 340, {"a_transposed": T}, "update"),
+    (50, 47, 340, {"a_transposed": T}, "scaled"),
+    (20, 60, 340, {"b_transposed": T}, "scaled"),
+    (40, 1, 340, {}, "scaled"),
 ]
 
 
@@ -42,17 +46,23 @@ def check(
     def finish(b: Body, value: int, out: Index) -> None:
         column = out[-2] if options.get("out_transposed") else out[-1]
         value = b.add("add", dtype, [value, b.load(dtype, 3, [column])])
+        if epilogue == "scaled":
+            # The same for every element: a float64 scalar, squared and cast.
+            scale = b.load(float64, 4, [])
+            value = b.add(
+                "mul", dtype, [value, b.add("cast", dtype, [b.add("mul", float64, [scale, scale])])]
+            )
         if epilogue == "update":
             value = b.add("sub", dtype, [b.load(dtype, 2, out), value])
         b.store(dtype, 2, out, value)
 
-    extra = [] if epilogue == "plain" else [buffer(dtype, [n])]
+    extra = [] if epilogue == "plain" else [buffer(dtype, [n]), buffer(float64, [])]
     kernel = matmul(
         m, n, k, dtype, **options, extra=extra, finish=finish if extra else None,
         out_access="inout" if epilogue == "update" else "out",
     )  # fmt: skip
     rng = np.random.default_rng(m + n + k)
-    arrays = [rng.standard_normal(b.type.sizes).astype(dtype.numpy) for b in kernel.buffers]
+    arrays = [rng.standard_normal(b.type.sizes).astype(b.type.dtype.numpy) for b in kernel.buffers]
     plans = all_plans(kernel, TARGETS[target])
     results = set()
     for plan in plans:
@@ -60,6 +70,11 @@ def check(
         native = Native(kernel, TARGETS[target])
         results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 5)}
     assert len(results) == 1
+    if epilogue == "scaled":
+        x, y, _, bias, scale = arrays
+        expected = (product(x, y, options) + bias) * scale**2
+        got = np.frombuffer(results.pop(), dtype.numpy).reshape(m, n)
+        assert np.allclose(got, expected, rtol=1e-3, atol=1e-3)
     return len(plans)
 
 
@@ -75,4 +90,28 @@ def test_every_plan_has_the_same_bits(
     target: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert check(case, dtype, target, monkeypatch) > 1
+    assert check(case, dtype, target, monkeypatch) >= (1 if case[1] == 1 else 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "crossed"),
+    [
+        ((64, 3072, 768), {"b_transposed": T}, True),
+        ((64, 768, 3072), {"b_transposed": T}, True),
+        ((512, 512, 512), {"b_transposed": T}, False),
+        ((64, 3072, 768), {}, False),
+    ],
+)
+def test_a_long_transposed_operand_is_read_in_place(
+    shape: tuple[int, int, int], options: dict[str, bool], crossed: bool
+) -> None:
+    plan = make_plan(matmul(*shape, float32, **options), TARGETS["x86-64-v3"])
+    assert plan is not None and (plan.crossing is not None) is crossed
+
+
+@pytest.mark.parametrize("cores", [1, 2, 16])
+def test_partitions_follow_the_cores_where_each_packs_again(cores: int) -> None:
+    """`x · Wᵀ` packs x once more in each partition: no more partitions than have a core of their own."""
+    kernel = matmul(64, 768, 3072, float32, b_transposed=True)
+    plan = make_plan(kernel, TARGETS["x86-64-v3"])
+    assert plan is not None and best_parts(plan, cores) == cores
