@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import gcd
 
 __all__ = [
@@ -70,6 +70,9 @@ class Apply:
             return f"(({self.args[0]}){self.function}({self.args[1]}))"
         return f"{self.function}({', '.join(map(str, self.args))})"
 
+
+_KEPT = 1 << 16
+"""How many results of each operation are kept: the same few index expressions come again in every kernel."""
 
 Atom = Symbol | Apply
 Monomial = tuple[tuple[Atom, int], ...]
@@ -182,6 +185,7 @@ def _joined(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
     return terms
 
 
+@lru_cache(maxsize=_KEPT)
 def _sum(a: Dim, b: Dim, sign: int) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a + sign * b
@@ -195,6 +199,7 @@ def _sum(a: Dim, b: Dim, sign: int) -> Dim:
     return _make(terms)
 
 
+@lru_cache(maxsize=_KEPT)
 def _multiply(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a * b
@@ -244,6 +249,7 @@ def _common_factor(a: Dim, d: int) -> tuple[int, Dim, int]:
     return g, whole, constant % g
 
 
+@lru_cache(maxsize=_KEPT)
 def floor_div(a: Dim, b: Dim) -> Dim:
     """a // b, rounded toward minus infinity. Raises ZeroDivisionError for b = 0."""
     if isinstance(a, int) and isinstance(b, int):
@@ -273,6 +279,7 @@ def floor_div(a: Dim, b: Dim) -> Dim:
     return _apply("//", a, b)
 
 
+@lru_cache(maxsize=_KEPT)
 def mod(a: Dim, b: Dim) -> Dim:
     """a % b with the sign of b. Raises ZeroDivisionError for b = 0."""
     if isinstance(a, int) and isinstance(b, int):
@@ -335,6 +342,7 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {
 Bound = int | None
 
 
+@lru_cache(maxsize=_KEPT)
 def bounds(x: Dim) -> tuple[Bound, Bound]:
     """Inclusive lower and upper bounds; None is unbounded."""
     if isinstance(x, int):
@@ -465,6 +473,7 @@ _REBUILD: dict[str, Callable[[Dim, Dim], Dim]] = {
 }
 
 
+@lru_cache(maxsize=_KEPT)
 def split_linear(x: Dim, symbol: Symbol) -> tuple[int, Dim] | None:
     """`x` as `k*symbol + rest` with integer k and rest free of `symbol`, or None where it is not so."""
     if isinstance(x, int):

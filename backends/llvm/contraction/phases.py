@@ -9,11 +9,11 @@ of its own phase. A phase without steps has an empty sum, and only the stages af
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from math import gcd, lcm, prod
 
+from graphc.backends.llvm.contraction.by_text import by_text
 from graphc.ir.dims import Apply, Dim, Expr, Symbol, less_equal, split_linear, substitute, symbols
 from graphc.ir.kernel import Instruction, Kernel, Stage, extent
 from graphc.ir.scalar import Guard
@@ -24,7 +24,7 @@ MOST_PHASES = 16
 """A kernel that would have more phases stays whole: each is code of its own."""
 
 
-@functools.lru_cache(maxsize=64)
+@by_text
 def phases(kernel: Kernel) -> tuple[Kernel, ...]:
     """The phases of a contraction kernel, which write disjoint parts of its result; itself where it has none.
 

@@ -6,10 +6,10 @@ reading sums in the same order.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.body import lane_step
+from graphc.backends.llvm.contraction.by_text import by_text
 from graphc.backends.llvm.contraction.crossed import Crossing, find_crossing
 from graphc.backends.llvm.contraction.epilogue import varying
 from graphc.backends.llvm.contraction.field import Field
@@ -81,7 +81,7 @@ class Plan:
         return self.tiling.units
 
 
-@functools.lru_cache(maxsize=64)
+@by_text
 def make_plan(kernel: Kernel, target: Target, vector: bool | None = None) -> Plan | None:
     """The plan of a contraction kernel; None where it is not one. See `readings`."""
     return min(all_plans(kernel, target, vector), key=estimate, default=None)
