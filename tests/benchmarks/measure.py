@@ -9,8 +9,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.benchmarks.frameworks import OURS, runs
@@ -19,10 +20,16 @@ from tests.benchmarks.workloads import Workload
 
 __all__ = ["Measured", "Pool", "RowResult", "Worker", "measure"]
 
+_SETTLE = 0.3
+"""Seconds in which idle threads of the framework that ran last go to sleep."""
+
 
 @dataclass
 class Measured:
-    """One framework on one row; seconds and bytes. `median` is over rounds, each itself a median."""
+    """One framework on one row; seconds and bytes. `median` is over rounds, each itself a median.
+
+    `first` is 0 where the compile cache was not empty.
+    """
 
     peer: str
     median: float
@@ -125,7 +132,7 @@ class Pool:
 
     def __init__(self, lock: str | None = None, warm: bool = False) -> None:
         self.lock = lock
-        self._warm = warm
+        self.warm = warm
         self._held: dict[tuple[str, int], Worker] = {}
         self._caches = tempfile.TemporaryDirectory(prefix="graphc-benchmark-")
         self._count = 0
@@ -143,7 +150,7 @@ class Pool:
         worker = self._held.pop((peer, threads), None) if workload.kind == "micro" else None
         if worker is None or not worker.alive:
             self._count += 1
-            cache = None if self._warm else os.path.join(self._caches.name, str(self._count))
+            cache = None if self.warm else os.path.join(self._caches.name, str(self._count))
             worker = Worker(peer, threads, self.lock, cache)
         worker.build(workload.name)
         return worker
@@ -167,11 +174,13 @@ def measure(
         with locked(pool.lock):
             for worker in workers:
                 if not worker.error:
+                    time.sleep(_SETTLE)
                     worker.round(seconds, pause, pool.lock is not None)
     for worker in workers:
         if worker.error:
             result.missing[worker.peer] = worker.error
         else:
-            result.measured[worker.peer] = worker.result()
+            found = worker.result()
+            result.measured[worker.peer] = replace(found, first=0.0) if pool.warm else found
         pool.give(worker, threads, workload)
     return result

@@ -34,7 +34,7 @@ def text_row(result: RowResult, peers: Sequence[str], machine: Machine) -> str:
         cells.append(f"{'–':>9} {'–':>6} {'–':>8}")
     else:
         share = machine.least_seconds(result.workload.floor, result.threads) / ours.median
-        cells.append(f"{ours.first * 1e3:>9,.0f} {ours.memory / 2**20:>6,.0f} {share:>8.1%}")
+        cells.append(f"{_first(ours):>9} {ours.memory / 2**20:>6,.0f} {share:>8.1%}")
     lines = [" ".join(cells)]
     lines += [f"    {peer}: not there: {why}" for peer, why in result.missing.items()]
     return "\n".join(lines)
@@ -61,7 +61,7 @@ def markdown(results: Sequence[RowResult], peers: Sequence[str], machine: Machin
             cells += ["–", "–"]
         else:
             share = machine.least_seconds(r.workload.floor, r.threads) / ours.median
-            cells += [f"{ours.first * 1e3:,.0f}", f"{share:.0%}"]
+            cells += [_first(ours), f"{share:.0%}"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", summary(results) + ".", "", f"{machine}"]
     lines += [f"{r.workload.title}, {peer}: {why}" for r in results for peer, why in r.missing.items()]
@@ -99,6 +99,10 @@ def _time(found: Measured | None) -> str:
         return "–"
     micros = found.median * 1e6
     return f"{micros:,.2f}" if micros < 100 else f"{micros:,.0f}"
+
+
+def _first(found: Measured) -> str:
+    return f"{found.first * 1e3:,.0f}" if found.first else "–"
 
 
 def _speedup(result: RowResult) -> str:
