@@ -15,8 +15,8 @@ from graphc.ir.builder import Builder
 from graphc.ir.errors import VerifyError
 from graphc.ir.families import Creation, GraphOp
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.structure import attributes_key
 from graphc.passes.base import GraphPass
-from graphc.passes.cse import attributes_key
 from graphc.passes.rewrite import Rewriter, results_of
 
 __all__ = ["Canonicalise"]

@@ -19,8 +19,8 @@ from graphc.core.node import Entry, Node
 from graphc.core.storage import Storage
 from graphc.ir.families import REGISTRY, GraphOp
 from graphc.ir.graph import Graph
+from graphc.ir.structure import structure
 from graphc.ir.types import TensorType
-from graphc.passes.cse import structure
 from graphc.runtime.state import bump_epoch
 
 MOST_ENTRIES = 2000

@@ -67,6 +67,16 @@ print(len(run.step.stages(*args)["emit"]) > 1000, "fma" in run.step.llvm_ir(*arg
     assert python(code, **settings)[0] == [expected, "1 1 0 1", "[]", "True True"]
 
 
+HEAVY = (
+    "('graphc.passes', 'llvmlite', 'networkx', 'graphc.backends.llvm.codegen', 'graphc.backends.reference')"
+)
+
+
+def test_importing_loads_what_a_first_call_may_need() -> None:
+    lines, _ = python(f"import sys, graphc; print([m for m in {HEAVY} if m in sys.modules])")
+    assert lines == ["[]"]
+
+
 LINES = """
 import graphc
 @graphc.compile

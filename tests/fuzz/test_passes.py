@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, note, settings
 
 from graphc.backends.reference import run
 from graphc.ir import Graph, parse
+from graphc.ir.structure import structure
 from graphc.passes import run_pipeline
-from graphc.passes.cse import structure
 from graphc.passes.instruments import same
 from tests.fuzz.graphs import Program, programs
 

@@ -15,8 +15,8 @@ from graphc.ir import DTYPES, Builder, Graph, Location, TensorType, parse
 from graphc.ir.attributes import Dense, attribute_text, parse_attribute
 from graphc.ir.dims import Symbol
 from graphc.ir.graph import ROLES
+from graphc.ir.structure import attributes_key, structure
 from graphc.ir.types import float32, int64
-from graphc.passes.cse import attributes_key, structure
 
 
 def check_round_trip(graph: Graph) -> None:
