@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from graphc.core.build import REPLAY
-from graphc.core.evaluate import evaluate, reachable
+from graphc.core.evaluate import evaluate, ways
 from graphc.core.hooked import HookPoint, run_hooks
 from graphc.core.location import user_location
 from graphc.core.modes import _mode, set_grad_enabled, unrecorded
@@ -117,9 +117,9 @@ class _Walk:
         table[node] = cotangent if known is None else record_nodes("add", (known, cotangent), {})[0]
 
     def through_entries(self, roots: list[Node], seeds: list[Node]) -> None:
-        wrt = reachable(roots)
+        wrt, way = ways(roots)
         wrt += [n for n in self.inputs if n not in wrt and _between(n)]
-        self.check(roots)
+        self.pass_by(way)
         results = self.append(
             Gradient,
             (*roots, *seeds, *wrt),
@@ -160,21 +160,11 @@ class _Walk:
         for node, gradient in reached:
             self.arrive(node, gradient)
 
-    def check(self, roots: Sequence[Node]) -> None:
-        """Raises where an entry on the way was freed; marks the way as freed unless retained."""
-        way: list[Entry] = []
-        seen: set[Entry] = set()
-        stack = list(roots)
-        while stack:
-            node = stack.pop()
-            entry = node.entry
-            if node.leaf is not None or entry is None or entry in seen or node.hooked is not None:
-                continue
-            seen.add(entry)
+    def pass_by(self, way: Collection[Entry]) -> None:
+        """Raises where an operation on the way was freed; marks the way as freed unless retained."""
+        for entry in way:
             if entry.freed and entry not in self.passed:
                 raise RuntimeError(_AGAIN)
-            way.append(entry)
-            stack.extend(n for n in entry.operands if n.requires_grad)
         if not self.retain:
             self.passed.update(way)
             for entry in way:

@@ -27,7 +27,16 @@ else:
     gradients = lazy_module("graphc.passes.gradients")
     split = lazy_module("graphc.passes.split")
 
-__all__ = ["Runner", "cache_clear", "cache_size", "evaluate", "on_compile", "pending_graph"]
+__all__ = [
+    "Runner",
+    "cache_clear",
+    "cache_size",
+    "evaluate",
+    "on_compile",
+    "pending_graph",
+    "reachable",
+    "ways",
+]
 
 
 class Runner(Protocol):
@@ -81,11 +90,12 @@ class _Layout:
         self.memories: list[Memory] = []
         self._by_memory: dict[int, int] = {}
         self.parts: list[Any] = []
+        index, number = self.index, self.number
         for entry in entries:
-            operands = tuple([self.number(n) for n in entry.operands])
+            operands = tuple([index[n] if n in index else number(n) for n in entry.operands])
             leaves = False
             for r in entry.results:
-                self.index[r] = len(self.index)
+                index[r] = len(index)
                 leaves = leaves or r.leaf is not None or r.hooked is not None
             self.parts.append((entry.key, operands, entry.taped, leaves))
         self.donated = _donated(entries, rest)
@@ -187,6 +197,11 @@ def _needs_tape(node: Node) -> bool:
 
 def reachable(roots: Sequence[Node]) -> list[Node]:
     """Where gradients from pending `roots` end, in order found: leaves, hooked values, values on evaluated tapes."""
+    return ways(roots)[0]
+
+
+def ways(roots: Sequence[Node]) -> tuple[list[Node], set[Entry]]:
+    """Where gradients from pending `roots` end, as `reachable` says, and the operations that they pass."""
     found: dict[Node, None] = {}
     seen: set[Entry] = set()
     stack = list(roots)
@@ -203,8 +218,8 @@ def reachable(roots: Sequence[Node]) -> list[Node]:
         if entry in seen:
             continue
         seen.add(entry)
-        stack.extend(n for n in entry.operands if n.requires_grad)
-    return list(found)
+        stack.extend([n for n in entry.operands if n.requires_grad])
+    return list(found), seen
 
 
 def evaluate(recording: Recording, upto: int | None = None) -> None:
@@ -294,6 +309,8 @@ def _attach_tape(layout: _Layout, program: _Program, residuals: list[Memory]) ->
 
 def _keep_old_values(layout: _Layout, rest: list[Entry]) -> None:
     """Copies state that later entries still read as it was before this program writes it."""
+    if not rest:
+        return
     written = {id(layout.memories[a]) for a in layout.aliases if a is not None}
     for entry in rest:
         for node in entry.operands:
