@@ -81,9 +81,11 @@ from graphc.nn.modules.rnn import (
     GRU,
     LSTM,
     RNN,
+    RNNBase,
+)
+from graphc.nn.modules.rnn_cells import (
     GRUCell,
     LSTMCell,
-    RNNBase,
     RNNCell,
     RNNCellBase,
 )

@@ -21,7 +21,7 @@ from graphc.nn.modules.module import Module
 from graphc.nn.parameter import Parameter
 from graphc.tensor_class import Tensor
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
+__all__ = ["GATES", "GRU", "LSTM", "RNN", "STEPS", "RNNBase", "elman_mode"]
 
 Step = Callable[[tuple[Any, ...], Any], tuple[Any, ...]]
 """One step: state and input product to the next state, whose first member is the output."""
@@ -62,13 +62,13 @@ def _elman(activation: Callable[[Any], Any]) -> Callable[[Any, Any, Any], Step]:
     return make
 
 
-_STEPS: dict[str, Callable[[Any, Any, Any], Step]] = {
+STEPS: dict[str, Callable[[Any, Any, Any], Step]] = {
     "LSTM": _lstm,
     "GRU": _gru,
     "RNN_TANH": _elman(pointwise.tanh),
     "RNN_RELU": _elman(pointwise.relu),
 }
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _JOINT_BIAS = frozenset({"LSTM", "RNN_TANH", "RNN_RELU"})
 """Where the two biases are only ever added to each other: they join the input product."""
 
@@ -129,7 +129,7 @@ class RNNBase(Module):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
-        rows, out = _GATES[mode] * hidden_size, proj_size or hidden_size
+        rows, out = GATES[mode] * hidden_size, proj_size or hidden_size
         for layer in range(num_layers):
             width = input_size if layer == 0 else out * self._directions
             for suffix in self._suffixes(layer):
@@ -219,7 +219,7 @@ class RNNBase(Module):
         if bias is not None and self.mode in _JOINT_BIAS:
             bias, inner = pointwise.add(bias, inner), None
         product = F.linear(x, own["weight_ih" + suffix], bias)
-        step = _STEPS[self.mode](own["weight_hh" + suffix], inner, own.get("weight_hr" + suffix))
+        step = STEPS[self.mode](own["weight_hh" + suffix], inner, own.get("weight_hr" + suffix))
 
         def body(carry: tuple[Any, ...], part: Any) -> tuple[tuple[Any, ...], Any]:
             after = step(carry, part)
@@ -313,138 +313,12 @@ class RNN(_PlainRNN):
     ) -> None:
         if "proj_size" in kwargs:
             raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
-        super().__init__(_elman_mode(nonlinearity), input_size, hidden_size, num_layers, *args, **kwargs)
+        super().__init__(elman_mode(nonlinearity), input_size, hidden_size, num_layers, *args, **kwargs)
         self.nonlinearity = nonlinearity
 
 
-def _elman_mode(nonlinearity: str) -> str:
+def elman_mode(nonlinearity: str) -> str:
+    """The mode of an Elman network. Raises ValueError for other nonlinearities than tanh and relu."""
     if nonlinearity not in ("tanh", "relu"):
         raise ValueError(f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'.")
     return f"RNN_{nonlinearity.upper()}"
-
-
-class RNNCellBase(Module):
-    """One step of one layer: `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh`, uniform in ±1/sqrt(hidden_size)."""
-
-    mode: str
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool,
-        mode: str,
-        device: Any = None,
-        dtype: DType | None = None,
-    ) -> None:
-        check_device(device)
-        super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.bias = bias
-        self.mode = mode
-        rows = _GATES[mode] * hidden_size
-        self.weight_ih = Parameter(creation.empty(rows, input_size, dtype=dtype))
-        self.weight_hh = Parameter(creation.empty(rows, hidden_size, dtype=dtype))
-        for name in ("bias_ih", "bias_hh"):
-            self.register_parameter(name, Parameter(creation.empty(rows, dtype=dtype)) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws the parameters again."""
-        bound = 1 / math.sqrt(self.hidden_size) if self.hidden_size > 0 else 0
-        for parameter in self.parameters():
-            init.uniform_(parameter, -bound, bound)
-
-    def _run(self, input: Any, states: Sequence[Any] | None, count: int) -> tuple[Any, ...]:
-        name = self._get_name()
-        if input.dim() not in (1, 2):
-            raise ValueError(f"{name}: Expected input to be 1D or 2D, got {input.dim()}D instead")
-        for s in states or ():
-            if s.dim() not in (1, 2):
-                raise ValueError(f"{name}: Expected hidden to be 1D or 2D, got {s.dim()}D instead")
-        batched = input.dim() == 2
-        x = input if batched else shape.unsqueeze(input, 0)
-        if x.shape[1] != self.input_size:
-            raise RuntimeError(
-                f"input has inconsistent input_size: got {x.shape[1]}, expected {self.input_size}"
-            )
-        if states is None:
-            states = [creation.zeros(x.shape[0], self.hidden_size, dtype=x.dtype) for _ in range(count)]
-        else:
-            states = [s if batched else shape.unsqueeze(s, 0) for s in states]
-        for s in states:
-            if tuple(s.shape) != (x.shape[0], self.hidden_size):
-                raise RuntimeError(
-                    f"hidden has inconsistent hidden_size: got {list(s.shape)}, expected "
-                    f"{[int(x.shape[0]), self.hidden_size]}"
-                )
-        product = F.linear(x, self.weight_ih, self.bias_ih)
-        after = _STEPS[self.mode](self.weight_hh, self.bias_hh, None)(tuple(states), product)
-        return after if batched else tuple(shape.squeeze(s, 0) for s in after)
-
-    def extra_repr(self) -> str:
-        """The constructor's arguments that are not at their defaults."""
-        text = f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else f", bias={self.bias}")
-        return text + (", nonlinearity=relu" if self.mode == "RNN_RELU" else "")
-
-
-class LSTMCell(RNNCellBase):
-    """One step of an LSTM; see `LSTM`."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: DType | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, "LSTM", device, dtype)
-
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """[batch, input] or [input], and (h, c), to the next (h, c)."""
-        h, c = self._run(input, hx, 2)
-        return h, c
-
-
-class GRUCell(RNNCellBase):
-    """One step of a GRU; see `GRU`."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        device: Any = None,
-        dtype: DType | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, "GRU", device, dtype)
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """[batch, input] or [input], and h, to the next h."""
-        (h,) = self._run(input, None if hx is None else [hx], 1)
-        found: Tensor = h
-        return found
-
-
-class RNNCell(RNNCellBase):
-    """One step of an Elman network; see `RNN`."""
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        device: Any = None,
-        dtype: DType | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, _elman_mode(nonlinearity), device, dtype)
-        self.nonlinearity = nonlinearity
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """[batch, input] or [input], and h, to the next h."""
-        (h,) = self._run(input, None if hx is None else [hx], 1)
-        found: Tensor = h
-        return found
