@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.api.parity import ModuleRow, OptimiserRow, bools, double, ints, normal, positive, row, unit
+from tests.api.parity import Data, ModuleRow, OptimiserRow, bools, double, ints, normal, positive, row, unit
 
 __all__ = ["FUNCTIONS", "LOSSES", "MODULES", "OPTIMISERS"]
 
@@ -244,6 +244,9 @@ MODULES = [
     ModuleRow("Dropout of 0 and 1", lambda t: t.nn.Sequential(t.nn.Dropout(0.0), t.nn.Linear(5, 2), t.nn.Dropout(1.0)), ((4, 5),)),
     ModuleRow("Embedding", lambda t: t.nn.Embedding(10, 4), (ints(3, 5),)),
     ModuleRow("Embedding padding", lambda t: t.nn.Embedding(10, 4, padding_idx=-1), (ints(3, 5),)),
+    ModuleRow("MultiheadAttention", lambda t: t.nn.MultiheadAttention(8, 2), ((5, 3, 8), (7, 3, 8), (7, 3, 8))),
+    ModuleRow("MultiheadAttention with padding", lambda t: t.nn.MultiheadAttention(8, 4, bias=False, kdim=6, vdim=5, batch_first=True), ((3, 5, 8), (3, 7, 6), (3, 7, 5), Data((3, 7), lambda rng, s: np.arange(7) > rng.integers(1, 7, (3, 1))))),
+    ModuleRow("MultiheadAttention of one sequence", lambda t: t.nn.MultiheadAttention(6, 1), ((5, 6), (5, 6), (5, 6))),
     ModuleRow("Flatten", lambda t: t.nn.Flatten(), ((2, 3, 4),)),
     ModuleRow("Unflatten", lambda t: t.nn.Unflatten(1, (2, 3)), ((4, 6),)),
     ModuleRow("Identity", lambda t: t.nn.Identity(3, unused=1), ((2, 3),)),

@@ -24,6 +24,7 @@ from graphc.nn.modules.activation import (
     Tanh,
     Threshold,
 )
+from graphc.nn.modules.attention import MultiheadAttention
 from graphc.nn.modules.batchnorm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -138,6 +139,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "ParameterDict",
