@@ -18,7 +18,6 @@ from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, make_plan
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
-from graphc.backends.llvm.contraction.windowed import emit_windowed, window_scratch
 from graphc.backends.llvm.text import Builder, ModuleText
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Kernel, Schedule
@@ -76,8 +75,6 @@ def _scratch(plan: Plan) -> int:
     """Bytes that one partition of a plan takes."""
     if plan.problem.is_vector:
         return vector_scratch(plan.problem)
-    if plan.window is not None:
-        return sum(window_scratch(plan.problem, plan.window, plan.tiling))
     if plan.crossing is not None:
         return sum(crossed_scratch(plan.problem, plan.crossing))
     if plan.field is not None:
@@ -112,8 +109,6 @@ def _emit(plan: Plan, builder: Builder, target: Target) -> None:
         return
     if problem.is_vector:
         emit_vector(problem, target, builder)
-    elif plan.window is not None:
-        emit_windowed(problem, plan.window, plan.tiling, builder)
     elif plan.crossing is not None:
         emit_crossed(problem, plan.crossing, builder)
     elif plan.field is not None:

@@ -11,7 +11,7 @@ from math import prod
 
 from graphc.backends.llvm.contraction.field import Field
 from graphc.backends.llvm.contraction.field_search import Blocking, find_fields
-from graphc.backends.llvm.contraction.fielded import kept_lead
+from graphc.backends.llvm.contraction.fielded import keeps_sums, kept_lead
 from graphc.backends.llvm.contraction.nest import rows_in_place
 from graphc.backends.llvm.contraction.problem import Problem, Side
 from graphc.backends.llvm.contraction.tiling import Tiling, choose_tiling, round_up
@@ -56,8 +56,10 @@ def _tiling(problem: Problem, field: Field, base: Tiling, target: Target, rows: 
     source = rows_in_place(problem)
     apart = source is not None and source.lead * size % 4096 == 0 and rows > 4 and problem.m > rows
     lead = base.kc + 64 // size
-    limit = target.l2_bytes // 2 // (kept_lead(field) * size)
-    mc = max(rows, min(round_up(problem.m, rows), limit // rows * rows))
+    mc = round_up(problem.m, rows)
+    if keeps_sums(problem, field, base):
+        limit = target.l2_bytes // 2 // (kept_lead(field) * size)
+        mc = max(rows, min(mc, limit // rows * rows))
     return dataclasses.replace(
         base, width=width, rows=rows, vectors=vectors, mc=mc, nc=width * vectors, mb=problem.m,
         a="runs" if source is None or apart else "place", a_lead=lead, rows_outside=False,

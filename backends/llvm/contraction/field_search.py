@@ -93,6 +93,8 @@ def _fields(
 ) -> Iterator[Field]:
     """The field of the largest share that fits the cache, and that of a share small enough to divide the work."""
     slow = problem.sides[2][0]
+    if minor is None and {slow: 1} in [r.coefficients for r in reaches]:
+        return  # the reading that has this axis as its batch gives the same vectors
     divided = None if slow in reaches[-1].coefficients or (slow is minor and wide is not None) else slow
     shares = [1]
     if divided is not None and divided is minor:

@@ -39,7 +39,7 @@ from graphc.backends.llvm.contraction.tiling import Tiling, round_up
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.kernel import extent
 
-__all__ = ["emit_fielded", "field_scratch", "field_totals", "field_units", "kept_lead"]
+__all__ = ["emit_fielded", "field_scratch", "field_totals", "field_units", "keeps_sums", "kept_lead"]
 
 
 def field_totals(problem: Problem, field: Field) -> dict[Side, int]:
@@ -57,7 +57,8 @@ def kept_lead(field: Field) -> int:
     return field.vector_count * field.width
 
 
-def _keeps(problem: Problem, field: Field, tiling: Tiling) -> bool:
+def keeps_sums(problem: Problem, field: Field, tiling: Tiling) -> bool:
+    """True where tiles leave their sums in scratch."""
     return field.minor is not None or (tiling.blocks(problem.k) > 1 and problem.plain_store is None)
 
 
@@ -65,7 +66,7 @@ def field_scratch(problem: Problem, field: Field, tiling: Tiling) -> tuple[int, 
     """Bytes of one partition's field, packed A and kept sums; multiples of 64."""
     size = problem.dtype.itemsize
     packed = tiling.mc * tiling.a_lead + 16 if tiling.a == "runs" else 0
-    kept = tiling.mc * kept_lead(field) if _keeps(problem, field, tiling) else 0
+    kept = tiling.mc * kept_lead(field) if keeps_sums(problem, field, tiling) else 0
     return tuple(round_up(x * size, 64) for x in (field.elements, packed, kept))  # type: ignore[return-value]
 
 

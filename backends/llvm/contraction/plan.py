@@ -24,10 +24,7 @@ from graphc.backends.llvm.contraction.tiling import (
     along_steps,
     choose_tiling,
     is_near,
-    window_tiling,
 )
-from graphc.backends.llvm.contraction.window import Window, find_window
-from graphc.backends.llvm.contraction.windowed import window_totals
 from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.ir.kernel import Kernel, Loop, Schedule, extent
 from graphc.ir.target import Target
@@ -39,21 +36,18 @@ __all__ = ["Plan", "all_plans", "best_parts", "describe", "estimate", "make_plan
 class Plan:
     """A reading of a kernel and its tiling.
 
-    `window` or `field` is what its columns are read from, if one is; `crossing` says that its vectors
+    `field` is what its columns are read from, if there is one; `crossing` says that its vectors
     lie along rows.
     """
 
     problem: Problem
     tiling: Tiling
-    window: Window | None = None
     crossing: Crossing | None = None
     field: Field | None = None
 
     @property
     def totals(self) -> Totals:
         """Batch entries, rows and columns, as partitions divide them."""
-        if self.window is not None:
-            return window_totals(self.problem, self.window, self.tiling)
         if self.field is not None:
             return field_totals(self.problem, self.field)
         return self.problem.totals
@@ -62,7 +56,7 @@ class Plan:
     def side(self) -> Side:
         """What partitions divide: of several batch entries those, else the side where less is packed again."""
         side, pieces = split_side(self.totals, self.units)
-        if side == "batch" or self.window is not None or self.crossing is not None or pieces < 2:
+        if side == "batch" or self.crossing is not None or pieces < 2:
             return side
         other: Side = "columns" if side == "rows" else "rows"
         if self.totals[other] < _LEAST_PIECES * self.units[other]:
@@ -93,9 +87,6 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None) -> lis
     for problem in readings(kernel, vector):
         tiling = choose_tiling(problem, target)
         plans.append(Plan(problem, tiling))
-        window = find_window(problem, tiling.kc)
-        if window is not None:
-            plans.append(Plan(problem, window_tiling(problem, target), window))
         crossing = find_crossing(problem, target)
         if crossing is not None:
             plans.append(Plan(problem, tiling, crossing=crossing))
@@ -142,11 +133,7 @@ def _packed_again(plan: Plan, side: Side) -> float:
         return 0.0
     if plan.field is not None:
         return problem.batch.total * again_cycles(problem, plan.field, tiling, side)
-    if plan.window is not None:
-        again = _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
-        if side == "columns":
-            again += problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
-    elif plan.crossing is not None:
+    if plan.crossing is not None:
         again = _crossed_pack(problem, plan.crossing)
     elif side == "rows":
         again = problem.n * problem.k * (_READ + _copy_cost(problem.b, tiling.b, tiling.width))
@@ -187,8 +174,8 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
 _LEAST_PIECES = 8
 """Pieces of a side from which on it can be divided evenly enough."""
 
-_WINDOW = 1.07
-"""Places of vectors that are computed in every tile, and loads that cross cache lines."""
+_OVERLAPPING = 1.05
+"""How much longer packing takes than its copies where it reads the same lines over and over."""
 _PIECE = 1.5
 """Cycles of one store of the epilogue."""
 _LANE = 2.0
@@ -210,14 +197,12 @@ def estimate(plan: Plan) -> float:
         packed = _crossed_pack(problem, plan.crossing)
         return problem.batch.total * (problem.k * tiles + packed + sums + finish)
     pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
-    if plan.window is not None:
-        copy = _window_cycles(plan.window, tiling) * tiling.blocks(problem.k)
-        return _WINDOW * problem.batch.total * (problem.k * tiles + pack_a + copy + finish)
     pack_a *= max(1, -(-problem.n // tiling.nc))
     pack_b = (
         problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)
     )
-    return problem.batch.total * (problem.k * tiles + pack_a + pack_b + finish)
+    windows = _OVERLAPPING if len(problem.b.steps.axes) > 1 and problem.b.direct is None else 1.0
+    return windows * problem.batch.total * (problem.k * tiles + pack_a + pack_b + finish)
 
 
 def _tiles_cycles(plan: Plan) -> float:
@@ -227,12 +212,11 @@ def _tiles_cycles(plan: Plan) -> float:
         broadcast = _tile_counts(plan.problem.n, crossing.columns)
         lanes = _tile_counts(plan.problem.m, crossing.panel)
         return sum(
-            bc * lc * _tile_cycles(b, -(-n // crossing.width), 0) for b, bc in broadcast for n, lc in lanes
+            bc * lc * _tile_cycles(b, -(-n // crossing.width)) for b, bc in broadcast for n, lc in lanes
         )
     rows = _tile_counts(plan.problem.m, tiling.rows)
     columns = _tile_counts(plan.totals["columns"], tiling.columns)
-    table = 1 if plan.window is not None else 0
-    return sum(rc * cc * _tile_cycles(r, -(-c // tiling.width), table) for r, rc in rows for c, cc in columns)
+    return sum(rc * cc * _tile_cycles(r, -(-c // tiling.width)) for r, rc in rows for c, cc in columns)
 
 
 _CROSS = 4.0
@@ -245,21 +229,14 @@ def _crossed_pack(problem: Problem, crossing: Crossing) -> float:
     return problem.m * problem.k * _copy_cost(problem.a, source, crossing.width)
 
 
-def _window_cycles(window: Window, tiling: Tiling) -> float:
-    """Cycles of copying the window for one block of k."""
-    run = window.lane.size / window.phases
-    chunk = 3.0 if window.phases == 1 else 1.5 * tiling.width
-    return window.elements * (-(-run // tiling.width) * chunk + 6.0) / run
-
-
 def _tile_counts(length: int, tile: int) -> list[tuple[int, int]]:
     """(size, count) of whole and edge tiles."""
     return [(tile, length // tile), (length % tile, 1 if length % tile else 0)]
 
 
-def _tile_cycles(rows: int, vectors: int, table: int) -> float:
+def _tile_cycles(rows: int, vectors: int) -> float:
     """Cycles of one step of k: two multiply-adds or loads a cycle, four cycles of latency."""
-    return max(rows * vectors / 2, (rows + vectors + table) / 2, 4.0) if rows and vectors else 0.0
+    return max(rows * vectors / 2, (rows + vectors) / 2, 4.0) if rows and vectors else 0.0
 
 
 def _copy_cost(operand: Operand, source: Source, width: int) -> float:

@@ -6,7 +6,6 @@ of k and the target. Everything else is free to follow layouts and cache sizes.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -25,7 +24,6 @@ __all__ = [
     "choose_tiling",
     "register_rows",
     "round_up",
-    "window_tiling",
 ]
 
 Source = Literal["place", "runs", "columns", "panels", "transpose"]
@@ -170,20 +168,6 @@ def _updates(problem: Problem) -> bool:
     columns, rows = problem.columns.inner, problem.rows.inner
     loads = [i.index[0] for i in problem.epilogue if i.opcode == "load"]
     return any(columns in symbols(e) and rows in symbols(e) for e in loads)
-
-
-def window_tiling(problem: Problem, target: Target) -> Tiling:
-    """The tiling of a contraction whose columns are read from a window: A is packed for all rows at once."""
-    tiling = choose_tiling(problem, target)
-    size, width = problem.dtype.itemsize, target.width(problem.dtype.bits)
-    vectors = 2 if target.vector_registers <= 16 else 3
-    rows = min(_ROWS[16 if target.vector_registers <= 16 else 32][vectors], max(1, problem.m))
-    row_tiles = -(-problem.m // rows)
-    mc = rows * min(row_tiles, max(1, target.l2_bytes // 2 // (tiling.kc * size) // rows))
-    lead = {"runs": tiling.kc + 64 // size, "panels": rows}.get(tiling.a, _odd_lines(problem.m + width, size))
-    return dataclasses.replace(
-        tiling, width=width, rows=rows, vectors=vectors, mc=mc, nc=width * vectors, mb=problem.m, a_lead=lead
-    )
 
 
 def _odd_lines(count: int, size: int) -> int:
