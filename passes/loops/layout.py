@@ -82,7 +82,7 @@ def _wanted_order(op: Contraction, operand: int) -> tuple[int, ...] | None:
 
 def _plain(x: object, axes: Sequence[Symbol]) -> Symbol | None:
     """The axis that an index is."""
-    return next((a for a in axes if split_linear(x, a) == (1, 0)), None)  # type: ignore[arg-type]
+    return next((a for a in axes if split_linear(x, a) == (1, 0)), None)
 
 
 def _replace_input(loop: Loop, i: int, turned: Value, order: tuple[int, ...]) -> None:
