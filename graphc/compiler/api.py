@@ -85,7 +85,7 @@ def compile(
     pipeline in text form; `keep_grads` keeps gradients that are both made and consumed inside the call
     readable as `.grad`. `dynamic`, `memory_budget` and `tune` are not built yet and raise
     NotImplementedError. Raises TypeError where `fn` cannot be called, ValueError for an unknown
-    target or pass.
+    target or pass, RuntimeError for a number of threads outside 1 … 1024, as `set_num_threads` does.
     """
     for name, value in (("dynamic", dynamic), ("memory_budget", memory_budget), ("tune", tune or None)):
         if value is not None:

@@ -185,7 +185,7 @@ print(graphc.get_num_threads())
 for bad in (0, -1, 10**6):
     try:
         graphc.set_num_threads(bad)
-    except ValueError as error:
+    except RuntimeError as error:
         print(error)
 """
     lines, _ = python(code)

@@ -574,7 +574,7 @@ def test_bad_options() -> None:
     for options, kind, expected in (
         ({"passes": "nonsense"}, ValueError, "expected a pass at 'nonsense'"),
         ({"target": "z80"}, ValueError, "unknown target 'z80'; expected host, x86-64"),
-        ({"threads": 0}, ValueError, "from 1 to"),
+        ({"threads": 0}, RuntimeError, "from 1 to"),
         ({"dynamic": {"x": {0: "n"}}}, NotImplementedError, "dynamic"),
         ({"tune": True}, NotImplementedError, "tune"),
     ):
