@@ -59,7 +59,6 @@ class Model:
     """A row's model on one framework: outputs, and gradients of its loss."""
 
     def __init__(self, f: Framework, data: RowData) -> None:
-        f.torch.set_grad_enabled(data.y is not None)
         self._f = f
         self._data = data
         model = models.initialise(f, MODELS[data.model](f))
@@ -82,7 +81,8 @@ class Model:
         """Arrays by name: "outputs", and the parameters' names for their gradients."""
         rng = np.random.default_rng(seed)
         arguments = [self._f.tensor(draw(rng)) for draw in (self._data.x, self._data.y) if draw is not None]
-        found = self._run(*arguments)
+        with self._f.torch.set_grad_enabled(self._data.y is not None):
+            found = self._run(*arguments)
         return {
             n: np.array(v.detach().numpy()) for n, v in zip(("outputs", *self._names), found, strict=False)
         }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import graphc
 from tests.benchmarks.accuracy import BOUND, compare
 from tests.benchmarks.floor import Floor, lenet_floor, resnet18_floor
 from tests.benchmarks.frameworks import PEERS, runs
@@ -19,6 +21,13 @@ from tests.benchmarks.workloads import ROW_DATA, ROWS, chosen
 _MACHINE = Machine(
     100.0, {m: [(4 << 20, 50.0), (256 << 20, 25.0)] for m in ("1:0", "0:1", "1:1", "2:1", "3:1")}
 )
+
+
+@pytest.fixture(autouse=True)
+def grad_mode_of_others() -> Iterator[None]:
+    """Rows of inference switch gradients off for their process, which here is that of other tests too."""
+    with graphc.enable_grad():
+        yield
 
 
 def _result(**medians: float) -> RowResult:
