@@ -16,7 +16,7 @@ from graphc.ir.ops.reduce import highest
 from graphc.ir.scalar import ScalarBuilder, Term
 from graphc.ir.types import DTYPES, DType, TensorType, int64
 
-__all__ = ["MaxPool2d", "MaxPool2dGrad"]
+__all__ = ["MaxPool2d", "MaxPool2dGrad", "MaxPool2dValues"]
 
 GEOMETRY: dict[str, Any] = {
     "kernel": ...,
@@ -81,6 +81,14 @@ class MaxPool2d(Pooling):
     ) -> Sequence[Any]:
         return prefer(s, "gt", a, b, last_nan=True)
 
+    def simplify(self, b: Any) -> Sequence[Value] | None:
+        """Values alone where nothing asks for the positions."""
+        indices = self.results[1]
+        assert self.graph is not None
+        if indices.uses or indices in self.graph.outputs:
+            return None
+        return (b.max_pool2d_values(self.operands[0], **self.attrs), indices)
+
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         if cotangents[0] is None:
             return [None]
@@ -109,6 +117,57 @@ class MaxPool2d(Pooling):
             for shape, given in CASES:
                 for draw in ("normal", "special"):
                     yield Sample((TensorType(DTYPES[name], shape),), {**GEOMETRY, **given}, (draw,))
+
+
+class MaxPool2dValues(Pooling):
+    """The values of max_pool2d, bit for bit; windows are folded in row-major order."""
+
+    name = "max_pool2d_values"
+    operand_names = ("x",)
+    attributes: ClassVar[dict[str, Any]] = GEOMETRY
+
+    @classmethod
+    def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+        return (cls.pooled(types[0], attrs),)
+
+    @classmethod
+    def accesses(
+        cls, attrs: Attrs, types: Types, result: TensorType, index: Index, reduced: Index
+    ) -> Sequence[Access]:
+        return MaxPool2d.accesses(attrs, types, result, index, reduced)
+
+    @classmethod
+    def init(cls, attrs: Attrs, types: Types) -> Sequence[tuple[DType, float | int | bool]]:
+        return MaxPool2d.init(attrs, types)[:1]
+
+    @classmethod
+    def element(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, index: Index, reduced: Index, x: Sequence[Any]
+    ) -> Sequence[Any]:
+        wide = types[0].dtype.accumulator
+        return [x[0] if wide is types[0].dtype else s.cast(x[0], wide)]
+
+    @classmethod
+    def combine(
+        cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
+    ) -> Sequence[Any]:
+        # The later value is b: it wins where it is larger, and where it is NaN.
+        (x,), (y,) = ([Term(s, p[0])] for p in (a, b))
+        take = Term(s, s.apply("gt", y.value, x.value)) | Term(s, s.apply("is_nan", y.value))
+        return [take.select(y, x).value]
+
+    def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
+        (x,) = self.operands
+        _, indices = b.max_pool2d(x, **self.attrs)
+        return [b.max_pool2d_grad(cotangents[0], indices, **self.attrs, size=x.type.shape[2:])]
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        return MaxPool2d.reference(attrs, *arrays)[0]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield from MaxPool2d.samples()
 
 
 class MaxPool2dGrad(Pooling):

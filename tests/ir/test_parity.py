@@ -185,6 +185,13 @@ ROWS = [
         {"kernel": (2, 2), "stride": (2, 2)},
         gradient=False,
     ),
+    image(
+        "max_pool2d_values",
+        lambda x: F.max_pool2d(x, 3, 2, 1),
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=(1, 1),
+    ),
     image("avg_pool2d", lambda x: F.avg_pool2d(x, 3, 2, 1), kernel=(3, 3), stride=(2, 2), padding=(1, 1)),
     image(
         "avg_pool2d",
