@@ -21,6 +21,14 @@ Tree = Any
 """Hashable: ("leaf",), ("static", value), or (kind, type or keys, children)."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Own:
+    """A class that says itself what of it is a nest of Tensors and what is static: `__flatten_nest__` gives
+    the two, `__unflatten_nest__` makes an instance of them."""
+
+    type: Any
+
+
 def flatten(nest: Any) -> tuple[list[Any], Tree]:
     """Tensor and array leaves in order, and the tree. Raises TypeError for an unhashable static leaf."""
     leaves: list[Any] = []
@@ -31,6 +39,9 @@ def _describe(nest: Any, leaves: list[Any]) -> Tree:
     if isinstance(nest, (TensorBase, np.ndarray)):
         leaves.append(nest)
         return ("leaf",)
+    if hasattr(type(nest), "__flatten_nest__"):
+        inner, static = nest.__flatten_nest__()
+        return (_Own(type(nest)), static, (_describe(inner, leaves),))
     if isinstance(nest, (tuple, list)):
         return (type(nest), None, tuple([_describe(x, leaves) for x in nest]))
     if isinstance(nest, dict):
@@ -68,6 +79,8 @@ def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
 def _name_leaves(nest: Any, name: str, found: list[str]) -> None:
     if isinstance(nest, (TensorBase, np.ndarray)):
         found.append(name)
+    elif hasattr(type(nest), "__flatten_nest__"):
+        _name_leaves(nest.__flatten_nest__()[0], name, found)
     elif isinstance(nest, (tuple, list)):
         for key, x in zip(getattr(nest, "_fields", range(len(nest))), nest, strict=True):
             _name_leaves(x, f"{name}.{key}", found)
@@ -88,6 +101,8 @@ def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     if kind == "static":
         return tree[1]
     children = [unflatten(t, leaves) for t in tree[2]]
+    if isinstance(kind, _Own):
+        return kind.type.__unflatten_nest__(*children, tree[1])
     if kind is dict or (isinstance(kind, type) and issubclass(kind, dict)):
         return kind(zip(tree[1], children, strict=True))
     if dataclasses.is_dataclass(kind):

@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.devices import check_device
-from graphc.functions import creation, pointwise, shape
+from graphc.functions import creation, indexing, pointwise, shape
 from graphc.functions.control import scan
 from graphc.ir.types import DType
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.modules.module import Module
 from graphc.nn.parameter import Parameter
+from graphc.nn.utils.rnn import PackedSequence, mask_of, packed_rows, padded_rows
 from graphc.tensor_class import Tensor
 
 __all__ = ["GATES", "GRU", "LSTM", "RNN", "STEPS", "RNNBase", "elman_mode"]
@@ -176,6 +177,8 @@ class RNNBase(Module):
 
     def _run(self, input: Any, states: Sequence[Any] | None) -> tuple[Any, list[Any]]:
         """Output and last states, laid out as the arguments are."""
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, states)
         if input.dim() not in (2, 3):
             raise ValueError(f"{self._get_name()}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched = input.dim() == 3
@@ -188,11 +191,44 @@ class RNNBase(Module):
             x = shape.transpose(x, 0, 1)
         batch = int(x.shape[1])
         if states is None:
-            count = self.num_layers * self._directions
-            states = [creation.zeros(count, batch, width, dtype=x.dtype) for width in self._widths()]
+            states = self._zeros(batch, x.dtype)
         else:
             self._check_states(states, batched, batch)
             states = [s if batched else shape.unsqueeze(s, 1) for s in states]
+        x, final = self._layers(x, states, None)
+        if not batched:
+            return shape.squeeze(x, 1), [shape.squeeze(s, 1) for s in final]
+        return (shape.transpose(x, 0, 1) if self.batch_first else x), final
+
+    def _run_packed(
+        self, input: PackedSequence, states: Sequence[Any] | None
+    ) -> tuple[PackedSequence, list[Any]]:
+        """The same for packed data: steps behind a sequence's end leave its state as it is."""
+        packing, data = input.packing(), input.data
+        if data.dim() != 2 or data.shape[0] != packing.rows or data.shape[1] != self.input_size:
+            raise RuntimeError(
+                f"{self._get_name()}: expected packed data of shape [{packing.rows}, {self.input_size}] (the sum of "
+                f"batch_sizes, input_size), got {list(data.shape)}"
+            )
+        batch = packing.sizes[0]
+        if states is None:
+            states = self._zeros(batch, data.dtype)
+        else:
+            self._check_states(states, True, batch)
+            if input.sorted_indices is not None:
+                states = [indexing.index_select(s, 1, input.sorted_indices) for s in states]
+        ragged = packing.sizes[-1] < batch
+        x, final = self._layers(padded_rows(data, packing), states, mask_of(packing, 3) if ragged else None)
+        if input.unsorted_indices is not None:
+            final = [indexing.index_select(s, 1, input.unsorted_indices) for s in final]
+        return input.with_data(packed_rows(x, packing)), final
+
+    def _zeros(self, batch: int, dtype: DType) -> list[Any]:
+        count = self.num_layers * self._directions
+        return [creation.zeros(count, batch, width, dtype=dtype) for width in self._widths()]
+
+    def _layers(self, x: Any, states: Sequence[Any], mask: Any) -> tuple[Any, list[Any]]:
+        """All layers over [time, batch, input]; `mask` [time, batch, 1] says which steps there are."""
         last: list[list[Any]] = [[] for _ in states]
         for layer in range(self.num_layers):
             if layer and self.dropout and self.training:
@@ -200,18 +236,15 @@ class RNNBase(Module):
             outputs = []
             for direction, suffix in enumerate(self._suffixes(layer)):
                 n = layer * self._directions + direction
-                after, out = self._layer(x, suffix, tuple(s[n] for s in states), reverse=direction == 1)
+                after, out = self._layer(x, suffix, tuple(s[n] for s in states), mask, reverse=direction == 1)
                 outputs.append(out)
                 for kept, value in zip(last, after, strict=True):
                     kept.append(value)
             x = outputs[0] if len(outputs) == 1 else shape.cat(outputs, -1)
-        final = [shape.stack(values, 0) for values in last]
-        if not batched:
-            return shape.squeeze(x, 1), [shape.squeeze(s, 1) for s in final]
-        return (shape.transpose(x, 0, 1) if self.batch_first else x), final
+        return x, [shape.stack(values, 0) for values in last]
 
     def _layer(
-        self, x: Any, suffix: str, state: tuple[Any, ...], *, reverse: bool
+        self, x: Any, suffix: str, state: tuple[Any, ...], mask: Any, *, reverse: bool
     ) -> tuple[tuple[Any, ...], Any]:
         """Last state and all outputs of one layer in one direction."""
         own = self.__dict__["_parameters"]
@@ -225,7 +258,16 @@ class RNNBase(Module):
             after = step(carry, part)
             return after, after[0]
 
-        found: tuple[tuple[Any, ...], Any] = scan(body, state, product, reverse=reverse)
+        def masked(carry: tuple[Any, ...], part: Any) -> tuple[tuple[Any, ...], Any]:
+            there, part = part
+            after = tuple(pointwise.where(there, a, b) for a, b in zip(step(carry, part), carry, strict=True))
+            return after, after[0]
+
+        found: tuple[tuple[Any, ...], Any]
+        if mask is None:
+            found = scan(body, state, product, reverse=reverse)
+        else:
+            found = scan(masked, state, (mask, product), reverse=reverse)
         return found
 
     def _check_states(self, states: Sequence[Any], batched: bool, batch: int) -> None:
@@ -265,17 +307,18 @@ class LSTM(RNNBase):
     """Long short-term memory: i, f, g, o = W_ih x + b_ih + W_hh h + b_hh; c' = σ(f) c + σ(i) tanh(g);
     h' = σ(o) tanh(c').
 
-    With `proj_size` h' is multiplied by `weight_hr`. Packed sequences are not supported.
+    With `proj_size` h' is multiplied by `weight_hr`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__("LSTM", *args, **kwargs)
 
     def forward(
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Any, tuple[Tensor, Tensor]]:
         """[time, batch, input] ([batch, time, input] with `batch_first`, [time, input] unbatched) to all h,
-        and (h, c) after the last step of every layer and direction. States start at 0 unless given."""
+        and (h, c) after the last step of every layer and direction. States start at 0 unless given.
+        A PackedSequence gives a PackedSequence, and the states after each sequence's own last step."""
         output, (h, c) = self._run(input, hx)
         return output, (h, c)
 
@@ -283,9 +326,10 @@ class LSTM(RNNBase):
 class _PlainRNN(RNNBase):
     """Layers with one state."""
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Any, Tensor]:
         """[time, batch, input] ([batch, time, input] with `batch_first`, [time, input] unbatched) to all h,
-        and h after the last step of every layer and direction. It starts at 0 unless given."""
+        and h after the last step of every layer and direction. It starts at 0 unless given.
+        A PackedSequence gives a PackedSequence, and h after each sequence's own last step."""
         output, (h,) = self._run(input, None if hx is None else [hx])
         return output, h
 

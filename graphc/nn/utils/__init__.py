@@ -7,8 +7,9 @@ from typing import Any
 
 from graphc.core import TensorBase, no_grad
 from graphc.functions import creation, pointwise, reduction, shape
+from graphc.nn.utils import rnn
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "vector_to_parameters"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "parameters_to_vector", "rnn", "vector_to_parameters"]
 
 
 def _gradients(parameters: Any) -> list[Any]:
