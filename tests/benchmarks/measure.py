@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.benchmarks.frameworks import OURS, runs
+from tests.benchmarks.probe import ProbeCode
 from tests.benchmarks.quietness import locked
 from tests.benchmarks.workloads import Workload
 
@@ -28,7 +29,9 @@ _SETTLE = 0.3
 class Measured:
     """One framework on one row; seconds and bytes. `median` is over rounds, each itself a median.
 
-    `first` is 0 where the compile cache was not empty.
+    `first` is 0 where the compile cache was not empty. `peak` is the core's FMA peak between the runs in GFLOP/s, median
+    over rounds, `peak_low` and `peak_high` its extremes; `at_peak` is how many GFLOP that peak would have done in one run,
+    compared batch by batch, median over rounds. They are 0 where no peak was measured.
     """
 
     peer: str
@@ -37,6 +40,10 @@ class Measured:
     high: float
     first: float
     memory: int
+    peak: float = 0.0
+    peak_low: float = 0.0
+    peak_high: float = 0.0
+    at_peak: float = 0.0
 
 
 @dataclass
@@ -62,7 +69,14 @@ class RowResult:
 class Worker:
     """A process that runs one framework on one row after another."""
 
-    def __init__(self, peer: str, threads: int, lock: str | None = None, cache: str | None = None) -> None:
+    def __init__(
+        self,
+        peer: str,
+        threads: int,
+        lock: str | None = None,
+        cache: str | None = None,
+        probe: ProbeCode | None = None,
+    ) -> None:
         self.peer = peer
         environment = dict(os.environ)
         if cache is not None:
@@ -72,9 +86,12 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
         )  # fmt: skip
         self.times: list[float] = []
+        self.peaks: list[tuple[float, float]] = []
         self.head: dict[str, Any] = {}
         self.error = ""
         self.memory = 0
+        if probe is not None:
+            self._ask(probe=probe.code, flops=probe.flops)
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -91,7 +108,7 @@ class Worker:
 
     def build(self, row: str) -> None:
         """Builds a row; `error` says why where that failed."""
-        self.times = []
+        self.times, self.peaks = [], []
         self.head = self._ask(row=row)
 
     def round(self, seconds: float, pause: float = 0.0, raised: bool = False) -> None:
@@ -99,6 +116,8 @@ class Worker:
         answer = self._ask(seconds=seconds, pause=pause, raised=raised)
         if not self.error:
             self.times.append(answer["seconds"])
+            if "peak" in answer:
+                self.peaks.append((answer["peak"], answer["at_peak"]))
 
     @property
     def alive(self) -> bool:
@@ -107,7 +126,7 @@ class Worker:
 
     def result(self) -> Measured:
         """What was measured of the last row."""
-        return Measured(
+        made = Measured(
             self.peer,
             statistics.median(self.times),
             min(self.times),
@@ -115,6 +134,11 @@ class Worker:
             self.head["first"],
             self.memory,
         )
+        if self.peaks:
+            rates = [rate for rate, _ in self.peaks]
+            made.peak, made.peak_low, made.peak_high = statistics.median(rates), min(rates), max(rates)
+            made.at_peak = statistics.median(work for _, work in self.peaks)
+        return made
 
     def close(self) -> None:
         """Ends the process."""
@@ -127,12 +151,14 @@ class Worker:
 class Pool:
     """Worker processes by peer: one for each row, or (for micro rows, where memory means nothing) one for many.
 
-    graphc starts with an empty compile cache unless `warm`. `lock` is a file whose lock rounds hold.
+    graphc starts with an empty compile cache unless `warm`. `lock` is a file whose lock rounds hold, `probe` the loop of
+    the FMA peak that every worker runs between its timings.
     """
 
-    def __init__(self, lock: str | None = None, warm: bool = False) -> None:
+    def __init__(self, lock: str | None = None, warm: bool = False, probe: ProbeCode | None = None) -> None:
         self.lock = lock
         self.warm = warm
+        self.probe = probe
         self._held: dict[tuple[str, int], Worker] = {}
         self._caches = tempfile.TemporaryDirectory(prefix="graphc-benchmark-")
         self._count = 0
@@ -151,7 +177,7 @@ class Pool:
         if worker is None or not worker.alive:
             self._count += 1
             cache = None if self.warm else os.path.join(self._caches.name, str(self._count))
-            worker = Worker(peer, threads, self.lock, cache)
+            worker = Worker(peer, threads, self.lock, cache, self.probe)
         worker.build(workload.name)
         return worker
 

@@ -6,22 +6,20 @@ Run as a program it prints GFLOP/s of one core for float32 and float64.
 from __future__ import annotations
 
 import ctypes
-import time
 
 from graphc.backends.llvm.compile import compile_text, host_target
 from graphc.backends.llvm.jit import link
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.ir.target import Target
+from tests.benchmarks.probe import Probe, ProbeCode
 
-__all__ = ["fma_peak"]
+__all__ = ["best_probe", "fma_peak"]
 
-_ITERATIONS = 40_000
 _ROUNDS = 40
-_SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 
 
-def _probe(target: Target, scalar: str, width: int, accumulators: int) -> float:
-    """GFLOP/s of a loop of `accumulators` independent chains of `width` lanes."""
+def _probe(target: Target, scalar: str, width: int, accumulators: int) -> ProbeCode:
+    """A loop of `accumulators` independent chains of `width` lanes."""
     module = ModuleText(target)
     b = module.function("probe", "void", [("ptr", "data"), ("i64", "count")])
     data, count = b.params
@@ -38,25 +36,29 @@ def _probe(target: Target, scalar: str, width: int, accumulators: int) -> float:
         total = b.fadd(total, s)
     b.store(total, data, 4)
     b.ret()
+    module.function("after", "void", []).ret()
     code = link([compile_text(str(module), target)])
-    run = _SIGNATURE(code.address("probe"))
-    memory = (ctypes.c_double * 128)()
-    best = float("inf")
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        run(ctypes.addressof(memory), _ITERATIONS)
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * _ITERATIONS * accumulators * width / best / 1e9
+    start = code.address("probe")
+    content = ctypes.string_at(start, code.address("after") - start)
+    return ProbeCode(content.hex(), 2 * accumulators * width)
+
+
+def best_probe(target: Target, scalar: str = "float") -> tuple[float, ProbeCode]:
+    """GFLOP/s of one core, and the loop that reaches them: the best of 256-bit loops, and of 512-bit ones where
+    the target has them.
+
+    `scalar` is `"float"` or `"double"`. The loops have 10 and 12 independent accumulators.
+    """
+    bits = 32 if scalar == "float" else 64
+    sizes = sorted({min(32, target.vector_bytes), target.vector_bytes})
+    codes = [_probe(target, scalar, size * 8 // bits, n) for size in sizes for n in (10, 12)]
+    rates = [max(probe.rate() for _ in range(_ROUNDS)) for probe in map(Probe, codes)]
+    return max(zip(rates, codes, strict=True), key=lambda found: found[0])
 
 
 def fma_peak(target: Target, scalar: str = "float") -> float:
-    """GFLOP/s of one core: the best of 256-bit loops, and of 512-bit ones where the target has them.
-
-    `scalar` is `"float"` or `"double"`. The probes have 10 and 12 independent accumulators.
-    """
-    bits = 32 if scalar == "float" else 64
-    sizes = {min(32, target.vector_bytes), target.vector_bytes}
-    return max(_probe(target, scalar, size * 8 // bits, n) for size in sizes for n in (10, 12))
+    """GFLOP/s of one core; see `best_probe`."""
+    return best_probe(target, scalar)[0]
 
 
 if __name__ == "__main__":

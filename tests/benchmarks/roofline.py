@@ -6,12 +6,14 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from graphc.backends.llvm.compile import host_target
 from graphc.ir.target import Target
 from tests.benchmarks.floor import Floor
-from tests.benchmarks.peak import fma_peak
+from tests.benchmarks.measure import Measured
+from tests.benchmarks.peak import best_probe
+from tests.benchmarks.probe import ProbeCode
 from tests.benchmarks.quietness import undisturbed
 from tests.benchmarks.stream import bandwidth
 
@@ -46,12 +48,22 @@ class Machine:
         """The time below which no program can do the work, if both limits scale with threads."""
         return max(floor.flops / self.gflops, floor.bytes / self.bandwidth(floor)) / 1e9 / threads
 
+    def share(self, floor: Floor, threads: int, measured: Measured) -> float:
+        """The share of a run's time that the work must take.
 
-def measured_machine(lock: str | None = None) -> Machine:
-    """Measures in a process of its own, so that the benchmark itself stays small."""
+        Arithmetic is compared with the peak as it was between the runs, memory traffic with the rate at the start.
+        """
+        arithmetic = floor.flops / 1e9 / (measured.at_peak or self.gflops * measured.median)
+        traffic = floor.bytes / 1e9 / self.bandwidth(floor) / measured.median
+        return max(arithmetic, traffic) / threads
+
+
+def measured_machine(lock: str | None = None) -> tuple[Machine, ProbeCode]:
+    """The limits, and the loop of the FMA peak; measured in a process of its own, so that the benchmark stays small."""
     command = [sys.executable, "-m", "tests.benchmarks.roofline", *([lock] if lock else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return Machine(**json.loads(done.stdout))
+    found = json.loads(done.stdout)
+    return Machine(found["gflops"], found["streams"]), ProbeCode(**found["probe"])
 
 
 def _streams(target: Target, mix: tuple[int, int]) -> list[tuple[int, float]]:
@@ -67,4 +79,5 @@ if __name__ == "__main__":
     with undisturbed(sys.argv[1] if len(sys.argv) > 1 else None):
         host = host_target()
         streams = {"{}:{}".format(*mix): _streams(host, mix) for mix in _MIXES}
-        print(json.dumps({"gflops": fma_peak(host), "streams": streams}))
+        peak, probe = best_probe(host)
+        print(json.dumps({"gflops": peak, "streams": streams, "probe": asdict(probe)}))

@@ -19,9 +19,9 @@ _TITLE = 46
 
 
 def text_head(peers: Sequence[str]) -> str:
-    """The head of the text table; times in microseconds."""
+    """The head of the text table; times in microseconds, the FMA peak between graphc's runs in GFLOP/s."""
     cells = [f"{'µs':{_TITLE}}", *(f"{p:>13}" for p in peers)]
-    return " ".join([*cells, f"{'speedup':>8} {'first ms':>9} {'MiB':>6} {'roofline':>8}"])
+    return " ".join([*cells, f"{'speedup':>8} {'first ms':>9} {'MiB':>6} {'roofline':>8}  FMA peak (rounds)"])
 
 
 def text_row(result: RowResult, peers: Sequence[str], machine: Machine) -> str:
@@ -33,8 +33,8 @@ def text_row(result: RowResult, peers: Sequence[str], machine: Machine) -> str:
     if ours is None:
         cells.append(f"{'–':>9} {'–':>6} {'–':>8}")
     else:
-        share = machine.least_seconds(result.workload.floor, result.threads) / ours.median
-        cells.append(f"{_first(ours):>9} {ours.memory / 2**20:>6,.0f} {share:>8.1%}")
+        share = machine.share(result.workload.floor, result.threads, ours)
+        cells.append(f"{_first(ours):>9} {ours.memory / 2**20:>6,.0f} {share:>8.1%}{_peak(ours)}")
     lines = [" ".join(cells)]
     lines += [f"    {peer}: not there: {why}" for peer, why in result.missing.items()]
     return "\n".join(lines)
@@ -60,7 +60,7 @@ def markdown(results: Sequence[RowResult], peers: Sequence[str], machine: Machin
         if ours is None:
             cells += ["–", "–"]
         else:
-            share = machine.least_seconds(r.workload.floor, r.threads) / ours.median
+            share = machine.share(r.workload.floor, r.threads, ours)
             cells += [_first(ours), f"{share:.0%}"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", summary(results) + ".", "", f"{machine}"]
@@ -99,6 +99,10 @@ def _time(found: Measured | None) -> str:
         return "–"
     micros = found.median * 1e6
     return f"{micros:,.2f}" if micros < 100 else f"{micros:,.0f}"
+
+
+def _peak(found: Measured) -> str:
+    return f"  {found.peak:.1f} ({found.peak_low:.1f}–{found.peak_high:.1f})" if found.peak else ""
 
 
 def _first(found: Measured) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import graphc
+from graphc.backends.llvm.compile import host_target
 from tests.benchmarks.accuracy import BOUND, compare
 from tests.benchmarks.floor import Floor, lenet_floor, resnet18_floor
 from tests.benchmarks.frameworks import PEERS, runs
 from tests.benchmarks.measure import Measured, Pool, RowResult, measure
 from tests.benchmarks.memory import largest_live, row_program
 from tests.benchmarks.micro import MICRO
+from tests.benchmarks.peak import best_probe
 from tests.benchmarks.roofline import Machine
 from tests.benchmarks.table import as_json, from_json, markdown, summary, text_row
 from tests.benchmarks.workloads import ROW_DATA, ROWS, chosen
@@ -78,6 +81,14 @@ def test_least_seconds_is_the_larger_bound() -> None:
     assert _MACHINE.least_seconds(Floor(1e9, 1e9), 2) == pytest.approx(0.02)
 
 
+def test_share_is_of_the_peak_between_the_runs() -> None:
+    """A peak that halves while a row runs doubles its share; traffic keeps the rate measured at the start."""
+    run = Measured("graphc", 0.04, 0.04, 0.04, 0.5, 1 << 20)
+    slow = dataclasses.replace(run, peak=50.0, at_peak=2.0)
+    shares = [_MACHINE.share(Floor(1e9, b), 1, m) for m in (run, slow) for b in (0.0, 1e9)]
+    assert shares == pytest.approx([0.25, 1.0, 0.5, 1.0])
+
+
 def test_table_has_bad_rows_and_says_what_is_missing() -> None:
     slow, alone = _result(graphc=2e-3, torch_eager=1e-3), _result(torch_eager=1e-3)
     alone.missing["graphc"] = "NotImplementedError: no such layer"
@@ -107,10 +118,12 @@ def test_a_plain_loop_is_no_peer() -> None:
 def test_one_row_is_measured() -> None:
     """A round of the smallest row; a peer that is not installed is missing, with its reason."""
     (row,) = chosen(ROWS, ["linear"])
-    with Pool() as pool:
+    probe = best_probe(host_target())[1]
+    with Pool(probe=probe) as pool:
         result = measure(pool, row, ["graphc", "graphc plain"], 1, 1, seconds=0.01)
     assert set(result.measured) == {"graphc", "graphc plain"} and not result.missing
-    assert 0 < result.measured["graphc"].median < result.measured["graphc"].first
+    found = result.measured["graphc"]
+    assert 0 < found.median < found.first and found.peak > 0 and found.at_peak > 0
 
 
 _ARENA_BOUND = 1.05

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.worker PEER THREADS [LOCK]
 
 Speaks JSON lines. {"row": name} builds a row and does its work a few times; the answer is {"import", "build", "first":
-seconds, "memory": bytes}, or {"error": text} where the framework is missing or cannot run the row. {"seconds", "pause",
-"raised"} times a round of the last row; the answer is {"seconds": median of the round, "memory"}. Where raised,
-the round runs at real-time priority. With LOCK, graphc's first call holds that file's lock, like the
+seconds, "memory": bytes}, or {"error": text} where the framework is missing or cannot run the row. {"probe", "flops"}
+gives the loop of the FMA peak, which later rounds run between their timings. {"seconds", "pause", "raised"} times a round
+of the last row; the answer is {"seconds": median of the round, "peak": GFLOP/s of the loop, median, "at_peak": GFLOP that
+the loop would have done in one run, median, "memory"}. Where raised, the round runs at real-time priority. With LOCK, graphc's first call holds that file's lock, like the
 rounds that the caller times.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 from tests.benchmarks.frameworks import OURS, build
 from tests.benchmarks.micro import MICRO
+from tests.benchmarks.probe import Probe, ProbeCode
 from tests.benchmarks.quietness import raised_priority, undisturbed
 from tests.benchmarks.workloads import ROWS
 
@@ -31,9 +33,13 @@ _PACKAGES = {"torch eager": "torch", "torch.compile": "torch"}
 _BATCHES = 25
 
 
-def _round(work: Callable[[], Any], seconds: float, once: float, pause: float) -> float:
-    """Median seconds of one run; short runs are timed in batches so that the clock costs nothing.
+def _round(
+    work: Callable[[], Any], seconds: float, once: float, pause: float, probe: Probe | None
+) -> dict[str, float]:
+    """Median "seconds" of one run; short runs are timed in batches so that the clock costs nothing.
 
+    With a `probe`, "peak" and "at_peak" too: the core's peak is measured between the batches, since a core that is
+    shared with others changes within a round, and each batch is compared with the peak before and after it.
     With a `pause`, Python sleeps-by-spinning that long before each run and only the run is timed.
     """
     if pause:
@@ -45,16 +51,23 @@ def _round(work: Callable[[], Any], seconds: float, once: float, pause: float) -
             start = time.perf_counter()
             work()
             times.append(time.perf_counter() - start)
-        return statistics.median(times)
+        return {"seconds": statistics.median(times)}
     repeats = max(3, min(200_000, int(seconds / once)))
     batch = max(1, repeats // _BATCHES)
     times = []
+    peaks = [probe.rate()] if probe is not None else []
     for _ in range(min(_BATCHES, repeats)):
         start = time.perf_counter()
         for _ in range(batch):
             work()
         times.append((time.perf_counter() - start) / batch)
-    return statistics.median(times)
+        if probe is not None:
+            peaks.append(probe.rate())
+    found = {"seconds": statistics.median(times)}
+    if peaks:
+        done = [t * (before + after) / 2 for t, before, after in zip(times, peaks, peaks[1:], strict=False)]
+        found |= {"peak": statistics.median(peaks), "at_peak": statistics.median(done)}
+    return found
 
 
 def _peak_memory() -> int:
@@ -89,11 +102,14 @@ def main() -> None:
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what frameworks print must not mix with the answers
-    run, once = None, 0.0
+    run, once, probe = None, 0.0, None
     for line in sys.stdin:
         request = json.loads(line)
         answer: dict[str, Any]
-        if "row" in request:
+        if "probe" in request:
+            probe = Probe(ProbeCode(request["probe"], request["flops"]))
+            answer = {}
+        elif "row" in request:
             run = None  # frees what the last row held
             try:
                 run, once, answer = _built(peer, request["row"], int(threads), lock)
@@ -102,7 +118,7 @@ def main() -> None:
                 answer = {"error": f"{type(error).__name__}: {first_line}"[:300]}
         elif run is not None:
             with raised_priority(request["raised"]):
-                answer = {"seconds": _round(run, request["seconds"], once, request["pause"])}
+                answer = {**_round(run, request["seconds"], once, request["pause"], probe)}
         else:
             answer = {"error": "no row"}
         print(json.dumps({**answer, "memory": _peak_memory()}), file=answers, flush=True)
