@@ -468,9 +468,9 @@ class Builder:
     # -- control ----------------------------------------------------------------------
 
     def label(self, hint: str) -> str:
-        """A fresh block name."""
+        """A fresh block name. Blocks and values (`i5.12`, `v43`) share one space of names."""
         self._labels += 1
-        return f"{hint}.{self._labels}"
+        return f"{hint}.b{self._labels}"
 
     def block(self, name: str) -> None:
         """Starts the block `name`; the block before must already have ended.
