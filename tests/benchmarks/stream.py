@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from graphc.backends.llvm.jit import link
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.ir.target import Target
 
-__all__ = ["bandwidth"]
+__all__ = ["bandwidth", "stream"]
 
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 _UNROLL = 4
@@ -22,7 +23,21 @@ _ROUNDS = 12
 
 def bandwidth(target: Target, reads: int, writes: int, size: int, *, streaming: bool = False) -> float:
     """GB/s (bytes of the streams, no write-allocate traffic counted) of `reads` input and `writes` output
-    streams of `size` bytes in all.
+    streams of `size` bytes in all; see `stream`."""
+    run, moved = stream(target, reads, writes, size, streaming=streaming)
+    repeats = max(1, int(2e7 / size))
+    best = float("inf")
+    for _ in range(_ROUNDS):
+        begun = time.perf_counter()
+        run(repeats)
+        best = min(best, (time.perf_counter() - begun) / repeats)
+    return moved / best / 1e9
+
+
+def stream(
+    target: Target, reads: int, writes: int, size: int, *, streaming: bool = False
+) -> tuple[Callable[[int], None], int]:
+    """A function that walks the streams a number of times, and the bytes that one walk reads and writes.
 
     A read-only loop adds up what it reads; otherwise each output element is the sum of the inputs' elements
     (or a constant). Where `streaming`, stores bypass the cache.
@@ -63,13 +78,13 @@ def bandwidth(target: Target, reads: int, writes: int, size: int, *, streaming: 
     run = _SIGNATURE(code.address("probe"))
     memory = [np.ones(count + 16, np.float32) for _ in range(reads + writes)]
     addresses = (ctypes.c_void_p * len(memory))(*(m.ctypes.data + -m.ctypes.data % 64 for m in memory))
-    repeats = max(1, int(2e7 / size))
-    best = float("inf")
-    for _ in range(_ROUNDS):
-        begun = time.perf_counter()
+
+    def walk(repeats: int) -> None:
+        # Memory and code live as long as this function.
+        assert len(memory) == reads + writes and code
         run(addresses, count, repeats)
-        best = min(best, (time.perf_counter() - begun) / repeats)
-    return (reads + writes) * 4 * count / best / 1e9
+
+    return walk, (reads + writes) * 4 * count
 
 
 def main() -> None:
