@@ -9,7 +9,7 @@ tiles, edge tiles and any split of the output give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,12 +93,14 @@ def accumulate(
     steps: Val,
     whole_unrolls: bool,
     a_next: int = 0,
+    between: Callable[[Val], None] | None = None,
 ) -> list[list[Val]]:
     """Emits the loop over `steps` values of k; returns accumulators [row][vector].
 
     `whole_unrolls` says that `steps` is always a multiple of `UNROLL`. `a` is the address of its
     first element and its panel; where `a_next` is not 0, what lies that many elements on is fetched
-    meanwhile. `scalar` is the LLVM element type of both operands and of the accumulators.
+    meanwhile. `scalar` is the LLVM element type of both operands and of the accumulators. `between`
+    is called with 0, 1, … at least `rows` times, evenly through the steps.
     """
     zero = builder.const(vector(scalar, width), 0)
     start, panel = a
@@ -128,12 +130,41 @@ def accumulate(
     whole = steps if whole_unrolls else builder.op("i64", f"and {steps}, {-UNROLL}")
     carried: tuple[Val, ...] = (start, *b.begin(), *[zero] * (rows * vectors))
     walks = fetch.begin(start) if fetch is not None else ()
-    carried = builder.loop(0, whole, UNROLL, (*carried, *walks), lambda _, c: unrolled(c), "k")
+
+    def steps_from(first: Val | int, end: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
+        return builder.loop(first, end, UNROLL, carried, lambda _, c: unrolled(c), "k")
+
+    if between is None:
+        carried = steps_from(0, whole, (*carried, *walks))
+    else:
+        carried = _in_turns(builder, rows, whole, (*carried, *walks), between, steps_from)
     carried = carried[: len(carried) - len(walks)]
     if not whole_unrolls:
         carried = builder.loop(whole, steps, 1, carried, lambda _, c: body(1, c), "krest")
     acc = carried[1 + count :]
     return [list(acc[i * vectors : (i + 1) * vectors]) for i in range(rows)]
+
+
+def _in_turns(
+    builder: Builder,
+    rows: int,
+    steps: Val,
+    carried: tuple[Val, ...],
+    between: Callable[[Val], None],
+    steps_from: Callable[[Val, Val, tuple[Val, ...]], tuple[Val, ...]],
+) -> tuple[Val, ...]:
+    """The loop over steps in at least `rows` nearly equal parts, `between` before each of them."""
+    part = builder.op("i64", f"udiv {steps}, {rows * UNROLL}")
+    part = builder.select(builder.icmp("eq", part, Val("i64", "0")), Val("i64", "1"), part)
+    length = builder.mul(part, Val("i64", str(UNROLL)))
+
+    def turn(first: Val, carried: tuple[Val, ...]) -> Sequence[Val]:
+        between(carried[0])
+        end = builder.add(first, length)
+        end = builder.select(builder.icmp("slt", end, steps), end, steps)
+        return [builder.add(carried[0], Val("i64", "1")), *steps_from(first, end, carried[1:])]
+
+    return builder.loop(0, steps, length, (Val("i64", "0"), *carried), turn, "turn")[1:]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs, times
+from graphc.backends.llvm.contraction.axes import (
+    Env,
+    chunks,
+    constant,
+    index_value,
+    minimum,
+    plus,
+    runs,
+    times,
+)
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
 from graphc.backends.llvm.contraction.problem import Operand
 from graphc.backends.llvm.text import Builder, Val
@@ -49,6 +58,17 @@ class Block:
     def put(self, builder: Builder, value: Val, at: Val) -> None:
         """Stores a vector at element `at` of the packed block."""
         builder.store(value, builder.gep(self.target, at, self.scalar), 4 if self.scalar == "float" else 8)
+
+    def ask(self, builder: Builder, row: Val, step: Val) -> None:
+        """Fetches the line of the source that holds (row, step), where the operand is a plain array."""
+        direct = self.operand.direct
+        if direct is None:
+            return
+        place = plus(builder, times(builder, row, direct.row), times(builder, step, direct.step))
+        base = builder.gep(
+            self.pointers[direct.buffer], index_value(builder, direct.offset, self.batch), self.scalar
+        )
+        builder.prefetch(builder.gep(base, place, self.scalar))
 
 
 def _fastest(axis: Symbol | None, env: Env, flat: Val, origin: Val, builder: Builder) -> Env:
@@ -146,6 +166,9 @@ def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
         def strip(r: Val, whole: bool) -> list[Val]:
             to = plus(builder, first, times(builder, builder.sub(r, block.row), depth))
             left = builder.sub(constant(operand.rows.total), r)
+            if whole and steps > 1:
+                for i in range(steps):
+                    block.ask(builder, r, plus(builder, k, constant(steps + i)))
             for i, at_step in enumerate(at_steps):
                 for j in range(0, reach, block.width):
                     row = plus(builder, r, constant(j))
@@ -195,6 +218,8 @@ def pack_transposed(builder: Builder, block: Block, panel: int, depth: int) -> N
         def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
             def chunk(k: Val, mask: Val | None) -> None:
                 lines = []
+                for i in range(width):
+                    block.ask(builder, plus(builder, r, constant(width + i)), k)
                 for at_row in at_rows:
                     at = _fastest(operand.steps.inner, env | at_row, k, origin, builder)
                     lines.append(block.value(builder, at, "steps", mask))

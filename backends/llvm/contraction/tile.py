@@ -6,20 +6,19 @@ to what is kept, and the last one goes on into the epilogue.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
-from graphc.backends.llvm.contraction.body import Scalars, lane_step
+from graphc.backends.llvm.contraction.body import Scalars
 from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, varying
+from graphc.backends.llvm.contraction.lines import Lines
 from graphc.backends.llvm.contraction.micro import UNROLL, Columns, Panel, accumulate
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tiling import Tiling
-from graphc.backends.llvm.kernel.lanes import LaneAxis
-from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
-from graphc.ir.dims import Dim, symbols
 
 __all__ = [
     "TILE_PARAMETERS",
@@ -28,7 +27,6 @@ __all__ = [
     "Tile",
     "TileShape",
     "emit_strip",
-    "emit_tile",
 ]
 
 TILE_PARAMETERS = (
@@ -38,9 +36,6 @@ TILE_PARAMETERS = (
 """`block` is the first step of the block of k; `kept` the tile's partial sums (unused with a plain store)."""
 
 _UNROLLED_EPILOGUE = 160
-
-_LEAST_STEPS_TO_FETCH = 32
-"""Steps of k below which a tile is over before a line that it asked for has come."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +68,6 @@ class ColumnSide(Protocol):
         """`address` and `n` are the tile's parameters `b` and `n`."""
 
 
-def emit_tile(
-    module: ModuleText,
-    name: str,
-    problem: Problem,
-    tiling: Tiling,
-    shape: TileShape,
-    a: Panel,
-    side: ColumnSide,
-    kept_lead: int,
-) -> None:
-    """Emits the function `name(TILE_PARAMETERS)`. `kept_lead` is the row length of kept sums."""
-    builder = module.function(
-        name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline"
-    )
-    buffers, a_address, b_address, steps, kept, block, m, n, batch = builder.params
-    placed = side.place(builder, shape, b_address, n)
-    pointers = load_pointers(builder, problem, buffers)
-    uniform = emit_uniform(builder, problem, pointers)
-    tile = Tile(builder, problem, tiling, shape, pointers, m, batch, placed, uniform)
-    tile.emit(a_address, a, steps, kept, block, kept_lead)
-    builder.ret()
-
-
 def emit_strip(
     module: ModuleText,
     name: str,
@@ -120,11 +92,20 @@ def emit_strip(
     pointers = load_pointers(builder, problem, buffers)
     uniform = emit_uniform(builder, problem, pointers)
 
+    lines = Lines(
+        builder, problem, tiling, pointers, batch, shape.rows, shape.vectors * tiling.width, placed.first[0],
+        block, kept_lead,
+    )  # fmt: skip
+    if lines.in_turn:
+        lines.at_once(m, kept)
+
     def one(i: Val, carried: tuple[Val, ...]) -> list[Val]:
         here, keeps, row = carried
         tile = Tile(builder, problem, tiling, shape, pointers, row, batch, placed, uniform)
-        tile.fetch(keeps, kept_lead)
-        tile.emit(here, a, steps, keeps, block, kept_lead, a_next)
+        if not lines.in_turn:
+            lines.at_once(row, keeps)
+        between = lines.below(row, keeps) if lines.in_turn else None
+        tile.emit(here, a, steps, keeps, block, kept_lead, a_next, between)
         return [
             builder.gep(here, a_next, problem.scalar),
             builder.gep(keeps, shape.rows * kept_lead, problem.scalar),
@@ -150,16 +131,25 @@ class Tile:
     uniform: Scalars
 
     def emit(
-        self, a_address: Val, a: Panel, steps: Val, kept: Val, block: Val, kept_lead: int, a_next: int = 0
+        self,
+        a_address: Val,
+        a: Panel,
+        steps: Val,
+        kept: Val,
+        block: Val,
+        kept_lead: int,
+        a_next: int,
+        between: Callable[[Val], None] | None,
     ) -> None:
-        """The sum over a block of k and what becomes of it; goes on at a block of its own."""
+        """The sum over a block of k and what becomes of it; goes on at a block of its own. For the last two
+        parameters see `accumulate`."""
         builder, problem, tiling, shape = self.builder, self.problem, self.tiling, self.shape
         blocks = tiling.blocks(problem.k)
         assert self.placed.source is not None
         whole = problem.k % UNROLL == 0 and (blocks == 1 or tiling.kc % UNROLL == 0)
         grid = accumulate(
             builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a),
-            self.placed.source, steps, whole, a_next,
+            self.placed.source, steps, whole, a_next, between,
         )  # fmt: skip
         self.conclude(grid, kept, block, kept_lead)
 
@@ -209,36 +199,6 @@ class Tile:
         self.finish(total)
         builder.branch(done)
         builder.block(done)
-
-    def fetch(self, kept: Val, kept_lead: int) -> None:
-        """Asks for the cache lines that `emit` will read and write once its sum is done."""
-        builder, problem, tiling = self.builder, self.problem, self.tiling
-        if min(problem.k, tiling.kc) < _LEAST_STEPS_TO_FETCH:
-            return
-        reach = self.shape.vectors * tiling.width - 1
-        if problem.plain_store is None and tiling.blocks(problem.k) > 1:
-            for i in range(self.shape.rows):
-                builder.prefetch(builder.gep(kept, i * kept_lead, problem.scalar), write=True)
-        piece = problem.piece(tiling.width)
-        if piece != tiling.width:
-            return
-        lanes = LaneAxis(problem.columns.inner.name, piece, piece) if problem.columns.inner else None
-        places: dict[tuple[int, Dim], bool] = {}
-        for use in problem.epilogue:
-            if use.opcode not in ("load", "store") or use.guards or lanes is None:
-                continue
-            if lane_step(lanes, use.index[0]) == 1:
-                at = use.buffer, use.index[0]
-                places[at] = use.opcode == "store" or places.get(at, False)
-        for (buffer, index), written in places.items():
-            # What is the same for every row is in the cache after the first one.
-            rows = range(self.shape.rows) if set(problem.rows.axes) & symbols(index) else range(1)
-            scalar = memory_type(problem.buffers[buffer].type.dtype)
-            for r in rows:
-                env = self._env(plus(builder, self.m, constant(r)), 0)
-                start = builder.gep(self.pointers[buffer], index_value(builder, index, env), scalar)
-                builder.prefetch(start, write=written)
-                builder.prefetch(builder.gep(start, reach, scalar), write=written)
 
     def _env(self, row: Val, j: int) -> Env:
         builder, problem = self.builder, self.problem

@@ -1,0 +1,120 @@
+"""Cache lines that the end of a register tile reads and writes, asked for before that end comes.
+
+A core waits for a limited number of lines at once. Where a tile has many steps, the lines of the
+tile below it are asked for a row at a time while it sums; else those of the tile itself, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
+from graphc.backends.llvm.contraction.body import lane_step
+from graphc.backends.llvm.contraction.problem import Problem
+from graphc.backends.llvm.contraction.tiling import Tiling
+from graphc.backends.llvm.kernel.lanes import LaneAxis
+from graphc.backends.llvm.kernel.values import memory_type
+from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.dims import Dim, symbols
+
+__all__ = ["Lines"]
+
+_LEAST_STEPS = 32
+"""Steps of k below which a tile is over before a line that it asked for has come."""
+
+_LEAST_STEPS_IN_TURN = 96
+"""Steps of k from which the tile below has its lines asked for, a row at a time."""
+
+Places = dict[tuple[int, Dim], bool]
+"""(buffer, offset) to whether it is written."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of tiles of `rows` rows below one another, `reach` elements long. `first` is their first column,
+    `kept` the row length of kept sums."""
+
+    builder: Builder
+    problem: Problem
+    tiling: Tiling
+    pointers: list[Val]
+    batch: Val
+    rows: int
+    reach: int
+    first: Val
+    block: Val
+    kept_lead: int
+
+    @property
+    def in_turn(self) -> bool:
+        """True where `below` is to be called while a tile sums, and `at_once` for the first tile alone."""
+        return self._steps >= _LEAST_STEPS_IN_TURN and self.rows > 1 and bool(self._places[0] or self._keeps)
+
+    def at_once(self, row: Val, kept: Val) -> None:
+        """Asks for all lines of the tile that begins at `row`."""
+        if self._steps < _LEAST_STEPS:
+            return
+        own, shared = self._places
+        for r in range(self.rows):
+            self._row(row, kept, constant(r), own)
+        self._ask(shared, row)
+
+    def below(self, row: Val, kept: Val) -> Callable[[Val], None]:
+        """What asks for the nth row of the tile below the one that begins at `row`."""
+
+        def turn(n: Val) -> None:
+            at = plus(self.builder, minimum(self.builder, n, constant(self.rows - 1)), constant(self.rows))
+            self._row(row, kept, at, self._places[0])
+
+        return turn
+
+    @property
+    def _steps(self) -> int:
+        return min(self.problem.k, self.tiling.kc)
+
+    @property
+    def _keeps(self) -> bool:
+        return self.problem.plain_store is None and self.tiling.blocks(self.problem.k) > 1
+
+    @cached_property
+    def _places(self) -> tuple[Places, Places]:
+        """What the epilogue reads or writes vector by vector: of each row its own, and of all rows the same."""
+        problem, piece = self.problem, self.problem.piece(self.tiling.width)
+        own: Places = {}
+        shared: Places = {}
+        if piece != self.tiling.width or problem.columns.inner is None:
+            return own, shared
+        lanes = LaneAxis(problem.columns.inner.name, piece, piece)
+        for use in problem.epilogue:
+            if use.opcode not in ("load", "store") or use.guards or lane_step(lanes, use.index[0]) != 1:
+                continue
+            at = use.buffer, use.index[0]
+            places = own if set(problem.rows.axes) & symbols(use.index[0]) else shared
+            places[at] = use.opcode == "store" or places.get(at, False)
+        return own, shared
+
+    def _row(self, row: Val, kept: Val, number: Val, places: Places) -> None:
+        """Asks for the lines of row `number` counted from `row`, of which the kept sums begin at `kept`."""
+        builder, problem = self.builder, self.problem
+        here = plus(builder, row, number)
+        if not self._keeps:
+            self._ask(places, here)
+            return
+        place = builder.gep(kept, times(builder, number, self.kept_lead), problem.scalar)
+        builder.prefetch(place, write=True)
+        last = constant((self.tiling.blocks(problem.k) - 1) * self.tiling.kc)
+        with builder.if_(builder.icmp("eq", self.block, last)):
+            self._ask(places, here)
+
+    def _ask(self, places: Places, row: Val) -> None:
+        builder, problem = self.builder, self.problem
+        env: Env = problem.batch.split(builder, self.batch) | problem.rows.split(builder, row)
+        if problem.columns.inner is not None:
+            env[problem.columns.inner] = self.first
+        for (buffer, index), written in places.items():
+            scalar = memory_type(problem.buffers[buffer].type.dtype)
+            start = builder.gep(self.pointers[buffer], index_value(builder, index, env), scalar)
+            builder.prefetch(start, write=written)
+            builder.prefetch(builder.gep(start, self.reach - 1, scalar), write=written)
