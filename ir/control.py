@@ -1,8 +1,7 @@
-"""Ops with regions: the family of loops.
+"""Ops with regions: loops of known length, loops with a predicate, branches.
 
-A loop's region is a graph that is run once per step. Its operands are, in order, the initial values
-of what the loop carries, what it reads slice by slice, and constants. Passes and backends know a loop
-by this layout alone.
+A region is a graph that is run none, one or many times, as its op's family says. Passes and backends know
+such an op by its family's layout of operands and results alone.
 """
 
 from __future__ import annotations
@@ -13,12 +12,32 @@ from typing import Any, ClassVar
 from graphc.ir.dims import Dim
 from graphc.ir.families import Attrs, GraphOp, Types
 from graphc.ir.graph import Graph, Value
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, bool_
 
-__all__ = ["Loop"]
+__all__ = ["Branch", "Control", "Loop", "While"]
+
+FLAG = TensorType(bool_, ())
+"""What a predicate is."""
 
 
-class Loop(GraphOp):
+class Control(GraphOp):
+    """Base of the ops whose regions the driver of a program runs. What a region reads, its op passes to it."""
+
+    operand_names = ("values",)
+    variadic = True
+
+    @classmethod
+    def check_region(
+        cls, what: str, region: Graph, taken: Sequence[TensorType], returned: Sequence[TensorType]
+    ) -> None:
+        """Raises RuntimeError where a region does not take and return values of these types."""
+        for verb, expected, values in (("takes", taken, region.inputs), ("returns", returned, region.outputs)):
+            found = [v.type for v in values]
+            if found != list(expected):
+                raise RuntimeError(f"{cls.name}: {what} {verb} {_list(found)}, expected {_list(expected)}")
+
+
+class Loop(Control):
     """Runs its region `length` times; what the region returns for a carried value is that value in the next step.
 
     Operands: `carries` initial values, then `slices` values with a leading axis of size `length`, then
@@ -32,8 +51,6 @@ class Loop(GraphOp):
     slices stand, and a history starts at its end.
     """
 
-    operand_names = ("values",)
-    variadic = True
     region_count = 1
     attributes: ClassVar[dict[str, Any]] = {
         "length": ...,
@@ -100,16 +117,88 @@ class Loop(GraphOp):
         """Raises RuntimeError where the region does not take and return what this op passes and expects."""
         n, m = attrs["carries"], attrs["slices"]
         (body,) = regions
-        given = [*types[:n], *(t.with_shape(t.shape[1:]) for t in types[n : n + m]), *types[n + m :]]
-        taken = [v.type for v in body.inputs]
-        if taken != given:
-            raise RuntimeError(f"{cls.name}: its region takes {_list(taken)}, expected {_list(given)}")
-        expected = [*types[:n], *attrs["outputs"]]
-        returned = [v.type for v in body.outputs]
-        if returned != expected:
-            raise RuntimeError(
-                f"{cls.name}: its region returns {_list(returned)}, expected {_list(expected)}"
-            )
+        taken = [*types[:n], *(t.with_shape(t.shape[1:]) for t in types[n : n + m]), *types[n + m :]]
+        cls.check_region("its region", body, taken, [*types[:n], *attrs["outputs"]])
+
+
+class Branch(Control):
+    """Runs one of its two regions: the first where its first operand, a bool of rank 0, is true.
+
+    Both regions take the other operands and return values of the types in `outputs`, which are the results.
+    """
+
+    region_count = 2
+    attributes: ClassVar[dict[str, Any]] = {"outputs": ...}
+
+    @property
+    def predicate(self) -> Value:
+        """The operand that chooses."""
+        return self.operands[0]
+
+    @property
+    def given(self) -> tuple[Value, ...]:
+        """Operands that the regions take."""
+        return self.operands[1:]
+
+    @classmethod
+    def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+        if not types or types[0] != FLAG:
+            raise RuntimeError(f"{cls.name}: expected a predicate of type {FLAG}, got {_list(types[:1])}")
+        return tuple(attrs["outputs"])
+
+    @classmethod
+    def check_regions(cls, types: Types, attrs: Attrs, regions: Sequence[Graph]) -> None:
+        """Raises RuntimeError where a region does not take what this op passes or return what it gives."""
+        for what, region in zip(("its first region", "its second region"), regions, strict=True):
+            cls.check_region(what, region, types[1:], attrs["outputs"])
+
+
+class While(Control):
+    """Runs its second region as long as the first says so: both take the carried values, then constants.
+
+    The first region returns a bool of rank 0, the second the carried values after a step. Operands:
+    `carries` initial values, then constants. Results: the carried values after the last step. There are at
+    most `limit` steps; None is no limit.
+    """
+
+    region_count = 2
+    attributes: ClassVar[dict[str, Any]] = {"carries": ..., "limit": None}
+
+    @property
+    def test(self) -> Graph:
+        """The region that says whether there is another step."""
+        return self.regions[0]
+
+    @property
+    def body(self) -> Graph:
+        """The region that is a step."""
+        return self.regions[1]
+
+    @property
+    def carries(self) -> int:
+        """How many values are carried."""
+        count: int = self.attrs["carries"]
+        return count
+
+    @property
+    def constants(self) -> tuple[Value, ...]:
+        """Operands that are the same in every step."""
+        return self.operands[self.carries :]
+
+    @classmethod
+    def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
+        n, limit = attrs["carries"], attrs["limit"]
+        if len(types) < n:
+            raise RuntimeError(f"{cls.name}: {n} carried values expected, got {len(types)} operands")
+        if limit is not None and limit < 1:
+            raise RuntimeError(f"{cls.name}: expected a limit of at least 1, got {limit}")
+        return tuple(types[:n])
+
+    @classmethod
+    def check_regions(cls, types: Types, attrs: Attrs, regions: Sequence[Graph]) -> None:
+        """Raises RuntimeError where a region does not take and return what this op passes and expects."""
+        cls.check_region("its first region", regions[0], types, [FLAG])
+        cls.check_region("its second region", regions[1], types, types[: attrs["carries"]])
 
 
 def _stacked(t: TensorType, length: Dim) -> TensorType:

@@ -5,7 +5,8 @@ not depend on each other; a barrier stands between phases. Every kernel reads an
 buffers named by its call, so its code holds no address and equal kernels are one.
 
 A range of phases may be run several times; a row of kind `moving` has no memory of its own but
-is set, before each time, to a place in another row's.
+is set, before each time, to a place in another row's. A byte in a row may decide which of two ranges is run,
+or whether a range is run again: it is read between phases, by one thread for all.
 
 Invariants: temporaries whose lifetimes meet do not overlap in the arena; every read of a
 state's old value comes in an earlier phase than its first write (or element by element in
@@ -24,6 +25,7 @@ __all__ = [
     "Buffer",
     "BufferKind",
     "Check",
+    "Choice",
     "KernelCall",
     "Move",
     "Phase",
@@ -89,7 +91,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Runs phases `begin` up to, not including, `end` `count` times (at least once).
+    """Runs phases `begin` up to, not including, `end` `count` times (at least once); None: until a choice leaves.
 
     The moves in `first` are made in order before the first time, those in `then` before each further
     one. Ranges of two repeats are nested or apart; of equal ones the later in a program is the outer. Row `counter` counts the times.
@@ -97,10 +99,27 @@ class Repeat:
 
     begin: int
     end: int
-    count: int
+    count: int | None
     counter: int
     first: tuple[Move, ...] = ()
     then: tuple[Move, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Runs phases `begin` up to `middle` where the byte at `offset` of row `row` is not 0, else `middle` up to `end`.
+
+    Where it `leaves`, `middle` is `end`, which is the end of a repeat that began before: a byte of 0 ends that
+    repeat at once. Ranges are nested with those of repeats, of equal ones a choice that leaves is the outer, any
+    other one the inner.
+    """
+
+    row: int
+    offset: int
+    begin: int
+    middle: int
+    end: int
+    leaves: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,9 +152,11 @@ class Program:
     """Ranges of phases (begin, end), one behind the other, that depend on nothing in each other: each is run by
     one thread on its own, with no barrier inside. A range holds repeats as a whole or not at all."""
 
+    choices: tuple[Choice, ...] = ()
+
     def times(self, phase: int) -> int:
-        """How often a phase is run in one call."""
-        return math.prod(r.count for r in self.repeats if r.begin <= phase < r.end)
+        """How often a phase is run in one call at most; repeats without a count are not counted."""
+        return math.prod(r.count or 1 for r in self.repeats if r.begin <= phase < r.end)
 
     def of_kind(self, kind: BufferKind) -> list[Buffer]:
         """Buffers of one kind in the order of their index."""
@@ -169,7 +190,9 @@ class Program:
                 t for t, holds in (("may fail", can_fail), ("writes state", phase.writes_state)) if holds
             ]
             lines += [f"together {_ranges_text(t)}" for t in self.together if t[0][0] == n]
+            lines += [_choice_text(c, names) for c in self.choices if c.begin == n and c.leaves]
             lines += [_repeat_text(r, names) for r in reversed(self.repeats) if r.begin == n]
+            lines += [_choice_text(c, names) for c in reversed(self.choices) if c.begin == n and not c.leaves]
             lines.append(f"phase {n}" + (f" ({', '.join(notes)})" if notes else ""))
             for call in phase.calls:
                 lines += _call_lines(call, names)
@@ -216,14 +239,21 @@ def _repeat_text(repeat: Repeat, names: list[str]) -> str:
             f"{names[m.row]} at {names[m.source]}" + (f" + {m.offset}" if m.offset else "") for m in moves
         )
 
-    phases = (
-        f"phase {repeat.begin}"
-        if repeat.end == repeat.begin + 1
-        else f"phases {repeat.begin} .. {repeat.end - 1}"
-    )
-    return f"repeat {phases} × {repeat.count}: {text(repeat.first)}" + (
+    count = "" if repeat.count is None else f" × {repeat.count}"
+    return f"repeat {_phases_text(repeat.begin, repeat.end)}{count}: {text(repeat.first)}" + (
         f"; then {text(repeat.then)}" if repeat.then else ""
     )
+
+
+def _choice_text(choice: Choice, names: list[str]) -> str:
+    where = names[choice.row] + (f" + {choice.offset}" if choice.offset else "")
+    first = _phases_text(choice.begin, choice.middle)
+    other = "end" if choice.leaves else _phases_text(choice.middle, choice.end)
+    return f"if {where}: {first}; else {other}"
+
+
+def _phases_text(begin: int, end: int) -> str:
+    return f"phase {begin}" if end == begin + 1 else f"phases {begin} .. {end - 1}"
 
 
 def _buffer_text(buffer: Buffer) -> str:

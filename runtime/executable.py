@@ -53,7 +53,7 @@ class Executable:
         tables = program_tables(program, kernel_symbols)
         calls = words((code.address(symbol), *rest) for symbol, *rest in tables.calls)
         phases, items, rows = words(tables.phases), words(tables.items), Words(tables.rows)
-        repeats, moves = words(tables.repeats), words(tables.moves)
+        repeats, moves, choices = words(tables.repeats), words(tables.moves), words(tables.choices)
         plan = Words(
             PROGRAM.pack(
                 phases=phases.address,
@@ -63,8 +63,9 @@ class Executable:
                 rows=rows.address,
                 repeats=repeats.address,
                 moves=moves.address,
+                choices=choices.address,
             ),
-            keep=(phases, items, calls, rows, repeats, moves, code),
+            keep=(phases, items, calls, rows, repeats, moves, choices, code),
         )
         self._constants = [_aligned_copy(value) for value in program.constants]
         template = [0] * len(program.buffers)

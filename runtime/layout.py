@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.ir.program import Program, Repeat
+from graphc.ir.program import Choice, Program, Repeat
 
 __all__ = [
     "ARGUMENT",
@@ -22,6 +22,8 @@ __all__ = [
     "BLOCK",
     "BLOCKS",
     "CALL",
+    "CHOICE",
+    "CHOOSE",
     "CONTEXT",
     "DISPATCHER",
     "END_REPEAT",
@@ -79,16 +81,19 @@ def _line(*fields: str) -> tuple[str, ...]:
 CONTEXT = Record("error", "table", "dims", "arena", "counters", "reserved")
 """What phases and kernels run on; the same in process and in an exported library."""
 
-PROGRAM = Record("phases", "phase_count", "items", "calls", "rows", "repeats", "moves")
+PROGRAM = Record("phases", "phase_count", "items", "calls", "rows", "repeats", "moves", "choices")
 """Addresses of a program's tables."""
 
 PHASE = Record("item_begin", "item_count")
 """A phase, or a mark where a repeat begins or ends: then the first word is the repeat's number, the
 second `BEGIN_REPEAT` or `END_REPEAT`. Before ranges that run together stands a phase with one item for each,
-then `GO_TO` the place behind them."""
-BEGIN_REPEAT, END_REPEAT, GO_TO = -1, -2, -3
+then `GO_TO` the place behind them. `CHOOSE` goes on, or to another place, as the choice says whose number the
+first word is; `GO_TO` stands between its two ranges too."""
+BEGIN_REPEAT, END_REPEAT, GO_TO, CHOOSE = -1, -2, -3, -4
 REPEAT = Record("begin", "end", "count", "counter", "first_begin", "first_count", "then_begin", "then_count")
 """`begin` and `end` are places of its marks among the phases; the others are of `Repeat`, ranges of moves."""
+CHOICE = Record("row", "offset", "otherwise")
+"""Where the byte at `offset` of `row` is 0, the phases go on at place `otherwise`."""
 MOVE = Record("row", "source", "offset")
 ITEM = Record("call", "part")
 """One part of a kernel call; or, where `call` is -1 - p, the phases from place p up to place `part`."""
@@ -251,6 +256,8 @@ class ProgramTables:
     """`REPEAT` records."""
     moves: tuple[tuple[int, ...], ...] = ()
     """`MOVE` records of all repeats, in order."""
+    choices: tuple[tuple[int, ...], ...] = ()
+    """`CHOICE` records."""
 
     @property
     def parallel(self) -> bool:
@@ -264,16 +271,14 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
     items: list[tuple[int, ...]] = []
     calls: list[tuple[str, int, int, int, int]] = []
     rows: list[int] = []
-    repeats = [_RepeatRows(r) for r in program.repeats]
+    marks = _Marks(program)
     together = {ranges[0][0]: _Together(ranges) for ranges in program.together}
     for number, phase in enumerate(program.phases):
         if number in together:
             together[number].reserve(phases, items)
         for group in together.values():
             group.note(number, len(phases))
-        for n in _beginning(program.repeats, number):
-            repeats[n].begin = len(phases)
-            phases.append((n, BEGIN_REPEAT))
+        marks.begin(number, phases)
         begin = len(items)
         for call in phase.calls:
             if len(calls) == len(kernel_symbols):
@@ -283,19 +288,17 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
             calls.append((kernel_symbols[len(calls)], call.parts, len(rows), len(passed), call.check_base))
             rows += passed
         phases.append((begin, len(items) - begin))
-        for n in _ending(program.repeats, number + 1):
-            repeats[n].end = len(phases)
-            phases.append((n, END_REPEAT))
+        marks.end(number + 1, phases)
     for group in together.values():
         group.note(len(program.phases), len(phases))
         group.fill(phases, items)
     moves: list[tuple[int, ...]] = []
-    records = [r.record(moves) for r in repeats]
+    records = [r.record(moves) for r in marks.repeats]
     if len(calls) != len(kernel_symbols):
         raise ValueError(f"{program.name}: {len(kernel_symbols)} kernel symbols for {len(calls)} calls")
     if rows and not 0 <= min(rows) <= max(rows) < len(program.buffers):
         raise ValueError(f"{program.name}: a call names a row outside the buffer table")
-    return ProgramTables(tuple(phases), tuple(items), tuple(calls), tuple(rows), tuple(records), tuple(moves))
+    return ProgramTables(tuple(phases), tuple(items), tuple(calls), tuple(rows), tuple(records), tuple(moves), marks.chosen())
 
 
 class _Together:
@@ -322,6 +325,9 @@ class _Together:
         phases[self.mark] = (self.places[self.ranges[-1][1]], GO_TO)
 
 
+_UNLIMITED = (1 << 63) - 1
+
+
 @dataclass
 class _RepeatRows:
     """A repeat while the tables are made: the places of its marks become known."""
@@ -336,14 +342,63 @@ class _RepeatRows:
         for part in (r.first, r.then):
             ranges += [len(moves), len(part)]
             moves += ((m.row, m.source, m.offset) for m in part)
-        return (self.begin, self.end, r.count, r.counter, *ranges)
+        return (self.begin, self.end, _UNLIMITED if r.count is None else r.count, r.counter, *ranges)
 
 
-def _beginning(repeats: Sequence[Repeat], phase: int) -> list[int]:
-    """Numbers of the repeats that begin at a phase, the outermost first."""
-    return sorted((n for n, r in enumerate(repeats) if r.begin == phase), key=lambda n: (-repeats[n].end, -n))
+class _Marks:
+    """The marks of repeats and choices, put among the phases as their places come."""
 
+    def __init__(self, program: Program) -> None:
+        self.repeats = [_RepeatRows(r) for r in program.repeats]
+        self.choices = program.choices
+        self.otherwise = [0] * len(program.choices)
+        """Places to go on at where a choice's byte is 0."""
+        self.jumps: dict[int, int] = {}
+        """Places of the marks between the two ranges of choices."""
 
-def _ending(repeats: Sequence[Repeat], phase: int) -> list[int]:
-    """Numbers of the repeats that end before a phase, the innermost first."""
-    return sorted((n for n, r in enumerate(repeats) if r.end == phase), key=lambda n: (-repeats[n].begin, n))
+    def chosen(self) -> tuple[tuple[int, ...], ...]:
+        """The `CHOICE` records."""
+        return tuple((c.row, c.offset, p) for c, p in zip(self.choices, self.otherwise, strict=True))
+
+    def begin(self, number: int, phases: list[tuple[int, ...]]) -> None:
+        """Puts the marks of what begins at phase `number`, the outermost first."""
+        found: list[tuple[tuple[int, int, int], tuple[int, int]]] = []
+        for n, r in enumerate(self.repeats):
+            if r.repeat.begin == number:
+                found.append(((-r.repeat.end, 1, -n), (n, BEGIN_REPEAT)))
+        for n, c in enumerate(self.choices):
+            if c.begin == number:
+                found.append(((-c.end, 0 if c.leaves else 2, -n), (n, CHOOSE)))
+        for _, (n, kind) in sorted(found):
+            if kind == BEGIN_REPEAT:
+                self.repeats[n].begin = len(phases)
+            phases.append((n, kind))
+
+    def end(self, number: int, phases: list[tuple[int, ...]]) -> None:
+        """Puts the marks of what ends before phase `number`, the innermost first."""
+        found: list[tuple[tuple[int, int, int], int, Repeat | Choice]] = []
+        for n, r in enumerate(self.repeats):
+            if r.repeat.end == number:
+                found.append(((-r.repeat.begin, 1, n), n, r.repeat))
+        for n, c in enumerate(self.choices):
+            if c.end == number:
+                found.append(((-c.begin, 2 if c.leaves else 0, n), n, c))
+            elif c.middle == number:
+                found.append(((-c.begin, 2, n), n, c))
+        leaving: list[int] = []
+        for _, n, what in sorted(found, key=lambda entry: entry[0]):
+            if isinstance(what, Repeat):
+                self.repeats[n].end = len(phases)
+                phases.append((n, END_REPEAT))
+                for m in leaving:
+                    self.otherwise[m] = len(phases)
+                leaving.clear()
+            elif what.leaves:
+                leaving.append(n)
+            elif what.end == number:
+                phases[self.jumps[n]] = (len(phases), GO_TO)
+            else:
+                self.jumps[n] = len(phases)
+                phases.append((0, GO_TO))
+                self.otherwise[n] = len(phases)
+        assert not leaving, "a choice leaves no repeat"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphc.ir.program import Buffer, Check, KernelCall, Move, Phase, Program, Repeat
+from graphc.ir.program import Buffer, Check, Choice, KernelCall, Move, Phase, Program, Repeat
 from graphc.ir.types import DTYPES, TensorType
 
 __all__ = ["Lines", "StoredProgram", "program_from_bytes", "program_to_bytes"]
@@ -59,6 +59,7 @@ def program_to_bytes(
             _values(r, first=[_values(m) for m in r.first], then=[_values(m) for m in r.then])
             for r in program.repeats
         ],
+        "choices": [_values(c) for c in program.choices],
     }
     body = {
         "program": head,
@@ -96,6 +97,7 @@ def program_from_bytes(content: bytes, name: str, lines: Lines) -> StoredProgram
             "constants": tuple(constants),
             "phases": _made(Phase, head["phases"], calls=partial(_made, KernelCall, buffers=tuple)),
             "repeats": _made(Repeat, head["repeats"], first=partial(_made, Move), then=partial(_made, Move)),
+            "choices": _made(Choice, head["choices"]),
         }
         return StoredProgram(Program(name, **head), body["symbols"], body["release"])
     except (struct.error, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -117,10 +119,10 @@ def _made(cls: type[Any], rows: list[list[Any]], **read: Callable[[Any], Any]) -
     return tuple([cls(*row) for row in rows])
 
 
-_NAMES = {cls: [f.name for f in fields(cls)] for cls in (Buffer, KernelCall, Move, Phase, Repeat)}
+_NAMES = {cls: [f.name for f in fields(cls)] for cls in (Buffer, Choice, KernelCall, Move, Phase, Repeat)}
 
 
-_REBUILT = {"buffers", "checks", "constants", "phases", "repeats"}
+_REBUILT = {"buffers", "checks", "constants", "phases", "repeats", "choices"}
 
 
 def _tuples(value: Any) -> Any:

@@ -115,5 +115,7 @@ def lower_graph(
 
 def runs_long(program: Program) -> bool:
     """True of a program that should let other Python threads run meanwhile."""
+    if any(r.count is None for r in program.repeats):
+        return True
     phases = enumerate(program.phases)
     return sum(program.times(n) * work(call.kernel) for n, phase in phases for call in phase.calls) > _LONG

@@ -1,4 +1,4 @@
-"""Control flow: loops over regions."""
+"""Control flow: loops over regions and branches between them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from graphc.ir.builder import Builder
-from graphc.ir.control import Loop
+from graphc.ir.control import FLAG, Branch, Loop, While
 from graphc.ir.families import ALL_DTYPES, Attrs, Sample
 from graphc.ir.graph import Graph, Value
-from graphc.ir.types import DTYPES, DType, TensorType
+from graphc.ir.types import DTYPES, DType, TensorType, bool_, int64
 
-__all__ = ["Scan"]
+__all__ = ["Cond", "Scan", "WhileLoop"]
 
 
 class Scan(Loop):
@@ -86,3 +86,87 @@ def _sample(d: DType, length: int, shape: tuple[int, ...], reverse: bool, histor
         "reverse": reverse,
     }
     return Sample((t, t, TensorType(d, (length, *shape)), t), attrs, regions=(body,))
+
+
+class Cond(Branch):
+    """One of two regions, chosen when the program runs; the other is not run.
+
+    Differentiable in reverse mode: a branch of the derivatives, by the same predicate. Raises RuntimeError where
+    the predicate is no bool of rank 0 or the regions' types do not fit.
+    """
+
+    name = "cond"
+    dtypes = ALL_DTYPES
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        chosen = attrs["regions"][0 if arrays[0] else 1]
+        return tuple(chosen(*arrays[1:]))
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for name in cls.dtypes:
+            for shape in ((3,), (1,), (0,), (), (4, 5)):
+                yield _branch_sample(TensorType(DTYPES[name], shape))
+
+
+def _branch_sample(t: TensorType) -> Sample:
+    """a + b and a where the predicate is true, a and a · b where it is not (xor and and of bools)."""
+    regions = []
+    for first in (True, False):
+        body = Graph("body")
+        x, y = body.add_input(t, name="a"), body.add_input(t, name="b")
+        b = Builder(body)
+        if t.dtype.kind == "bool":
+            body.outputs = [b.bitwise_xor(x, y), x] if first else [x, b.bitwise_and(x, y)]
+        else:
+            body.outputs = [b.add(x, y), x] if first else [x, b.mul(x, y)]
+        regions.append(body)
+    return Sample((FLAG, t, t), {"outputs": (t, t)}, ("bool",), regions=tuple(regions))
+
+
+class WhileLoop(While):
+    """A loop that goes on as long as its first region says so, at most `limit` steps.
+
+    With a limit it is differentiable in reverse mode, as a `scan` of that length whose steps after the end do
+    nothing; without one, differentiating it raises CompileError. Raises RuntimeError where the regions' types do
+    not fit.
+    """
+
+    name = "while"
+    dtypes = ALL_DTYPES
+
+    @classmethod
+    def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
+        n, limit = attrs["carries"], attrs["limit"]
+        test, step = attrs["regions"]
+        carried, constants, count = list(arrays[:n]), arrays[n:], 0
+        while (limit is None or count < limit) and test(*carried, *constants)[0]:
+            carried = step(*carried, *constants)
+            count += 1
+        return tuple(carried)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for name in cls.dtypes:
+            for shape in ((3,), (1,), (0,), ()):
+                for steps, limit in ((4, None), (0, None), (1, 3), (5, 3)):
+                    yield _while_sample(TensorType(DTYPES[name], shape), steps, limit)
+
+
+def _while_sample(t: TensorType, steps: int, limit: int | None) -> Sample:
+    """Carries i, a and b, reads the constant k: a' = b, b' = a + k (xor of bools), while i < steps."""
+    count = TensorType(int64, ())
+    regions = []
+    for stepping in (False, True):
+        body = Graph("body")
+        i, x, y, k = (body.add_input(u, name=n) for u, n in ((count, "i"), (t, "a"), (t, "b"), (t, "k")))
+        b = Builder(body)
+        if stepping:
+            after = b.bitwise_xor(x, k) if t.dtype is bool_ else b.add(x, k)
+            body.outputs = [b.add(i, 1), y, after]
+        else:
+            body.outputs = [b.lt(i, steps)]
+        regions.append(body)
+    attrs = {"carries": 3, "limit": limit}
+    return Sample((count, t, t, t), attrs, ("index:1",), regions=tuple(regions))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 
-from graphc.ir.control import Loop
+from graphc.ir.control import Control
 from graphc.ir.graph import Graph, Op
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import read_whole
@@ -46,8 +46,8 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
     groups = _ordered(grouping.groups())
     _place_free_ops(work, groups, found)
     for group in groups:
-        if group.loop is not None:
-            group.body = fuse(group.loop.body, context)
+        if group.control is not None:
+            group.bodies = tuple(fuse(region, context) for region in group.control.regions)
     fused = Fused(work, groups, found.constants)
     if context.options.verify:
         fused.verify()
@@ -79,7 +79,7 @@ class _Grouping:
         space = at_symbols(node.index)
         group.spaces = {space}
         group.contraction, group.scatter = node.kind == "contraction", node.kind == "scatter"
-        group.loop = node.op if isinstance(node.op, Loop) else None
+        group.control = node.op if isinstance(node.op, Control) else None
         if node.kind != "map":
             group.outer = space
             group.fixed = own
@@ -159,7 +159,7 @@ class _Grouping:
         """Merges two groups along the edges from the one to the other; False where it is not done."""
         if producer is consumer:
             return True
-        if producer.loop is not None or consumer.loop is not None:
+        if producer.control is not None or consumer.control is not None:
             return False
         if producer.scatter or not _flags_agree(producer, consumer):
             return False

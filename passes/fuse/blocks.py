@@ -1,4 +1,4 @@
-"""What a loop reads in memory: whole values, or blocks of others that a pointer can name.
+"""What an op with regions reads in memory: whole values, or blocks of others that a pointer can name.
 
 A view of a value is a block of it where its elements lie there one after the other: a row of a
 matrix, the second half of its rows, the same bytes in another shape.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from graphc.ir.control import Loop
+from graphc.ir.control import Control
 from graphc.ir.families import Creation, Elementwise, View
 from graphc.ir.graph import Graph, Op, Value
 from graphc.passes.fuse.sources import Index, axes, is_buffer_constant, linear
@@ -30,12 +30,12 @@ class Block:
 
 
 def read_whole(graph: Graph) -> set[Op]:
-    """Ops that a loop reads and that would cost nothing to inline, but whose results are no blocks of
+    """Ops that an op with regions reads and that would cost nothing to inline, but whose results are no blocks of
     anything in memory: these have to be computed."""
     outputs = graph.output_uses()
     found: set[Op] = set()
     for op in graph.ops:
-        if isinstance(op, Loop):
+        if isinstance(op, Control):
             for v in op.operands:
                 if v.op is not None and not _in_memory(block_of(v, outputs, found).value):
                     found.add(v.op)

@@ -78,7 +78,7 @@ def _fewer_points(edge: Edge) -> bool:
 
 def small_scalars(group: Group) -> bool:
     """True of a group whose kernel has no outer axes and little to do."""
-    if group.contraction or group.scatter or group.outer or group.loop is not None:
+    if group.contraction or group.scatter or group.outer or group.control is not None:
         return False
     work = 0
     for node, member in group.members.items():

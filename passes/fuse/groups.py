@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from graphc.ir.control import Loop
+from graphc.ir.control import Control
 from graphc.ir.dims import Dim, Expr, Symbol, substitute, symbols
 from graphc.ir.errors import VerifyError
 from graphc.ir.graph import Graph, Op, Value
@@ -115,10 +115,10 @@ class Group:
     """True where a reduction of the group is large enough to be cut in chunks."""
     contraction: bool = False
     scatter: bool = False
-    loop: Loop | None = None
-    """The loop that is this group: it shares a kernel with nothing."""
-    body: Fused | None = None
-    """The groups of the loop's region, once grouping is done."""
+    control: Control | None = None
+    """The op with regions that is this group: it shares a kernel with nothing."""
+    bodies: tuple[Fused, ...] = ()
+    """The groups of its regions, once grouping is done."""
     indexes: bool = False
     """True where an op of the group makes indices of data: contractions are kept clear of these."""
     checks: bool = False
@@ -134,9 +134,9 @@ class Group:
 
     @property
     def kind(self) -> str:
-        """`loop`, `contraction`, `scatter`, `reduce` or `map`."""
-        if self.loop is not None:
-            return "loop"
+        """`control`, `contraction`, `scatter`, `reduce` or `map`."""
+        if self.control is not None:
+            return "control"
         if self.contraction or self.scatter:
             return "contraction" if self.contraction else "scatter"
         return "map" if self.outer is None else "reduce"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from graphc.ir.control import Loop
+from graphc.ir.control import Control
 from graphc.ir.dims import Dim, Expr, Symbol, floor_div, mod, symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.families import (
@@ -81,10 +81,10 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """`map`, `contraction`, `reduce` (any other accumulation), `scatter` or `loop`."""
+        """`map`, `contraction`, `reduce` (any other accumulation), `scatter` or `control`."""
         match self.op:
-            case Loop():
-                return "loop"
+            case Control():
+                return "control"
             case Contraction():
                 return "contraction"
             case Accumulate():
@@ -211,7 +211,7 @@ def _free_view_cost(op: View, free: dict[Op, int]) -> int | None:
 
 
 def _node(number: int, op: Op) -> Node:
-    if isinstance(op, Loop):
+    if isinstance(op, Control):
         return Node(number, op, ())
     index = axes(f"{number}.", op.results[0].type.shape)
     if isinstance(op, Accumulate):
@@ -260,8 +260,8 @@ def _raw_reads(node: Node) -> list[Raw]:
     op = node.op
     types, result = op.operand_types, op.results[0].type
     match op:
-        case Loop():
-            node.checks = any(n.checks for n in survey(op.body).nodes)
+        case Control():
+            node.checks = any(n.checks for region in op.regions for n in survey(region).nodes)
             return [(v, (0,) * v.type.rank, False) for v in op.operands]
         case Elementwise():
             node.checks = node.indexes = _has_checks(op)

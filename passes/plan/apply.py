@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphc.ir.control import Branch, Control, Loop, While
 from graphc.ir.graph import Value
 from graphc.ir.program import Program
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse import Fused
-from graphc.passes.lower import Lowered, LoweredLoop
+from graphc.passes.lower import Lowered, LoweredControl
+from graphc.passes.plan.control import BranchCall, ControlCall, WhileCall
 from graphc.passes.plan.emission import program_of
 from graphc.passes.plan.in_place import can_share
 from graphc.passes.plan.loops import LoopCall
@@ -24,7 +26,7 @@ from graphc.passes.plan.work import Call, copy_call
 __all__ = ["plan"]
 
 
-def plan(fused: Fused, kernels: Sequence[Lowered | LoweredLoop], context: CompileContext) -> Program:
+def plan(fused: Fused, kernels: Sequence[Lowered | LoweredControl], context: CompileContext) -> Program:
     """The program of the scheduled `kernels` of all groups, in group order."""
     program = program_of(Planner(fused, kernels, context))
     if context.options.verify:
@@ -36,7 +38,7 @@ class Planner:
     """The calls of one graph: of the whole program or of a loop's step."""
 
     def __init__(
-        self, fused: Fused, kernels: Sequence[Lowered | LoweredLoop], context: CompileContext
+        self, fused: Fused, kernels: Sequence[Lowered | LoweredControl], context: CompileContext
     ) -> None:
         self.graph = fused.graph
         self.context = context
@@ -59,9 +61,11 @@ class Planner:
         self._reuse_temporaries()
         self._use_donated()
         self.steps = {
-            c: Planner(c.loop.body, c.loop.steps, context) for c in self.calls if isinstance(c, LoopCall)
+            c: [Planner(r.body, r.steps, context) for r in c.control.regions]
+            for c in self.calls
+            if isinstance(c, ControlCall)
         }
-        """The calls of each loop's step."""
+        """The calls of each region of ops that have some."""
 
     def by_level(self) -> list[list[Call]]:
         """Calls that do not wait for each other, in the order in which they come."""
@@ -111,7 +115,7 @@ class Planner:
         return overwriting
 
     def _in_place(self, call: Call, new: Value, state: Value) -> bool:
-        if isinstance(call, LoopCall):
+        if isinstance(call, ControlCall):
             return False
         values = call.lowered.values
         if state in values:
@@ -150,7 +154,7 @@ class Planner:
             for v in c.read():
                 last[v] = max(last.get(v, 0), self.level[c])
         for c in sorted(self.calls, key=lambda c: (self.level[c], c.number)):
-            for new in () if isinstance(c, LoopCall) else list(c.written()):
+            for new in () if isinstance(c, ControlCall) else list(c.written()):
                 if self._is_temporary(new) and new not in c.over:
                     self._reuse_for(c, new, last)
 
@@ -169,7 +173,7 @@ class Planner:
     def _use_donated(self) -> None:
         """Puts temporaries into donated inputs of the same size that nobody reads any more."""
         free = {v: -1 for v in self.graph.inputs if v.role == "donated"}
-        if not free or any(isinstance(c, LoopCall) for c in self.calls):
+        if not free or any(isinstance(c, ControlCall) for c in self.calls):
             return
         lives: dict[Value, list[int]] = {}
         for c in self.calls:
@@ -191,12 +195,16 @@ class Planner:
                     break
 
 
-def _call(lowered: Lowered | LoweredLoop, number: int) -> Call:
-    return LoopCall(lowered, number) if isinstance(lowered, LoweredLoop) else Call(lowered, number)
+def _call(lowered: Lowered | LoweredControl, number: int) -> Call:
+    if isinstance(lowered, LoweredControl):
+        families: dict[type[Control], type[ControlCall]] = {Loop: LoopCall, Branch: BranchCall, While: WhileCall}
+        (found,) = [made for family, made in families.items() if isinstance(lowered.op, family)]
+        return found(lowered, number)
+    return Call(lowered, number)
 
 
-def _does_something(lowered: Lowered | LoweredLoop) -> bool:
+def _does_something(lowered: Lowered | LoweredControl) -> bool:
     """False of a kernel that stores no element."""
-    if isinstance(lowered, LoweredLoop):
+    if isinstance(lowered, LoweredControl):
         return True
     return any(b.access != "in" and b.type.numel for b in lowered.kernel.parameters)

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.ir.graph import Graph, Value
-from graphc.ir.program import Buffer, BufferKind, Check, KernelCall, Move, Phase, Program, Repeat
+from graphc.ir.program import Buffer, BufferKind, Check, Choice, KernelCall, Move, Phase, Program, Repeat
 from graphc.ir.types import TensorType, uint8
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import Block
 from graphc.passes.plan.arena import Lifetime, assign_offsets
-from graphc.passes.plan.loops import LoopCall, LoopRows, Walk
+from graphc.passes.plan.control import BranchCall, ControlCall, WhileCall
+from graphc.passes.plan.loops import LoopCall, LoopRows, Swap, Walk
 from graphc.passes.plan.work import Call, copy_call
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["program_of"]
 
 
 def program_of(planner: Planner) -> Program:
-    """The program of all calls of a planner and of the steps of its loops."""
+    """The program of all calls of a planner and of the regions of its ops."""
     rows = _Rows(planner)
     made = _Emission(rows, planner.context)
     made.add(planner)
@@ -36,6 +37,7 @@ def program_of(planner: Planner) -> Program:
         constants,
         tuple(made.repeats),
         tuple(made.together),
+        tuple(made.choices),
     )
 
 
@@ -49,17 +51,23 @@ class _Emission:
         self.checks: list[Check] = []
         self.repeats: list[Repeat] = []
         self.together: list[tuple[tuple[int, int], ...]] = []
+        self.choices: list[Choice] = []
 
     def add(self, planner: Planner) -> None:
-        """All calls of a planner; a level's kernels are one phase, its loops follow one by one."""
+        """All calls of a planner; a level's kernels are one phase, its ops with regions follow one by one."""
         for calls in planner.by_level():
-            kernels = [c for c in calls if not isinstance(c, LoopCall)]
+            kernels = [c for c in calls if not isinstance(c, ControlCall)]
             if kernels:
                 writes = any(c in planner.overwriting for c in kernels)
                 self.phases.append(Phase(tuple(self.call(c, planner) for c in kernels), writes))
             for c in calls:
-                if isinstance(c, LoopCall):
-                    self.loop(c, planner, planner.steps[c])
+                match c:
+                    case LoopCall():
+                        self.loop(c, planner, planner.steps[c][0])
+                    case BranchCall():
+                        self.branch(c, planner, planner.steps[c])
+                    case WhileCall():
+                        self.while_(c, planner, *planner.steps[c])
 
     def call(self, call: Call, planner: Planner) -> KernelCall:
         kernel, phase = call.lowered.kernel, len(self.phases)
@@ -73,10 +81,8 @@ class _Emission:
 
     def loop(self, call: LoopCall, outer: Planner, step: Planner) -> None:
         """The phases of a loop: first entries of histories, then the step's, repeated; once for each instance."""
-        around = [outer.home(v) for v in (*call.read(), *call.written())] + list(call.others.values())
-        start, count = len(self.phases), call.loop.instances
-        for value in around:
-            self.rows.row(value, start)
+        start, count = len(self.phases), call.control.instances
+        around = self._around(call, outer)
         outside, first_row = dict(self.rows.number), len(self.rows.buffers)
         ranges = []
         for instance in range(count):
@@ -85,10 +91,7 @@ class _Emission:
             ranges.append((begin, len(self.phases)))
             # Another instance has rows of its own for the values of a step.
             self.rows.number = dict(outside)
-        last = max(start, len(self.phases) - 1)
-        # Whatever a moving row may show is there from before the first step until after the last.
-        for value in around:
-            self.rows.keep(value, start, last)
+        last = self._keep(around, start)
         if count > 1 and len(self.phases) > start:
             self.together.append(tuple(ranges))
             for row in range(first_row, len(self.rows.buffers)):
@@ -101,8 +104,93 @@ class _Emission:
         first, then = self._moves(found, outer)
         self.add(step)
         if len(self.phases) > begin:
-            length: int = call.loop.op.attrs["length"]
+            length: int = call.control.loop.attrs["length"]
             self.repeats.append(Repeat(begin, len(self.phases), length, self._counter(), first, then))
+
+    def _around(self, call: ControlCall, outer: Planner) -> list[Value]:
+        """Gives all that an op with regions uses a row; the values."""
+        around = [outer.home(v) for v in call.used()]
+        for value in around:
+            self.rows.row(value, len(self.phases))
+        return around
+
+    def _keep(self, around: Sequence[Value], start: int) -> int:
+        """Keeps what rows of regions may show from phase `start` until after the last; that one."""
+        last = max(start, len(self.phases) - 1)
+        for value in around:
+            self.rows.keep(value, start, last)
+        return last
+
+    def branch(self, call: BranchCall, outer: Planner, regions: Sequence[Planner]) -> None:
+        """The phases of both regions, of which one or the other is run."""
+        start = len(self.phases)
+        around = self._around(call, outer)
+        predicate, *given = call.control.operands
+        moves: list[Move] = []
+        ends = []
+        for region in regions:
+            for inner, block in zip(region.graph.inputs, given, strict=True):
+                moves += self._show(inner, block, outer)
+            for inner, result in zip(region.outputs, call.written(), strict=True):
+                moves += self._show(inner, Block(result, 0), outer)
+            self.add(region)
+            ends.append(len(self.phases))
+        if ends[-1] > start:
+            row = self.rows.row(outer.home(predicate.value), start)
+            self.choices.append(Choice(row, predicate.offset_bytes, start, *ends))
+            if moves:
+                self.repeats.append(Repeat(start, ends[-1], 1, self._counter(), tuple(moves)))
+            self._keep(around, start)
+
+    def while_(self, call: WhileCall, outer: Planner, test: Planner, step: Planner) -> None:
+        """The phases of the predicate and of a step, repeated, and those that copy the results."""
+        start, n = len(self.phases), call.op.carries
+        around = self._around(call, outer)
+        first: list[Move] = []
+        then: list[Move] = []
+        for i, block in enumerate(call.control.operands[:n]):
+            before, buffers = test.graph.inputs[i], (call.op.results[i], call.others[i])
+            swap = Swap(before, step.outputs[i], block, *buffers)
+            for moves, more in zip((first, then), self._swap(swap, outer), strict=True):
+                moves += more
+            self.rows.number[step.graph.inputs[i]] = self.rows.number[before]
+        # Where the limit ends the loop, nothing is moved after the last step: these show what it wrote.
+        shown = [Value(v.type, outer.graph, 0, "shown") for v in test.graph.inputs[:n]]
+        first += [
+            Move(self.rows.moving(v), self.rows.number[b]) for v, b in zip(shown, test.graph.inputs, strict=False)
+        ]
+        stepping = [
+            Move(self.rows.number[v], self.rows.number[a]) for v, a in zip(shown, step.outputs, strict=True)
+        ]
+        for region in (test, step):
+            for inner, block in zip(region.graph.inputs[n:], call.control.operands[n:], strict=True):
+                first += self._show(inner, block, outer)
+        self.add(test)
+        middle = len(self.phases)
+        self.add(step)
+        end = len(self.phases)
+        if end > middle > start:
+            row = self.rows.row(test.home(test.outputs[0]), middle - 1)
+            self.choices.append(Choice(row, 0, middle, end, end, leaves=True))
+            limit: int | None = call.op.attrs["limit"]
+            self.repeats.append(Repeat(middle, end, 1, self._counter(), tuple(stepping)))
+            self.repeats.append(Repeat(start, end, limit, self._counter(), tuple(first), tuple(then)))
+        copies = [
+            copy_call(value, result, 0, self.context)
+            for value, result in zip(shown, call.op.results, strict=True)
+            if result.type.numel
+        ]
+        self.phases.append(Phase(tuple(self.call(c, outer) for c in copies)))
+        self._keep(around, start)
+
+    def _show(self, inner: Value, block: Block, outer: Planner) -> list[Move]:
+        """Binds a value of a region to a block: to its very row, or to a row that the moves set."""
+        home = outer.home(block.value)
+        row = self.rows.row(home, len(self.phases))
+        if not block.offset and inner.type.nbytes == home.type.nbytes:
+            self.rows.number[inner] = row
+            return []
+        return [Move(self.rows.moving(inner), row, block.offset_bytes)]
 
     def _moves(self, found: LoopRows, outer: Planner) -> tuple[tuple[Move, ...], tuple[Move, ...]]:
         phase = len(self.phases)
@@ -113,18 +201,24 @@ class _Emission:
             if w.stride:
                 then.append(Move(row, row, w.stride))
         for s in found.swaps:
-            before, after = self.rows.moving(s.before), self.rows.moving(s.after)
-            spare = self.rows.moving(Value(s.after.type, outer.graph, 0, "spare"))
-            initial = self.rows.row(outer.home(s.initial.value), phase)
-            buffers = [self.rows.row(outer.home(v), phase) for v in (s.first, s.second)]
-            first += [
-                Move(before, initial, s.initial.offset_bytes),
-                Move(after, buffers[0], s.start),
-                Move(spare, buffers[1], s.start),
-            ]
-            # What the last step wrote is read; what it did not write is written.
-            then += [Move(before, after), Move(after, spare), Move(spare, before)]
+            starting, following = self._swap(s, outer)
+            first += starting
+            then += following
         return tuple(first), tuple(then)
+
+    def _swap(self, s: Swap, outer: Planner) -> tuple[list[Move], list[Move]]:
+        phase = len(self.phases)
+        before, after = self.rows.moving(s.before), self.rows.moving(s.after)
+        spare = self.rows.moving(Value(s.after.type, outer.graph, 0, "spare"))
+        initial = self.rows.row(outer.home(s.initial.value), phase)
+        buffers = [self.rows.row(outer.home(v), phase) for v in (s.first, s.second)]
+        first = [
+            Move(before, initial, s.initial.offset_bytes),
+            Move(after, buffers[0], s.start),
+            Move(spare, buffers[1], s.start),
+        ]
+        # What the last step wrote is read; what it did not write is written.
+        return first, [Move(before, after), Move(after, spare), Move(spare, before)]
 
     def _start(self, block: Block, walk: Walk, outer: Planner) -> None:
         """A phase that copies a history's first entry to its place."""
@@ -210,10 +304,11 @@ class _Rows:
 
 
 def _all_constants(planner: Planner) -> Iterator[Value]:
-    """Constants of a graph and of the steps of its loops."""
+    """Constants of a graph and of the regions of its ops."""
     yield from planner.constants
-    for step in planner.steps.values():
-        yield from _all_constants(step)
+    for regions in planner.steps.values():
+        for region in regions:
+            yield from _all_constants(region)
 
 
 def _array(constant: Value) -> object:

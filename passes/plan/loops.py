@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from graphc.ir.graph import Value
 from graphc.passes.fuse.blocks import Block
-from graphc.passes.lower import LoweredLoop
-from graphc.passes.plan.work import Call
+from graphc.passes.lower import LoweredControl
+from graphc.passes.plan.control import ControlCall
 
 __all__ = ["LoopCall", "LoopRows", "Swap", "Walk"]
 
@@ -53,16 +53,12 @@ class LoopRows:
     starts: list[tuple[Block, Walk]] = field(default_factory=list)
 
 
-class LoopCall(Call):
-    """A loop to be run. Its results are never stored over anything."""
+class LoopCall(ControlCall):
+    """A loop of known length to be run."""
 
-    def __init__(self, loop: LoweredLoop, number: int) -> None:
-        self.lowered = loop  # type: ignore[assignment]
-        self.loop = loop
-        self.number = number
-        self.is_barrier = False
-        self.over = {}
-        op = loop.op
+    def __init__(self, loop: LoweredControl, number: int) -> None:
+        super().__init__(loop, number)
+        op = loop.loop
         self.others = {
             i: Value(r.type, op, i, "carried")
             for i, r in enumerate(op.results[: op.carries])
@@ -70,23 +66,18 @@ class LoopCall(Call):
         }
         """The second buffer of each carried value that has two."""
 
-    def restore(self) -> None:
-        """There is nothing to undo."""
-
-    def read(self) -> Iterator[Value]:
-        yield from dict.fromkeys(b.value for b in self.loop.operands)
-
-    def written(self) -> Iterator[Value]:
-        yield from self.loop.op.results
+    def used(self) -> Iterator[Value]:
+        yield from super().used()
+        yield from self.others.values()
 
     def rows(self, outputs: list[Value], instance: int) -> LoopRows:
         """Where the values of one step of an instance are; `outputs` are the homes of what the region returns."""
-        op, found = self.loop.op, LoopRows()
+        op, found = self.control.loop, LoopRows()
         length: int = op.attrs["length"]
         back: bool = op.attrs["reverse"]
-        body = self.loop.body.graph
+        body = self.control.body.graph
         for i, inner in enumerate(body.inputs):
-            block = self.loop.operands[i]
+            block = self.control.operands[i]
             if i < op.carries:
                 self._carry(found, i, outputs[i], instance)
             elif i < op.carries + op.attrs["slices"]:
@@ -101,13 +92,13 @@ class LoopCall(Call):
     def _path(self, part: Value, first: int, length: int, back: bool, instance: int) -> tuple[int, int]:
         """First place and stride, in bytes, of an instance's part of each slice from number `first` on."""
         size = part.type.nbytes
-        whole = size * self.loop.instances
+        whole = size * self.control.instances
         start = whole * (first + (length - 1 if back else 0)) + size * instance
         return start, -whole if back else whole
 
     def _carry(self, found: LoopRows, i: int, after: Value, instance: int) -> None:
-        op = self.loop.op
-        before, result, block = self.loop.body.graph.inputs[i], op.results[i], self.loop.operands[i]
+        op = self.control.loop
+        before, result, block = self.control.body.graph.inputs[i], op.results[i], self.control.operands[i]
         length: int = op.attrs["length"]
         part = before.type.nbytes * instance
         initial = Block(block.value, block.offset + before.type.numel * instance)

@@ -48,14 +48,22 @@ class _Verifier:
 
     def repeats(self) -> None:
         """Ranges are nested or apart, and what moving rows show lives throughout them."""
-        ranges = sorted((r.begin, -r.end) for r in self.program.repeats)
+        both = (*self.program.repeats, *self.program.choices)
+        ranges = sorted((r.begin, -r.end) for r in both)
         open_ends: list[int] = []
         for begin, end in ranges:
             while open_ends and open_ends[-1] <= begin:
                 open_ends.pop()
             if not begin < -end <= (open_ends[-1] if open_ends else len(self.program.phases)):
-                raise VerifyError(f"the repeat of phases {begin} .. {-end - 1} is empty or overlaps another")
+                raise VerifyError(f"the range of phases {begin} .. {-end - 1} is empty or overlaps another")
             open_ends.append(-end)
+        for c in self.program.choices:
+            buffer = self.program.buffers[c.row]
+            whole = c.middle == c.end if c.leaves else c.begin < c.middle < c.end
+            if not whole or not 0 <= c.offset < buffer.type.nbytes:
+                raise VerifyError(f"the choice at phase {c.begin} has an empty range or reads outside of its row")
+            for row in self.shown.get(c.row, {c.row}):
+                self.live(row, c.begin)
         for instances in self.program.together:
             # These run at the same time, so what one of them uses is taken from the first phase to the last.
             first, last = instances[0][0], instances[-1][1] - 1

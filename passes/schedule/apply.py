@@ -15,7 +15,7 @@ from graphc.ir.dims import Symbol, split_linear
 from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
 from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
-from graphc.passes.lower import Lowered, LoweredLoop
+from graphc.passes.lower import Lowered, LoweredControl
 from graphc.passes.schedule.cost import interleaved, lanes, partitions, points, stride_cost
 from graphc.passes.schedule.flatten import flatten, join_outer_axes
 from graphc.passes.schedule.instances import divide
@@ -41,20 +41,21 @@ def schedule(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]: 
 
 @overload
 def schedule(
-    lowered: Lowered | LoweredLoop, context: CompileContext
-) -> tuple[Lowered, ...] | tuple[LoweredLoop]: ...
+    lowered: Lowered | LoweredControl, context: CompileContext
+) -> tuple[Lowered, ...] | tuple[LoweredControl]: ...
 
 
 def schedule(
-    lowered: Lowered | LoweredLoop, context: CompileContext
-) -> tuple[Lowered, ...] | tuple[LoweredLoop]:
+    lowered: Lowered | LoweredControl, context: CompileContext
+) -> tuple[Lowered, ...] | tuple[LoweredControl]:
     """The scheduled kernels of a group in order: one, or two where a large reduction is cut in chunks.
 
-    A loop stays one, with the kernels of its step scheduled.
+    An op with regions stays one, with the kernels of its regions scheduled.
     """
-    if isinstance(lowered, LoweredLoop):
-        loop = divide(lowered, context)
-        return (loop.with_steps([k for step in loop.steps for k in schedule(step, context)]),)
+    if isinstance(lowered, LoweredControl):
+        whole = divide(lowered, context)
+        steps = [[k for step in r.steps for k in schedule(step, context)] for r in whole.regions]
+        return (whole.with_steps(steps),)
     return _schedule_kernel(lowered, context)
 
 

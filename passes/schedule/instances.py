@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 
+from graphc.ir.control import Loop
 from graphc.ir.dims import Symbol, substitute, symbols
 from graphc.ir.graph import Graph, Value
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer
@@ -17,7 +18,7 @@ from graphc.ir.types import TensorType
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse import Fused
 from graphc.passes.fuse.sources import plain_symbol
-from graphc.passes.lower import Lowered, LoweredLoop
+from graphc.passes.lower import Lowered, LoweredControl, LoweredRegion
 from graphc.passes.schedule.cost import work
 from graphc.passes.schedule.flatten import flatten
 from graphc.passes.schedule.split import split_reduction
@@ -29,16 +30,18 @@ LEAST_ROWS = 5
 MOST_INSTANCES = 8
 
 
-def divide(loop: LoweredLoop, context: CompileContext) -> LoweredLoop:
+def divide(loop: LoweredControl, context: CompileContext) -> LoweredControl:
     """The loop with kernels for one of `instances` parts of the rows; as it is where that does not pay or
     cannot be."""
+    if not isinstance(loop.op, Loop):
+        return loop
     kernels = [step for step in loop.steps if isinstance(step, Lowered)]
     rows = _rows(loop)
     if len(kernels) != len(loop.steps) or rows is None or not context.options.fuse:
         return loop
-    count = _instances(rows, loop.op.attrs["length"] * sum(work(k.kernel) for k in kernels), context)
+    count = _instances(rows, loop.loop.attrs["length"] * sum(work(k.kernel) for k in kernels), context)
     batched = {v for v in _values(loop) if v.type.rank and v.type.shape[0] == rows}
-    fixed = set(loop.body.graph.inputs[loop.op.carries + loop.op.attrs["slices"] :])
+    fixed = set(loop.body.graph.inputs[loop.loop.carries + loop.loop.attrs["slices"] :])
     batched -= fixed | {op.result for op in loop.body.constants}
     if count < 2 or not all(_is_by_rows(k, batched, fixed) for k in kernels):
         return loop
@@ -50,12 +53,12 @@ def divide(loop: LoweredLoop, context: CompileContext) -> LoweredLoop:
     graph.inputs = [narrow.get(v, v) for v in loop.body.graph.inputs]
     graph.outputs = [narrow.get(v, v) for v in loop.body.graph.outputs]
     body = Fused(graph, [], loop.body.constants)
-    return dataclasses.replace(loop, body=body, steps=tuple(steps), instances=count)
+    return dataclasses.replace(loop, regions=(LoweredRegion(body, tuple(steps)),), instances=count)
 
 
-def _rows(loop: LoweredLoop) -> int | None:
+def _rows(loop: LoweredControl) -> int | None:
     """The first size of all that a step carries, reads slice by slice and puts out, where they have one."""
-    body, n = loop.body.graph, loop.op.carries + loop.op.attrs["slices"]
+    body, n = loop.body.graph, loop.loop.carries + loop.loop.attrs["slices"]
     shapes = [v.type.shape for v in (*body.inputs[:n], *body.outputs)]
     sizes = {s[0] if s else None for s in shapes}
     found = sizes.pop() if len(sizes) == 1 else None
@@ -67,7 +70,7 @@ def _instances(rows: int, total: int, context: CompileContext) -> int:
     return max((d for d in range(1, most + 1) if rows % d == 0 and rows // d >= LEAST_ROWS), default=1)
 
 
-def _values(loop: LoweredLoop) -> Iterator[Value]:
+def _values(loop: LoweredControl) -> Iterator[Value]:
     yield from loop.body.graph.inputs
     yield from loop.body.graph.outputs
     for step in loop.steps:

@@ -6,6 +6,7 @@ those too. Schedules are ignored. Programs run in one arena, so that overlapping
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from graphc.ir.dims import Apply, Dim, Expr, Symbol
 from graphc.ir.kernel import Instruction, Kernel, Stage, extent
-from graphc.ir.program import Move, Phase, Program, Repeat
+from graphc.ir.program import Choice, Move, Phase, Program, Repeat
 from graphc.ir.types import DType
 
 __all__ = ["CheckFailed", "run_kernel", "run_program"]
@@ -301,7 +302,7 @@ def run_program(program: Program, inputs: Sequence[Any], states: Sequence[Any]) 
                 table.append(piece.view(b.type.dtype.numpy).reshape(b.type.sizes))
             case "moving":
                 table.append(None)
-    _ProgramRun(program, table).phases(0, len(program.phases), program.repeats)
+    _ProgramRun(program, table).phases(0, len(program.phases), (*program.repeats, *program.choices))
     return outputs
 
 
@@ -313,22 +314,36 @@ class _ProgramRun:
         self.table = table
         self.places: dict[int, tuple[int, int]] = {}
 
-    def phases(self, begin: int, end: int, repeats: Sequence[Repeat]) -> None:
-        """Runs a range of phases; `repeats` are those inside of it, inner ones before outer ones."""
+    def phases(self, begin: int, end: int, ranges: Sequence[Repeat | Choice]) -> bool:
+        """Runs a range of phases; `ranges` are those inside of it. False where a choice left."""
         at = begin
         while at < end:
-            starting = [n for n, r in enumerate(repeats) if r.begin == at]
-            if starting:
-                outer = max(starting, key=lambda n: (repeats[n].end, n))
-                repeat = repeats[outer]
-                for n in range(repeat.count):
-                    for move in repeat.then if n else repeat.first:
-                        self.move(move)
-                    self.phases(repeat.begin, repeat.end, [r for k, r in enumerate(repeats) if k != outer])
-                at = repeat.end
-            else:
+            starting = [n for n, r in enumerate(ranges) if r.begin == at]
+            if not starting:
                 self.phase(self.program.phases[at])
                 at += 1
+                continue
+            outer = max(starting, key=lambda n: (ranges[n].end, _rank(ranges[n]), n))
+            inner = [r for k, r in enumerate(ranges) if k != outer]
+            match ranges[outer]:
+                case Repeat() as repeat:
+                    for n in itertools.count() if repeat.count is None else range(repeat.count):
+                        for move in repeat.then if n else repeat.first:
+                            self.move(move)
+                        if not self.phases(repeat.begin, repeat.end, inner):
+                            break
+                    at = repeat.end
+                case Choice() as choice:
+                    flag = self.bytes(choice.row)[choice.offset]
+                    if choice.leaves and not flag:
+                        return False
+                    part = (choice.begin, choice.middle) if flag else (choice.middle, choice.end)
+                    self.phases(*part, [r for r in inner if part[0] <= r.begin and r.end <= part[1]])
+                    at = choice.end
+        return True
+
+    def bytes(self, row: int) -> Any:
+        return np.ascontiguousarray(self.buffer(row)).reshape(-1).view(np.uint8)
 
     def move(self, move: Move) -> None:
         row, offset = self.places.get(move.source, (move.source, 0))
@@ -349,3 +364,8 @@ class _ProgramRun:
                 run_kernel(call.kernel, [self.buffer(r) for r in call.buffers])
             except CheckFailed as failure:
                 raise CheckFailed(call.check_base + failure.number) from None
+
+
+def _rank(what: Repeat | Choice) -> int:
+    """Of equal ranges the one with the higher rank is the outer."""
+    return 1 if isinstance(what, Repeat) else 2 if what.leaves else 0

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from graphc.ir.program import Buffer, Check, KernelCall, Move, Phase, Program, Repeat
+from graphc.ir.program import Buffer, Check, Choice, KernelCall, Move, Phase, Program, Repeat
 from graphc.ir.types import TensorType, bfloat16, float32
 from graphc.runtime.stored import program_from_bytes, program_to_bytes
 
@@ -27,6 +27,7 @@ PROGRAM = Program(
     (np.array([1, 2], bfloat16.numpy), np.empty((0, 2), np.float32)),
     repeats=(Repeat(0, 1, 5, 4, (Move(3, 0, 48), Move(1, 0)), (Move(3, 3, 4),)), Repeat(1, 2, 3, 4)),
     together=(((0, 1), (1, 2)),),
+    choices=(Choice(4, 1, 0, 1, 2), Choice(4, 0, 1, 2, 2, leaves=True)),
 )
 LINES = [("b.py", 1), ("a.py", 3)]
 

@@ -4,8 +4,9 @@
 kernels, so it serves the process and exported libraries alike. `run_spmd(ctx, program, pool)`
 shares each phase's items with the pool's workers.
 
-Between the phases stand marks where a range of them begins and ends that is run several times;
-`repeat_phases` moves the rows of the buffer table there. It runs on the calling thread between phases.
+Between the phases stand marks where a range of them begins and ends that is run several times, and where a
+byte decides which range comes next; `pass_mark` moves the rows of the buffer table there. It runs on the calling
+thread between phases, so all threads follow one decision.
 
 Invariants: after a phase that set the error word no later phase runs. The calling thread
 claims items from the front and workers from the back of a phase; it waits for items that
@@ -21,7 +22,20 @@ from contextlib import contextmanager
 from graphc.backends.llvm.host.routine import Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.ir.failure import NUMBER_BITS
-from graphc.runtime.layout import BEGIN_REPEAT, CALL, CONTEXT, GO_TO, ITEM, MOVE, PHASE, POOL, PROGRAM, REPEAT
+from graphc.runtime.layout import (
+    BEGIN_REPEAT,
+    CALL,
+    CHOICE,
+    CHOOSE,
+    CONTEXT,
+    GO_TO,
+    ITEM,
+    MOVE,
+    PHASE,
+    POOL,
+    PROGRAM,
+    REPEAT,
+)
 
 __all__ = ["add_item_runner", "add_serial_driver", "add_spmd_driver", "claim_back", "has_work"]
 
@@ -90,7 +104,7 @@ def _return_error(r: Routine, ctx: Val) -> None:
 
 def add_serial_driver(module: ModuleText, *, linkage: str = "") -> None:
     """`i64 run_serial(ptr ctx, ptr program)`: the error word after the last phase that ran."""
-    _add_repeat_phases(module)
+    _add_pass_mark(module)
     r = Routine.start(module, "run_serial", "i64", [("ptr", "ctx"), ("ptr", "program")], linkage=linkage)
     ctx, program = r.params
     r.ret(r.call("i64", "run_range", [ctx, program, i64(0), r.read(program, PROGRAM, "phase_count")]))
@@ -115,7 +129,7 @@ def _each_phase(r: Routine, ctx: Val, program: Val, begin: Val, end: Val) -> Ite
         mark, work, following = r.label("mark"), r.label("work"), r.label("phase.next")
         r.branch_if(r.icmp("slt", count, i64(0)), mark, work)
         r.block(mark)
-        at.set(r.call("i64", "repeat_phases", [ctx, program, phase]))
+        at.set(r.call("i64", "pass_mark", [ctx, program, phase]))
         r.branch(following)
         r.block(work)
         yield first, count
@@ -124,18 +138,24 @@ def _each_phase(r: Routine, ctx: Val, program: Val, begin: Val, end: Val) -> Ite
         r.block(following)
 
 
-def _add_repeat_phases(module: ModuleText) -> None:
-    """`i64 repeat_phases(ctx, program, place)`: passes the mark at a place; gives the place to go on at."""
+def _add_pass_mark(module: ModuleText) -> None:
+    """`i64 pass_mark(ctx, program, place)`: passes the mark at a place; gives the place to go on at."""
     r = Routine.start(
-        module, "repeat_phases", "i64", [("ptr", "ctx"), ("ptr", "program"), ("i64", "place")],
+        module, "pass_mark", "i64", [("ptr", "ctx"), ("ptr", "program"), ("i64", "place")],
         linkage="internal",
     )  # fmt: skip
     ctx, program, place = r.params
     mark = r.record_at(r.read_ptr(program, PROGRAM, "phases"), place, PHASE)
     with r.exit_if(r.icmp("eq", r.read(mark, PHASE, "item_count"), i64(GO_TO))):
         r.ret(r.read(mark, PHASE, "item_begin"))
-    repeat = r.record_at(r.read_ptr(program, PROGRAM, "repeats"), r.read(mark, PHASE, "item_begin"), REPEAT)
     table = r.read_ptr(ctx, CONTEXT, "table")
+    with r.exit_if(r.icmp("eq", r.read(mark, PHASE, "item_count"), i64(CHOOSE))):
+        choices, number = r.read_ptr(program, PROGRAM, "choices"), r.read(mark, PHASE, "item_begin")
+        choice = r.record_at(choices, number, CHOICE)
+        row = r.load_ptr(table, r.read(choice, CHOICE, "row"))
+        flag = r.load("i8", r.at_byte(row, r.read(choice, CHOICE, "offset")), 1)
+        r.ret(r.select(r.zero(flag), r.read(choice, CHOICE, "otherwise"), r.add(place, i64(1))))
+    repeat = r.record_at(r.read_ptr(program, PROGRAM, "repeats"), r.read(mark, PHASE, "item_begin"), REPEAT)
     counter = r.gep(table, r.read(repeat, REPEAT, "counter"), "i64")
     begins = r.icmp("eq", r.read(mark, PHASE, "item_count"), i64(BEGIN_REPEAT))
     with r.exit_if(begins):

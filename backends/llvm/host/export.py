@@ -177,6 +177,7 @@ def _add_tables(module: ModuleText, tables: ProgramTables) -> Val:
     rows = records("rows", [numbers(tables.rows)])
     repeats = records("repeats", [numbers(row) for row in tables.repeats])
     moves = records("moves", [numbers(row) for row in tables.moves])
+    choices = records("choices", [numbers(row) for row in tables.choices])
     fields = {
         "phases": str(phases),
         "phase_count": f"i64 {len(tables.phases)}",
@@ -185,6 +186,7 @@ def _add_tables(module: ModuleText, tables: ProgramTables) -> Val:
         "rows": str(rows),
         "repeats": str(repeats),
         "moves": str(moves),
+        "choices": str(choices),
     }
     return records("plan", [[fields[field] for field in PROGRAM.offset]])
 
