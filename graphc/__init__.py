@@ -31,7 +31,7 @@ from graphc.core import (
 )
 from graphc.devices import device
 from graphc.formatting import get_printoptions, set_printoptions
-from graphc.functions.control import scan
+from graphc.functions.control import cond, fori_loop, map, scan, while_loop
 from graphc.functions.conversion import (
     is_floating_point,
     is_tensor,
@@ -374,6 +374,7 @@ __all__ = [
     "compile",
     "concat",
     "concatenate",
+    "cond",
     "contiguous_format",
     "cos",
     "cosh",
@@ -413,6 +414,7 @@ __all__ = [
     "floor",
     "floor_divide",
     "fmod",
+    "fori_loop",
     "frac",
     "from_dlpack",
     "from_numpy",
@@ -476,6 +478,7 @@ __all__ = [
     "long",
     "lt",
     "manual_seed",
+    "map",
     "masked_fill",
     "masked_select",
     "matmul",
@@ -592,6 +595,7 @@ __all__ = [
     "visualize",
     "vstack",
     "where",
+    "while_loop",
     "zeros",
     "zeros_like",
 ]

@@ -31,7 +31,10 @@ class Control(GraphOp):
         cls, what: str, region: Graph, taken: Sequence[TensorType], returned: Sequence[TensorType]
     ) -> None:
         """Raises RuntimeError where a region does not take and return values of these types."""
-        for verb, expected, values in (("takes", taken, region.inputs), ("returns", returned, region.outputs)):
+        for verb, expected, values in (
+            ("takes", taken, region.inputs),
+            ("returns", returned, region.outputs),
+        ):
             found = [v.type for v in values]
             if found != list(expected):
                 raise RuntimeError(f"{cls.name}: {what} {verb} {_list(found)}, expected {_list(expected)}")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from graphc.ir.builder import Builder
-from graphc.ir.control import Loop
+from graphc.ir.control import Control
 from graphc.ir.errors import CompileError, VerifyError
 from graphc.ir.families import Composite, GraphOp
 from graphc.ir.graph import Graph, Location, Op, Value
@@ -20,7 +20,7 @@ from graphc.passes.context import CompileContext
 from graphc.passes.decompose import build_decomposition
 from graphc.passes.rewrite import Rewriter
 
-__all__ = ["Differentiate", "LoopRule", "differentiate", "register_loops"]
+__all__ = ["ControlRule", "Differentiate", "differentiate", "register_control"]
 
 
 def differentiate(
@@ -48,25 +48,27 @@ def differentiate(
     return _Reverse(graph, roots, cotangents, wrt, before, stop, blocked).run()
 
 
-class LoopRule(Protocol):
-    """The derivative of a loop that was replaced by one that keeps residuals."""
+class ControlRule(Protocol):
+    """The derivative of an op with regions that was replaced by one that keeps residuals."""
 
     values: tuple[Value, ...]
-    """What stands for the loop's results now."""
+    """What stands for the op's results now."""
 
     def cotangents(self, b: Builder, incoming: Sequence[Value | None]) -> Sequence[Value | None]:
-        """Cotangents of the loop's operands from those of its results."""
+        """Cotangents of the op's operands from those of its results."""
 
 
-_loops: list[Callable[[Loop, Sequence[bool], Sequence[bool]], LoopRule]] = []
+_RULES: dict[type[Control], Callable[[Any, Sequence[bool], Sequence[bool]], ControlRule]] = {}
 
 
-def register_loops(rule: Callable[[Loop, Sequence[bool], Sequence[bool]], LoopRule]) -> None:
-    """Says how loops are differentiated; called once, by the package of loops, which builds on this one.
+def register_control(
+    family: type[Control], rule: Callable[[Any, Sequence[bool], Sequence[bool]], ControlRule]
+) -> None:
+    """Says how a family of ops with regions is differentiated; called by the package that builds on this one.
 
-    `rule(loop, active, wanted)`: operands that want cotangents, results that may have one.
+    `rule(op, active, wanted)`: operands that want cotangents, results that may have one.
     """
-    _loops[:] = [rule]
+    _RULES[family] = rule
 
 
 class _Reverse:
@@ -88,7 +90,7 @@ class _Reverse:
         self.before = before
         self.stop = stop
         self.moved: dict[Value, Value] = {}
-        self.loops: dict[Op, LoopRule] = {}
+        self.rules: dict[Op, ControlRule] = {}
         self.cotangents: dict[Value, Value] = {}
         for root, seed in zip(self.roots, self.seeds, strict=True):
             if root.type != seed.type:
@@ -157,8 +159,8 @@ class _Reverse:
                         reached.add(at)
                         at = at.next
                     following = first if first is not op else following
-                elif isinstance(op, Loop):
-                    self.active_loop(op, reached, leaves, rewriter)
+                elif isinstance(op, Control):
+                    self.active_control(op, reached, leaves, rewriter)
                     path.append(op)
                 else:
                     path.append(op)
@@ -171,11 +173,12 @@ class _Reverse:
             self.moved[old] = self.moved.get(new, new)
         return path
 
-    def active_loop(self, op: Loop, reached: set[Op], leaves: set[Value], rewriter: Rewriter) -> None:
-        """Makes a loop keep what its derivative needs: another takes its place, whose results are used."""
+    def active_control(self, op: Control, reached: set[Op], leaves: set[Value], rewriter: Rewriter) -> None:
+        """Makes an op with regions keep what its derivative needs: another takes its place, whose results are used."""
         roots = set(self.roots)
         wanted = [r in roots or any(use.op in reached for use in r.uses) for r in op.results]
-        rule = self.loops[op] = _loops[0](op, [v in self.active for v in op.operands], wanted)
+        make = next(rule for family, rule in _RULES.items() if isinstance(op, family))
+        rule = self.rules[op] = make(op, [v in self.active for v in op.operands], wanted)
         rewriter.redirect(op, rule.values)
         self.moved.update(zip(op.results, rule.values, strict=True))
         leaves.update(new for old, new in zip(op.results, rule.values, strict=True) if old in leaves)
@@ -194,14 +197,14 @@ class _Reverse:
 
     def visit(self, op: GraphOp, leaves: set[Value]) -> None:
         """Passes the cotangents of the results of `op` on to its operands."""
-        results = [self.moved[r] for r in op.results] if op in self.loops else op.results
+        results = [self.moved[r] for r in op.results] if op in self.rules else op.results
         incoming = [self.cotangents.get(r) for r in results]
         if self.stop:
             incoming = [None if r in leaves else c for r, c in zip(results, incoming, strict=True)]
         if all(c is None for c in incoming):
             return
         b = Builder(self.graph, self.before, op.loc)
-        rule = self.loops.get(op)
+        rule = self.rules.get(op)
         outgoing = op.vjp(b, incoming) if rule is None else rule.cotangents(b, incoming)
         if len(outgoing) != len(op.operands):
             raise VerifyError(

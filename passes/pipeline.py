@@ -81,7 +81,7 @@ def _make(cls: type[Pass], options: dict[str, object]) -> Pass:
     return cls(**options)
 
 
-OPTIMISE = "canonicalise,fold,cse,decompose,simplify_loops,hoist_invariants,simplify_loops,canonicalise,fold,cse,canonicalise,loop_layouts,dce"
+OPTIMISE = "canonicalise,fold,cse,decompose,simplify_branches,simplify_loops,hoist_invariants,simplify_loops,canonicalise,fold,cse,canonicalise,loop_layouts,dce"
 """The pipeline between tracing and fusion where none is given.
 
 Composite ops are cleaned up whole first, so that equal ones are decomposed once.

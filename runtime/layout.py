@@ -298,7 +298,9 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
         raise ValueError(f"{program.name}: {len(kernel_symbols)} kernel symbols for {len(calls)} calls")
     if rows and not 0 <= min(rows) <= max(rows) < len(program.buffers):
         raise ValueError(f"{program.name}: a call names a row outside the buffer table")
-    return ProgramTables(tuple(phases), tuple(items), tuple(calls), tuple(rows), tuple(records), tuple(moves), marks.chosen())
+    return ProgramTables(
+        tuple(phases), tuple(items), tuple(calls), tuple(rows), tuple(records), tuple(moves), marks.chosen()
+    )
 
 
 class _Together:

@@ -17,6 +17,7 @@ import numpy as np
 from graphc.compiler.tree import Tree, argument_names, flatten
 from graphc.core.build import GraphBuild
 from graphc.core.evaluate import reachable
+from graphc.core.hooked import Refusal
 from graphc.core.modes import is_grad_enabled
 from graphc.core.node import Node
 from graphc.core.recording import Recording, flush_random, pop, push, record_nodes
@@ -183,6 +184,11 @@ def _output(leaf: Any) -> Node:
     return node
 
 
+def _refuses(node: Node) -> bool:
+    """True of a value that no gradient may pass."""
+    return node.hooked is not None and isinstance(node.hooked[0].function, Refusal)
+
+
 class _Finish:
     """Turns a finished recording into a graph and works out what becomes of gradients."""
 
@@ -243,6 +249,10 @@ class _Finish:
             if n.requires_grad and n.leaf is None and n.entry is not None and not n.entry.freed
         ]
         ends = reachable(roots)
+        if any(_refuses(n) for n in (*roots, *ends)):
+            # Nothing may be differentiated by way of these, and no tape says so outside: they are off the tape.
+            roots = [n for n in roots if not any(_refuses(e) for e in (n, *reachable([n])))]
+            ends = reachable(roots)
         if any(n.hooked is not None for n in (*roots, *ends)):
             raise TraceError(
                 "a value with a hook inside of a compiled function is differentiated outside of it; call "

@@ -254,6 +254,8 @@ def backward(
     Raises RuntimeError as PyTorch does: a root that does not require grad, a non-scalar without
     gradient, a tape that was freed.
     """
+    if current().region is not None:
+        current().region.save_grad(None, None)
     chosen = None if inputs is None else [t._read() for t in inputs]
     walk = _walk(roots, seeds, retain_graph, create_graph, chosen or ())
     hooked: set[int] = set()

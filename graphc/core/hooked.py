@@ -17,7 +17,7 @@ from graphc.core.storage import Storage
 from graphc.core.tape import AGES
 from graphc.core.tensor import wrap
 
-__all__ = ["HookPoint", "hook_value", "hook_values", "run_hooks"]
+__all__ = ["HookPoint", "Refusal", "hook_value", "hook_values", "run_hooks"]
 
 Gradients = list[Any]
 """One gradient tensor for each value of a point; None where no gradient came."""
@@ -33,6 +33,18 @@ class HookPoint:
         self.sources = [wrap(n) for n in sources]
         self.function = function
         self.age = next(AGES)
+
+
+class Refusal:
+    """The function of a point that no gradient may pass: asking it raises the error."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, gradients: Gradients) -> Gradients:
+        raise self.error
 
 
 class _Ordered:

@@ -149,24 +149,31 @@ class WhileLoop(While):
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for name in cls.dtypes:
+            dtype = DTYPES[name]
+            # Floats have a limit, for they are to be differentiated.
+            bounds = (
+                ((0, 2), (1, 3), (5, 3), (3, 3))
+                if dtype.is_floating_point
+                else ((4, None), (0, None), (5, 3))
+            )
             for shape in ((3,), (1,), (0,), ()):
-                for steps, limit in ((4, None), (0, None), (1, 3), (5, 3)):
-                    yield _while_sample(TensorType(DTYPES[name], shape), steps, limit)
+                for steps, limit in bounds:
+                    yield _while_sample(TensorType(dtype, shape), steps, limit)
 
 
 def _while_sample(t: TensorType, steps: int, limit: int | None) -> Sample:
-    """Carries i, a and b, reads the constant k: a' = b, b' = a + k (xor of bools), while i < steps."""
+    """Carries a, b and i, reads the constant k: a' = b, b' = a · k + b (xor of bools), while i < steps."""
     count = TensorType(int64, ())
     regions = []
     for stepping in (False, True):
         body = Graph("body")
-        i, x, y, k = (body.add_input(u, name=n) for u, n in ((count, "i"), (t, "a"), (t, "b"), (t, "k")))
+        x, y, i, k = (body.add_input(u, name=n) for u, n in ((t, "a"), (t, "b"), (count, "i"), (t, "k")))
         b = Builder(body)
         if stepping:
-            after = b.bitwise_xor(x, k) if t.dtype is bool_ else b.add(x, k)
-            body.outputs = [b.add(i, 1), y, after]
+            after = b.bitwise_xor(x, k) if t.dtype is bool_ else b.add(b.mul(x, k), y)
+            body.outputs = [y, after, b.add(i, 1)]
         else:
             body.outputs = [b.lt(i, steps)]
         regions.append(body)
     attrs = {"carries": 3, "limit": limit}
-    return Sample((count, t, t, t), attrs, ("index:1",), regions=tuple(regions))
+    return Sample((t, t, count, t), attrs, ("normal", "normal", "index:1"), regions=tuple(regions))

@@ -51,7 +51,25 @@ def _in_memory(value: Value) -> bool:
         case View():
             return _plain_piece(op, axes("b", value.type.shape)) is None
         case Elementwise():
-            return value.type.rank > 0
+            return value.type.rank > 0 and not _made_of_nothing(op)
+    return True
+
+
+def _made_of_nothing(op: Op) -> bool:
+    """True where all that the op depends on are values that are made where they are read: ranges, fills."""
+    waiting, seen = [op], {op}
+    while waiting:
+        for v in waiting.pop().operands:
+            maker = v.op
+            if (
+                maker is None
+                or not isinstance(maker, (Creation, Elementwise, View))
+                or is_buffer_constant(maker)
+            ):
+                return False
+            if maker not in seen:
+                seen.add(maker)
+                waiting.append(maker)
     return True
 
 

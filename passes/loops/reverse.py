@@ -14,7 +14,7 @@ from typing import NamedTuple
 from graphc.ir.builder import Builder
 from graphc.ir.control import Loop
 from graphc.ir.graph import Value, clone_ops
-from graphc.passes.differentiate import register_loops
+from graphc.passes.differentiate import register_control
 from graphc.passes.gradients import blocked_values
 from graphc.passes.loops.parts import LoopBuild, entries
 from graphc.passes.loops.sums import StepSums
@@ -165,4 +165,4 @@ class LoopDerivative:
         return build.inside.zeros_like(self.loop.body.outputs[i].type)
 
 
-register_loops(LoopDerivative)
+register_control(Loop, LoopDerivative)

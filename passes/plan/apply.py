@@ -197,7 +197,11 @@ class Planner:
 
 def _call(lowered: Lowered | LoweredControl, number: int) -> Call:
     if isinstance(lowered, LoweredControl):
-        families: dict[type[Control], type[ControlCall]] = {Loop: LoopCall, Branch: BranchCall, While: WhileCall}
+        families: dict[type[Control], type[ControlCall]] = {
+            Loop: LoopCall,
+            Branch: BranchCall,
+            While: WhileCall,
+        }
         (found,) = [made for family, made in families.items() if isinstance(lowered.op, family)]
         return found(lowered, number)
     return Call(lowered, number)

@@ -137,7 +137,7 @@ class _Emission:
             ends.append(len(self.phases))
         if ends[-1] > start:
             row = self.rows.row(outer.home(predicate.value), start)
-            self.choices.append(Choice(row, predicate.offset_bytes, start, *ends))
+            self.choices.append(Choice(row, predicate.offset_bytes, start, ends[0], ends[1]))
             if moves:
                 self.repeats.append(Repeat(start, ends[-1], 1, self._counter(), tuple(moves)))
             self._keep(around, start)
@@ -157,7 +157,8 @@ class _Emission:
         # Where the limit ends the loop, nothing is moved after the last step: these show what it wrote.
         shown = [Value(v.type, outer.graph, 0, "shown") for v in test.graph.inputs[:n]]
         first += [
-            Move(self.rows.moving(v), self.rows.number[b]) for v, b in zip(shown, test.graph.inputs, strict=False)
+            Move(self.rows.moving(v), self.rows.number[b])
+            for v, b in zip(shown, test.graph.inputs, strict=False)
         ]
         stepping = [
             Move(self.rows.number[v], self.rows.number[a]) for v, a in zip(shown, step.outputs, strict=True)

@@ -48,8 +48,10 @@ class _Verifier:
 
     def repeats(self) -> None:
         """Ranges are nested or apart, and what moving rows show lives throughout them."""
-        both = (*self.program.repeats, *self.program.choices)
-        ranges = sorted((r.begin, -r.end) for r in both)
+        ranges = sorted(
+            [(r.begin, -r.end) for r in self.program.repeats]
+            + [(c.begin, -c.end) for c in self.program.choices]
+        )
         open_ends: list[int] = []
         for begin, end in ranges:
             while open_ends and open_ends[-1] <= begin:
@@ -61,9 +63,11 @@ class _Verifier:
             buffer = self.program.buffers[c.row]
             whole = c.middle == c.end if c.leaves else c.begin < c.middle < c.end
             if not whole or not 0 <= c.offset < buffer.type.nbytes:
-                raise VerifyError(f"the choice at phase {c.begin} has an empty range or reads outside of its row")
+                raise VerifyError(
+                    f"the choice at phase {c.begin} has an empty range or reads outside of its row"
+                )
             for row in self.shown.get(c.row, {c.row}):
-                self.live(row, c.begin)
+                self.live(row, max(0, c.begin - 1))  # read before anything of phase `begin` runs
         for instances in self.program.together:
             # These run at the same time, so what one of them uses is taken from the first phase to the last.
             first, last = instances[0][0], instances[-1][1] - 1
