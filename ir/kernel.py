@@ -117,13 +117,14 @@ class Schedule:
     `loops` are those of the outer axes, `stages[i]` those of stage i's inner axes. `parts` is the
     number of partitions that the parallel loops are divided into. `engine` says who emits the
     kernel: its loops as they stand, or the contraction engine, whose orders of summation and fused
-    multiply-add belong to contraction ops alone: one for products with a vector, one for all others.
+    multiply-add belong to contraction ops alone: one for products with a vector, one for windows that
+    are computed through transformed tiles, one for all others.
     """
 
     loops: tuple[Loop, ...]
     stages: tuple[tuple[Loop, ...], ...]
     parts: int = 1
-    engine: Literal["loops", "contraction", "vector_contraction"] = "loops"
+    engine: Literal["loops", "contraction", "vector_contraction", "tiled_windows"] = "loops"
 
 
 @dataclass(frozen=True)

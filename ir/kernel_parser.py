@@ -129,8 +129,8 @@ class _Parser:
 
     def schedule(self) -> Schedule:
         head = self.take(
-            re.compile(r"schedule (loops|contraction|vector_contraction) parts (\d+) \{$"),
-            "schedule loops|contraction|vector_contraction parts n {",
+            re.compile(r"schedule (loops|contraction|vector_contraction|tiled_windows) parts (\d+) \{$"),
+            "schedule loops|contraction|vector_contraction|tiled_windows parts n {",
         )
         engine: Any = head.group(1)
         parts = int(head.group(2))

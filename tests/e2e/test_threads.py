@@ -65,6 +65,10 @@ LARGE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda a, w: F.conv2d(a, w, padding=1).relu(),
         (array(16, 9, 33, 31), array(17, 9, 3, 3)),
     ),
+    "convolution through transformed tiles": (
+        lambda a, w: F.conv2d(a, w, padding=1).relu(),
+        (array(3, 65, 33, 31), array(70, 65, 3, 3)),
+    ),
     "pooling": (lambda a: F.max_pool2d(a, 2), (array(32, 32, 64, 66),)),
     "float16": (lambda a: (a * a).sum(1), (array(2003, 1009, dtype=np.float16),)),
     "integers": (lambda a: (a * 7 // 3).sum(0), (RNG.integers(-99, 99, (2003, 1009)),)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from graphc.backends.llvm.contraction import winograd
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
@@ -39,6 +40,9 @@ def is_contraction(kernel: Kernel) -> bool:
 
 def partitions(kernel: Kernel, target: Target) -> int:
     """Into how many partitions the kernel is worth dividing; from its shape and target alone."""
+    windows = _windows(kernel, target)
+    if windows is not None:
+        return windows.parts
     return _partitions(_plans(kernel, target), target)
 
 
@@ -59,6 +63,9 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
     The emitter follows the same plan, which depends on the kernel and the target only; of the
     schedule it needs no more than the engine, which says the order of the sum.
     """
+    windows = winograd.make_plan(kernel, target, vector)
+    if windows is not None:
+        return winograd.describe(kernel, windows)
     plans = _made(kernel, target, vector)
     if not plans:
         return None
@@ -68,6 +75,9 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
 
 def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
     """Bytes of the extra buffer that the kernel takes after its own ones; 0 where it takes none."""
+    windows = _windows(kernel, target)
+    if windows is not None:
+        return sum(windows.scratch) * parts
     return max(map(_scratch, _plans(kernel, target))) * parts
 
 
@@ -88,8 +98,13 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     `buffers` holds the kernel's buffers in order, then the scratch buffer (64-byte aligned) where
     `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
     """
-    plans = _plans(kernel, target)
     builder = module.function(symbol, "void", _PARAMETERS)
+    windows = _windows(kernel, target)
+    if windows is not None:
+        winograd.emit_windows(windows, builder)
+        builder.ret()
+        return
+    plans = _plans(kernel, target)
     if len(plans) == 1:
         _emit(plans[0], builder, target)
     else:
@@ -115,6 +130,14 @@ def _emit(plan: Plan, builder: Builder, target: Target) -> None:
         emit_fielded(problem, plan.field, plan.tiling, plan.side, builder)
     else:
         emit_blocked(problem, plan.tiling, plan.side, builder)
+
+
+def _windows(kernel: Kernel, target: Target) -> winograd.Plan | None:
+    """The plan of a kernel that is computed through transformed tiles; None of any other."""
+    schedule = kernel.schedule
+    if schedule is not None and schedule.engine != "tiled_windows":
+        return None
+    return winograd.make_plan(kernel, target, None if schedule is None else False)
 
 
 def _plans(kernel: Kernel, target: Target) -> list[Plan]:

@@ -23,7 +23,19 @@ from graphc.ir.dims import Dim, Symbol, floor_div, mod, split_linear, substitute
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent
 from graphc.ir.types import DType, TensorType
 
-__all__ = ["VECTOR_LEAST_STEPS", "Direct", "Operand", "Problem", "Side", "readings"]
+__all__ = [
+    "VECTOR_LEAST_STEPS",
+    "Direct",
+    "Operand",
+    "Parts",
+    "Problem",
+    "Side",
+    "flat",
+    "flat_buffer",
+    "readings",
+    "rewrite",
+    "split_sides",
+]
 
 VECTOR_LEAST_STEPS = 32
 """Below this many k a product with a vector is summed like any other product."""
@@ -155,7 +167,7 @@ def readings(kernel: Kernel, vector: bool | None) -> list[Problem]:
     has a single point, by the op's own operands: what the kernel reads instead of an expanded
     operand has fewer axes. None goes by what the kernel reads.
     """
-    parts = _split(kernel, vector)
+    parts = split_sides(kernel, vector)
     if parts is None:
         return []
     found = []
@@ -175,7 +187,7 @@ def readings(kernel: Kernel, vector: bool | None) -> list[Problem]:
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """The two factors' bodies and the outer axes that each depends on."""
 
     left: list[Instruction]
@@ -189,7 +201,7 @@ class _Parts:
     is_vector: bool
 
 
-def _split(kernel: Kernel, vector: bool | None) -> _Parts | None:
+def split_sides(kernel: Kernel, vector: bool | None) -> Parts | None:
     factors = _factors(kernel)
     if factors is None or any(b.access == "local" or not b.type.is_static for b in kernel.buffers):
         return None
@@ -212,7 +224,7 @@ def _split(kernel: Kernel, vector: bool | None) -> _Parts | None:
         few = rows if totals[0] <= totals[1] else columns
         batch = [a for a in outer if a in batch or a in few]
         rows, columns = [a for a in rows if a not in few], [a for a in columns if a not in few]
-    return _Parts(
+    return Parts(
         left=left,
         right=right,
         results=factors,
@@ -220,13 +232,13 @@ def _split(kernel: Kernel, vector: bool | None) -> _Parts | None:
         columns=columns,
         batch=batch,
         steps=steps,
-        epilogue=[_flat(kernel, i) for s in kernel.stages[1:] for i in s.body],
+        epilogue=[flat(kernel, i) for s in kernel.stages[1:] for i in s.body],
         is_vector=is_vector,
     )
 
 
 def _assemble(
-    kernel: Kernel, parts: _Parts, swap: bool, rows: list[Symbol], columns: list[Symbol], apart: list[Symbol]
+    kernel: Kernel, parts: Parts, swap: bool, rows: list[Symbol], columns: list[Symbol], apart: list[Symbol]
 ) -> Problem:
     stage = kernel.stages[0]
     bodies, results = (parts.left, parts.right), parts.results
@@ -236,14 +248,14 @@ def _assemble(
     joined, by_column = merge_axes(columns, _expressions(parts.epilogue))
     column_group, run = joined, joined.run
     ones: dict[Symbol, Dim] = {s: 0 for s in kernel.axes if extent(s) == 1}
-    spread = tuple(_rewrite(i, ones | by_row | by_column) for i in parts.epilogue)
+    spread = tuple(rewrite(i, ones | by_row | by_column) for i in parts.epilogue)
     if len(joined.axes) > 1:
         flat = Symbol("_".join(a.name for a in joined.axes), 0, joined.total - 1)
         crossing = _unflatten(joined, flat)
         by_column = {s: substitute(e, crossing) for s, e in by_column.items()} | crossing
         column_group = Group((flat,))
     return Problem(
-        buffers=tuple(_flat_buffer(x) for x in kernel.buffers),
+        buffers=tuple(flat_buffer(x) for x in kernel.buffers),
         shapes=tuple(x.type.sizes for x in kernel.buffers),
         dtype=stage.init[0][0],
         batch=Group((*parts.batch, *apart)),
@@ -256,7 +268,7 @@ def _assemble(
         sides=((*parts.batch, *apart), tuple(rows), tuple(columns)),
         step_axes=tuple(parts.steps),
         sum=stage.results[0],
-        epilogue=tuple(_rewrite(i, ones | by_row | by_column) for i in parts.epilogue),
+        epilogue=tuple(rewrite(i, ones | by_row | by_column) for i in parts.epilogue),
         spread_columns=joined,
         spread=spread,
     )
@@ -325,19 +337,21 @@ def _used_axes(body: Iterable[Instruction]) -> set[Symbol]:
     return set().union(*(symbols(e) for e in _expressions(body)))
 
 
-def _flat_buffer(buffer: KernelBuffer) -> KernelBuffer:
+def flat_buffer(buffer: KernelBuffer) -> KernelBuffer:
+    """The buffer seen as one run of elements."""
     return KernelBuffer(TensorType(buffer.type.dtype, (buffer.type.numel,)), buffer.access)
 
 
-def _flat(kernel: Kernel, instruction: Instruction) -> Instruction:
-    """The instruction with its index as one linear offset."""
+def flat(kernel: Kernel, instruction: Instruction) -> Instruction:
+    """A load or store with its index as one linear offset; any other instruction as it is."""
     if instruction.opcode not in ("load", "store"):
         return instruction
     offset = linear_offset(kernel.buffers[instruction.buffer], instruction.index)
     return dataclasses.replace(instruction, index=(offset,))
 
 
-def _rewrite(instruction: Instruction, values: dict[Symbol, Dim]) -> Instruction:
+def rewrite(instruction: Instruction, values: dict[Symbol, Dim]) -> Instruction:
+    """The instruction with its index and guards at other values of symbols."""
     if not instruction.index and not instruction.guards:
         return instruction
     return dataclasses.replace(
@@ -374,12 +388,12 @@ def _operand(
     body: list[Instruction], result: int, rows: list[Symbol], k_axes: list[Symbol], kernel: Kernel
 ) -> Operand:
     ones: dict[Symbol, Dim] = {s: 0 for s in (*kernel.axes, *kernel.stages[0].axes) if extent(s) == 1}
-    source = [_rewrite(i, ones) for i in body]
-    body = [_flat(kernel, i) for i in source]
+    source = [rewrite(i, ones) for i in body]
+    body = [flat(kernel, i) for i in source]
     row_group, by_row = merge_axes(rows, _expressions(body))
-    body = [_rewrite(i, by_row) for i in body]
+    body = [rewrite(i, by_row) for i in body]
     step_group, by_step = merge_axes(k_axes, _expressions(body))
-    body = [_rewrite(i, by_step) for i in body]
+    body = [rewrite(i, by_step) for i in body]
     direct = _direct(body, row_group, step_group, kernel.stages[0].init[0][0])
     return Operand(tuple(body), result, row_group, step_group, direct, tuple(source))
 

@@ -1,0 +1,126 @@
+"""Recognises a sum over 3×3 windows that lie one apart, by structure alone.
+
+The data operand of such a sum depends on an output position and a window offset through their sum
+only: y[.., k, p, q] = Σ_{c, r, s} data[.., c, p + r, q + s] · weights[k, c, r, s]. Whatever bodies
+the operands have, they are read at such points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from graphc.backends.llvm.contraction.axes import Group
+from graphc.backends.llvm.contraction.problem import flat, flat_buffer, rewrite, split_sides
+from graphc.ir.dims import Dim, Symbol, substitute, symbols
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent
+
+__all__ = ["TAPS", "Windows", "find_windows"]
+
+TAPS = 3
+"""Offsets of a window along each axis."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor's body, with linear offsets as indices, and the number of its result."""
+
+    body: tuple[Instruction, ...]
+    result: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A recognised sum. `buffers` are flat.
+
+    `data` is a function of `images`, `channel` and the two positions `at`; `weights` of `rows` (output
+    channels), `channel` and the two window offsets `taps`. `outputs` are the output positions, on which,
+    with images and rows, the epilogue depends; `sum` is its scalar of the finished sum.
+    """
+
+    buffers: tuple[KernelBuffer, ...]
+    rows: Group
+    images: tuple[Symbol, ...]
+    channel: Symbol
+    outputs: tuple[Symbol, Symbol]
+    at: tuple[Symbol, Symbol]
+    taps: tuple[Symbol, Symbol]
+    data: Factor
+    weights: Factor
+    sum: int
+    epilogue: tuple[Instruction, ...]
+
+    @property
+    def channels(self) -> int:
+        return extent(self.channel)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Output positions along both axes."""
+        return extent(self.outputs[0]), extent(self.outputs[1])
+
+
+def find_windows(kernel: Kernel, vector: bool | None) -> Windows | None:
+    """The windows that a contraction kernel sums over; None where it is no such sum of float32."""
+    parts = split_sides(kernel, vector)
+    stage = kernel.stages[0] if kernel.stages else None
+    if parts is None or stage is None or parts.is_vector or len(parts.steps) != 3:
+        return None
+    used = {s for i in (*parts.left, *parts.right) for e in _expressions(i) for s in symbols(e)}
+    if any(a in used for a in parts.batch):
+        return None
+    channel, *taps = parts.steps
+    if stage.init[0][0].name != "f32" or [extent(t) for t in taps] != [TAPS, TAPS]:
+        return None
+    sides = [
+        (parts.left, parts.results[0], parts.rows, parts.right, parts.results[1], parts.columns),
+        (parts.right, parts.results[1], parts.columns, parts.left, parts.results[0], parts.rows),
+    ]
+    ones: dict[Symbol, Dim] = {s: 0 for s in (*kernel.axes, *stage.axes) if extent(s) == 1}
+    for weights, weights_result, rows, data, data_result, columns in sides:
+        outputs = _slides(data, columns, taps)
+        if outputs is None:
+            continue
+        # Axes that neither operand has are those of an expanded one.
+        images = [a for a in columns if a not in outputs]
+        rows, images = (rows, [*parts.batch, *images]) if rows else (parts.batch, images)
+        at = tuple(Symbol(f"at_{a.name}", 0, extent(a) + TAPS - 2) for a in outputs)
+        moved = ones | {a: h.expr for a, h in zip(outputs, at, strict=True)} | dict.fromkeys(taps, 0)
+        return Windows(
+            buffers=tuple(map(flat_buffer, kernel.buffers)),
+            rows=Group(tuple(rows)),
+            images=tuple(images),
+            channel=channel,
+            outputs=outputs,
+            at=(at[0], at[1]),
+            taps=(taps[0], taps[1]),
+            data=Factor(tuple(rewrite(flat(kernel, i), moved) for i in data), data_result),
+            weights=Factor(tuple(rewrite(flat(kernel, i), ones) for i in weights), weights_result),
+            sum=stage.results[0],
+            epilogue=tuple(rewrite(i, ones) for i in parts.epilogue),
+        )
+    return None
+
+
+def _expressions(instruction: Instruction) -> list[Dim]:
+    return [*instruction.index, *(g for guard in instruction.guards for g in guard)]
+
+
+def _slides(
+    body: Iterable[Instruction], columns: Sequence[Symbol], taps: Sequence[Symbol]
+) -> tuple[Symbol, Symbol] | None:
+    """For each tap the column axis to which everything in the body adds it; None where there is none."""
+    expressions = [e for i in body for e in _expressions(i)]
+    found: list[Symbol] = []
+    for tap in taps:
+        users = [e for e in expressions if tap in symbols(e)]
+        fitting = [
+            a
+            for a in columns
+            if users and all(tap not in symbols(substitute(e, {a: a.expr - tap.expr})) for e in users)
+        ]
+        if len(fitting) != 1:
+            return None
+        found += fitting
+    first, second = found
+    return (first, second) if first is not second else None

@@ -1,0 +1,322 @@
+"""The three transforms as functions of a module: over rows of weights, over a block of tiles, over their products.
+
+Transformed weights lie [frequency][row of the block][channel], transformed tiles [frequency][channel][tile]
+and products [frequency][row of the block][tile]. Tiles of a block are neighbours whatever rows of the
+image they are in: a vector may spoil what follows the end of its row, which is written after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs, times
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.winograd.pattern import TAPS, Windows
+from graphc.backends.llvm.contraction.winograd.plan import FREQUENCIES, GROUP, Plan
+from graphc.backends.llvm.contraction.winograd.transforms import (
+    transform_data,
+    transform_result,
+    transform_weights,
+)
+from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
+from graphc.ir.dims import symbols
+from graphc.ir.kernel import Instruction, extent
+from graphc.ir.types import float32
+
+__all__ = ["emit_data_stage", "emit_result_stage", "emit_weights_stage"]
+
+_SCALAR = "float"
+_SIZE = 4
+
+
+def _pointers(builder: Builder, windows: Windows) -> list[Val]:
+    buffers = builder.params[0]
+    return [builder.load("ptr", builder.gep(buffers, i, "ptr"), 8) for i in range(len(windows.buffers))]
+
+
+def emit_weights_stage(module: ModuleText, name: str, plan: Plan) -> None:
+    """`name(buffers, target, row, end)`: the transformed weights of rows [row, end)."""
+    windows, width = plan.windows, plan.width
+    parameters = (("ptr", "buffers"), ("ptr", "target"), ("i64", "row"), ("i64", "end"))
+    builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
+    _, target, first, end = builder.params
+    pointers = _pointers(builder, windows)
+    apart = plan.weights_apart
+
+    def row(m: Val, _: tuple[Val, ...]) -> list[Val]:
+        env = windows.rows.split(builder, m)
+        line = builder.gep(target, times(builder, builder.sub(m, first), windows.channels), _SCALAR)
+
+        def chunk(c: Val, mask: Val | None) -> None:
+            taps = [
+                [_tap(builder, plan, pointers, env, c, mask, r, s) for s in range(TAPS)] for r in range(TAPS)
+            ]
+            place = builder.gep(line, c, _SCALAR)
+            for i, values in enumerate(transform_weights(builder, taps)):
+                for j, value in enumerate(values):
+                    at = builder.gep(place, (4 * i + j) * apart, _SCALAR)
+                    if mask is None:
+                        builder.store(value, at, _SIZE)
+                    else:
+                        builder.masked_store(value, at, mask, _SIZE)
+
+        chunks(builder, constant(0), constant(windows.channels), width, chunk)
+        return []
+
+    builder.loop(first, end, 1, (), row, "row")
+    builder.ret()
+
+
+def _tap(
+    builder: Builder, plan: Plan, pointers: Sequence[Val], env: Env, c: Val, mask: Val | None, r: int, s: int
+) -> Val:
+    windows = plan.windows
+    here = env | {windows.channel: c, windows.taps[0]: constant(r), windows.taps[1]: constant(s)}
+    scalars: Scalars = {}
+    point = Point(pointers, here, windows.channel, plan.width, mask)
+    emit_body(builder, windows.buffers, windows.weights.body, point, scalars)
+    return scalars[windows.weights.result][1]
+
+
+def emit_data_stage(module: ModuleText, name: str, plan: Plan) -> None:
+    """`name(buffers, gathered, target, first, last)`: the transformed tiles [first, last)."""
+    parameters = (
+        ("ptr", "buffers"), ("ptr", "gathered"), ("ptr", "target"), ("i64", "first"), ("i64", "last"),
+    )  # fmt: skip
+    builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
+    _, gathered, target, first, last = builder.params
+    stage = _Data(builder, plan, _pointers(builder, plan.windows), gathered)
+
+    def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
+        place = builder.gep(target, builder.sub(start, first), _SCALAR)
+        stage.piece(env, builder.sub(start, origin), builder.sub(stop, start), place)
+
+    runs(builder, plan.tiles, first, last, piece)
+    builder.ret()
+
+
+class _Data:
+    """Tiles of one row: their four rows of data are gathered with even and odd positions apart, a group of
+    channels at a time; a tile's columns are then neighbours of its neighbours' in both."""
+
+    def __init__(self, builder: Builder, plan: Plan, pointers: Sequence[Val], gathered: Val) -> None:
+        self.builder = builder
+        self.plan = plan
+        self.windows = plan.windows
+        self.pointers = pointers
+        self.gathered = gathered
+
+    def piece(self, env: Env, column: Val, count: Val, target: Val) -> None:
+        """`count` tiles of the row `env`, from tile `column` on."""
+        builder, channels = self.builder, self.windows.channels
+
+        def group(c: Val, _: tuple[Val, ...]) -> list[Val]:
+            end = plus(builder, c, constant(GROUP))
+            if channels % GROUP:
+                end = minimum(builder, end, constant(channels))
+            builder.loop(0, 4, 1, (), lambda i, _: self._gather_row(env, i, column, count, c, end), "line")
+            builder.loop(c, end, 1, (), lambda k, _: self._transform(k, c, count, target), "channel")
+            return []
+
+        builder.loop(0, channels, GROUP, (), group, "group")
+
+    def _gather_row(self, env: Env, i: Val, column: Val, count: Val, c: Val, end: Val) -> list[Val]:
+        """Row `i` of the tiles, of channels [c, end)."""
+        builder, windows, width = self.builder, self.windows, self.plan.width
+        row_axis, column_axis = windows.at
+        images = {a: env[a] for a in windows.images}
+        row = plus(builder, times(builder, env[self.plan.tiles.axes[-2]], 2), i)
+        line = builder.gep(self.gathered, times(builder, i, 2 * self.plan.line), _SCALAR)
+        rows = extent(row_axis)
+
+        def pair(v: Val, _: tuple[Val, ...]) -> list[Val]:
+            start = times(builder, plus(builder, column, v), 2)
+            firsts = [start, plus(builder, start, constant(width))]
+            masks = []
+            for at in firsts:
+                left = builder.sub(constant(extent(column_axis)), at)
+                left = builder.select(builder.icmp("slt", left, constant(0)), constant(0), left)
+                if rows % 2:
+                    left = builder.select(builder.icmp("slt", row, constant(rows)), left, constant(0))
+                masks.append(builder.lane_mask(left, width))
+
+            def channel(k: Val, _: tuple[Val, ...]) -> list[Val]:
+                here = images | {windows.channel: k, row_axis: row}
+                a, b = (
+                    self._values(here | {column_axis: at}, mask)
+                    for at, mask in zip(firsts, masks, strict=True)
+                )
+                place = builder.gep(
+                    line, plus(builder, times(builder, builder.sub(k, c), 8 * self.plan.line), v), _SCALAR
+                )
+                for phase in range(2):
+                    apart = builder.shuffle(a, b, range(phase, 2 * width, 2))
+                    builder.store(apart, builder.gep(place, phase * self.plan.line, _SCALAR), _SIZE)
+                return []
+
+            builder.loop(c, end, 1, (), channel, "gather")
+            return []
+
+        builder.loop(0, plus(builder, count, constant(1)), width, (), pair, "pair")
+        return []
+
+    def _values(self, env: Env, mask: Val) -> Val:
+        windows = self.windows
+        scalars: Scalars = {}
+        point = Point(self.pointers, env, windows.at[1], self.plan.width, mask)
+        emit_body(self.builder, windows.buffers, windows.data.body, point, scalars)
+        return scalars[windows.data.result][1]
+
+    def _transform(self, k: Val, c: Val, count: Val, target: Val) -> list[Val]:
+        """All tiles of channel `k`, where channel `c` is the first of the gathered ones."""
+        builder, plan, width = self.builder, self.plan, self.plan.width
+        type_ = vector(_SCALAR, width)
+        lines = builder.gep(self.gathered, times(builder, builder.sub(k, c), 8 * plan.line), _SCALAR)
+        out = builder.gep(target, times(builder, k, plan.lead), _SCALAR)
+
+        def chunk(v: Val, _: tuple[Val, ...]) -> list[Val]:
+            here = builder.gep(lines, v, _SCALAR)
+            tile = [
+                [
+                    builder.load(
+                        type_, builder.gep(here, (2 * i + j % 2) * plan.line + j // 2, _SCALAR), _SIZE
+                    )
+                    for j in range(4)
+                ]
+                for i in range(4)
+            ]
+            place = builder.gep(out, v, _SCALAR)
+            for i, values in enumerate(transform_data(builder, tile)):
+                for j, value in enumerate(values):
+                    at = (4 * i + j) * plan.data_apart
+                    builder.store(value, builder.gep(place, at, _SCALAR), _SIZE)
+            return []
+
+        builder.loop(0, count, width, (), chunk, "tiles")
+        return []
+
+
+def emit_result_stage(module: ModuleText, name: str, plan: Plan) -> None:
+    """`name(buffers, products, row, end, first, last)`: the results of rows [row, end) and tiles [first, last)."""
+    parameters = (
+        ("ptr", "buffers"), ("ptr", "products"), ("i64", "row"), ("i64", "end"), ("i64", "first"), ("i64", "last"),
+    )  # fmt: skip
+    builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
+    _, products, row, end, first, last = builder.params
+    stage = _Result(builder, plan, _pointers(builder, plan.windows))
+
+    def one(m: Val, _: tuple[Val, ...]) -> list[Val]:
+        line = builder.gep(products, times(builder, builder.sub(m, row), plan.lead), _SCALAR)
+        stage.row(plan.windows.rows.split(builder, m), line, first, last)
+        return []
+
+    builder.loop(row, end, 1, (), one, "row")
+    builder.ret()
+
+
+class _Result:
+    """Products of tiles become 2×2 results each, rows of which the epilogue takes in lanes."""
+
+    def __init__(self, builder: Builder, plan: Plan, pointers: Sequence[Val]) -> None:
+        self.builder = builder
+        self.plan = plan
+        self.windows = plan.windows
+        self.pointers = pointers
+        self.uniform, self.varying = _by_row(plan.windows)
+        self.stack = builder.alloca(vector(_SCALAR, plan.width), 4)
+
+    def row(self, env: Env, line: Val, first: Val, last: Val) -> None:
+        """All tiles of one output channel."""
+        builder, windows, width = self.builder, self.windows, self.plan.width
+        scalars: Scalars = {}
+        emit_body(builder, windows.buffers, self.uniform, Point(self.pointers, env, None, 1), scalars)
+        spread = {n: (dtype, builder.splat(x, width)) for n, (dtype, x) in scalars.items()}
+
+        def piece(start: Val, stop: Val, outer: Env, origin: Val) -> None:
+            here = env | {a: outer[a] for a in windows.images}
+            top = times(builder, outer[self.plan.tiles.axes[-2]], 2)
+            ends = times(builder, builder.sub(stop, origin), 2)
+            if windows.sizes[1] % 2:
+                ends = minimum(builder, ends, constant(windows.sizes[1]))
+
+            def chunk(t: Val, mask: Val | None) -> None:
+                place = builder.gep(line, builder.sub(t, first), _SCALAR)
+                left = times(builder, builder.sub(t, origin), 2)
+                self._tiles(here, spread, place, top, left, None if mask is None else ends)
+
+            chunks(builder, start, stop, width, chunk)
+
+        runs(builder, self.plan.tiles, first, last, piece)
+
+    def _tiles(self, env: Env, spread: Scalars, place: Val, top: Val, left: Val, ends: Val | None) -> None:
+        """A vector of tiles whose first result is at (top, left); results before `ends` only."""
+        builder, plan, width = self.builder, self.plan, self.plan.width
+        height, breadth = self.windows.sizes
+        type_ = vector(_SCALAR, width)
+        apart = plan.products_apart
+        products = [
+            [builder.load(type_, builder.gep(place, (4 * i + j) * apart, _SCALAR), _SIZE) for j in range(4)]
+            for i in range(4)
+        ]
+        if ends is None and breadth % 2:
+            ends = constant(breadth)
+        zipped = [i for pair in zip(range(width), range(width, 2 * width), strict=True) for i in pair]
+        results = [
+            builder.shuffle(even, odd, half)
+            for even, odd in transform_result(builder, products)
+            for half in (zipped[:width], zipped[width:])
+        ]
+        if ends is None and not height % 2:
+            for i, value in enumerate(results):
+                at = plus(builder, left, constant(i % 2 * width))
+                self._finish(env, spread, plus(builder, top, constant(i // 2)), at, value, None)
+            return
+        # At edges the same code takes each of the four: stores under masks are slow, and seldom needed.
+        for i, value in enumerate(results):
+            builder.store(value, builder.gep(self.stack, i, type_), _SIZE)
+
+        def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
+            line = plus(builder, top, builder.op("i64", f"lshr {i}, 1"))
+            at = plus(builder, left, times(builder, builder.op("i64", f"and {i}, 1"), width))
+            value = builder.load(type_, builder.gep(self.stack, i, type_), _SIZE)
+            rest = builder.sub(constant(breadth) if ends is None else ends, at)
+            if height % 2:
+                rest = builder.select(builder.icmp("slt", line, constant(height)), rest, constant(0))
+            with builder.if_(builder.icmp("sge", rest, constant(width))):
+                self._finish(env, spread, line, at, value, None)
+            inside = builder.and_(
+                builder.icmp("sgt", rest, constant(0)), builder.icmp("slt", rest, constant(width))
+            )
+            with builder.if_(inside):
+                self._finish(env, spread, line, at, value, builder.lane_mask(rest, width))
+            return []
+
+        builder.loop(0, len(results), 1, (), one, "edge")
+
+    def _finish(self, env: Env, spread: Scalars, line: Val, left: Val, value: Val, mask: Val | None) -> None:
+        """The epilogue of neighbouring results of one row."""
+        builder, windows = self.builder, self.windows
+        row_axis, column_axis = windows.outputs
+        scalars = {**spread, windows.sum: (float32, value)}
+        point = Point(
+            self.pointers, env | {row_axis: line, column_axis: left}, column_axis, self.plan.width, mask
+        )
+        emit_body(builder, windows.buffers, self.varying, point, scalars)
+
+
+def _by_row(windows: Windows) -> tuple[list[Instruction], list[Instruction]]:
+    """The epilogue's instructions that are the same along a row of results, and the others; constants are in both."""
+    rows = set(windows.rows.axes)
+    uniform: dict[int, Instruction] = {}
+    others = []
+    for i in windows.epilogue:
+        reads = i.opcode != "load" or windows.buffers[i.buffer].access == "in"
+        fixed = i.opcode != "store" and not i.guards and all(symbols(e) <= rows for e in i.index)
+        if reads and fixed and all(o in uniform for o in i.operands):
+            uniform[i.id] = i
+        if i.id not in uniform or i.opcode == "const":
+            others.append(i)
+    return list(uniform.values()), others
+
+
+assert FREQUENCIES == 16
