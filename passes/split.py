@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, less_equal, product
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op, Value, clone_ops
@@ -20,7 +21,7 @@ from graphc.passes.dce import eliminate_dead_ops
 from graphc.passes.decompose import Decompose
 from graphc.passes.differentiate import differentiate
 
-__all__ = ["Source", "SplitJoint", "split_joint"]
+__all__ = ["Source", "SplitJoint", "backward_again", "split_joint"]
 
 Source = tuple[Literal["input", "residual"], int]
 """Where an input of the backward graph comes from: ("input", i) is the forward graph's input i,
@@ -34,12 +35,73 @@ class SplitJoint:
     `forward` has the inputs of the graph that was split, and its outputs followed by residuals.
     `backward` has one input for each of `sources`, then one cotangent for each root. Position i of
     `gradients` says which output of `backward` is the gradient of leaf i; None is zero throughout.
+    `again` says where the inputs that the roots depend on come from when the whole is computed again
+    (see `backward_again`); None where one of them is overwritten.
     """
 
     forward: Graph
     backward: Graph
     sources: tuple[Source, ...]
     gradients: tuple[int | None, ...]
+    again: tuple[Source, ...] | None
+
+
+def whole_joint(
+    graph: Graph, roots: Sequence[Value], wrt: Sequence[Value], *, blocked: Collection[Value] = ()
+) -> tuple[Graph, list[Value | None]]:
+    """A copy of `graph` with one cotangent for each root as further inputs, and in it the gradients of `wrt`.
+
+    Its outputs are those of `graph`.
+    """
+    joint = Graph(graph.name)
+    mapping = {v: joint.add_input(v.type, v.role or "argument", v.name) for v in graph.inputs}
+    clone_ops(graph.ops, joint, mapping)
+    joint.outputs = [mapping[v] for v in graph.outputs]
+    joint.aliases = dict(graph.aliases)
+    for i, root in enumerate(roots):
+        joint.add_input(root.type, "argument", f"cotangent{i}")
+    return joint, differentiate(
+        joint,
+        [mapping[r] for r in roots],
+        joint.inputs[len(graph.inputs) :],
+        [mapping[v] for v in wrt],
+        stop=False,
+        blocked=[mapping[v] for v in blocked],
+    )
+
+
+def backward_again(
+    graph: Graph, roots: Sequence[Value], wrt: Sequence[Value], *, blocked: Collection[Value] = ()
+) -> Graph:
+    """The backward graph that computes again what it needs of the forward graph.
+
+    Inputs are those of `graph` that the roots depend on, in order, then cotangents; outputs are the
+    gradients of `wrt`. Its results can be differentiated, which those of a graph over residuals cannot.
+    """
+    joint, gradients = whole_joint(graph, roots, wrt, blocked=blocked)
+    b = Builder(joint)
+    outputs = [b.zeros_like(v) if g is None else g for v, g in zip(wrt, gradients, strict=True)]
+    read = inputs_of(roots)
+    kept = [joint.inputs[v.index] for v in graph.inputs if v in read] + joint.inputs[len(graph.inputs) :]
+    joint.outputs, joint.aliases = outputs, {}
+    eliminate_dead_ops(joint)
+    result = Graph(f"{graph.name}.again")
+    mapping = {v: result.add_input(v.type, v.role or "argument", v.name) for v in kept}
+    clone_ops(joint.ops, result, mapping)
+    result.outputs = [mapping[v] for v in outputs]
+    return result
+
+
+def inputs_of(roots: Sequence[Value]) -> set[Value]:
+    """The graph inputs that `roots` depend on."""
+    seen = set(roots)
+    stack = list(seen)
+    while stack:
+        op = stack.pop().op
+        fresh = [] if op is None else [v for v in op.operands if v not in seen]
+        seen.update(fresh)
+        stack.extend(fresh)
+    return {v for v in seen if v.op is None}
 
 
 def split_joint(
@@ -51,21 +113,9 @@ def split_joint(
     decomposed in the result. An input that the forward graph overwrites (an output aliases it) or
     that is random-number state is kept as a residual; other inputs cost nothing.
     """
-    joint = Graph(graph.name)
-    mapping = {v: joint.add_input(v.type, v.role or "argument", v.name) for v in graph.inputs}
-    clone_ops(graph.ops, joint, mapping)
-    joint.outputs = [mapping[v] for v in graph.outputs]
-    joint.aliases = dict(graph.aliases)
-    for i, root in enumerate(roots):
-        joint.add_input(root.type, "argument", f"cotangent{i}")
-    gradients = differentiate(
-        joint,
-        [mapping[r] for r in roots],
-        joint.inputs[len(graph.inputs) :],
-        [mapping[v] for v in wrt],
-        stop=False,
-        blocked=[mapping[v] for v in blocked],
-    )
+    joint, gradients = whole_joint(graph, roots, wrt, blocked=blocked)
+    read = inputs_of(roots)
+    needed = {joint.inputs[v.index]: v in wrt for v in graph.inputs if v in read}
     joint.outputs += [g for g in gradients if g is not None]
     # What a VJP computes again of its op's decomposition is found and shared.
     Decompose().apply(joint)
@@ -73,15 +123,17 @@ def split_joint(
     eliminate_dead_ops(joint)
     found = iter(range(len(gradients)))
     positions = tuple(None if g is None else next(found) for g in gradients)
-    return _Split(joint, len(graph.inputs), len(graph.outputs)).run(positions)
+    return _Split(joint, len(graph.inputs), len(graph.outputs), needed).run(positions)
 
 
 class _Split:
     """Cuts `joint`, whose first inputs and outputs are the forward graph's, the others cotangents
     and gradients."""
 
-    def __init__(self, joint: Graph, inputs: int, outputs: int) -> None:
+    def __init__(self, joint: Graph, inputs: int, outputs: int, needed: dict[Value, bool]) -> None:
         self.joint = joint
+        self.needed = needed
+        """Inputs that the roots depend on, and whether they are leaves."""
         self.inputs = joint.inputs[:inputs]
         self.cotangents = joint.inputs[inputs:]
         self.outputs = joint.outputs[:outputs]
@@ -114,7 +166,12 @@ class _Split:
         residuals, recomputed = self.choose()
         forward, outputs = self.build_forward(residuals)
         backward, sources = self.build_backward(outputs, recomputed)
-        return SplitJoint(forward, backward, sources, positions)
+        # A leaf must be there itself, other inputs may be copies.
+        there = all(
+            v in outputs and (not leaf or outputs[v][0] == "input") for v, leaf in self.needed.items()
+        )
+        again = tuple(outputs[v] for v in self.needed) if there else None
+        return SplitJoint(forward, backward, sources, positions, again)
 
     def is_recomputable(self, op: Op) -> bool:
         """True of an op that costs less to compute again than to keep and load, or that only the
@@ -125,6 +182,8 @@ class _Split:
         """Values to keep, and ops of the forward part to compute in the backward graph, in order."""
         read = [v for op in self.backward_ops for v in op.operands] + self.gradients
         needed = {v for v in read if v not in self.dependent}
+        # Two numbers, with which random values can be drawn again.
+        needed.update(v for v in self.needed if v.role == "rng")
         for op in reversed(self.other_ops):
             if any(r in needed for r in op.results) and self.is_recomputable(op) and grows(op):
                 needed.update(op.operands)

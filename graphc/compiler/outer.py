@@ -44,18 +44,27 @@ class WayBack:
     wrt: tuple[int, ...]
     first_alias: int
     aliases: int
+    again: tuple[Source, ...] | None
 
     def attach(self, fresh: Sequence[Node], tensors: Sequence[Any], traced: Traced) -> None:
         """Hangs a tape on the results among `fresh`, the values of the outputs that alias no input."""
         inputs = [*tensors, *traced.states]
-        residuals = []
-        for kind, i in self.sources:
+
+        def kept(source: Source) -> Node:
+            kind, i = source
             if kind == "input":
-                residuals.append(_read_now(inputs[i]))
-            else:
-                residuals.append(fresh[i if i < self.first_alias else i - self.aliases])
+                return ends[i] if i in ends else _read_now(inputs[i])
+            return fresh[i if i < self.first_alias else i - self.aliases]
+
+        ends = {i: _end(inputs[i]) for i in self.wrt}
         roots = [fresh[i] for i in self.roots]
-        tape = Tape(self.plan, residuals, roots, [_end(inputs[i]) for i in self.wrt])
+        tape = Tape(
+            self.plan,
+            [kept(s) for s in self.sources],
+            roots,
+            list(ends.values()),
+            again=None if self.again is None else [kept(s) for s in self.again],
+        )
         for position, node in enumerate(roots):
             node.tape, node.requires_grad = (tape, position), True
 
@@ -66,12 +75,10 @@ def with_way_back(traced: Traced) -> tuple[Graph, WayBack | None]:
     if not traced.roots:
         return graph, None
     gradients.expand_gradients(graph)
-    parts = split.split_joint(
-        graph,
-        [graph.outputs[i] for i in traced.roots],
-        [graph.inputs[i] for i in traced.wrt],
-        blocked=gradients.blocked_values(graph),
-    )
+    roots = [graph.outputs[i] for i in traced.roots]
+    wrt = [graph.inputs[i] for i in traced.wrt]
+    blocked = gradients.blocked_values(graph)
+    parts = split.split_joint(graph, roots, wrt, blocked=blocked)
     b = Builder(parts.backward)
     parts.backward.outputs = [
         b.zeros_like(graph.inputs[i].type) if at is None else parts.backward.outputs[at]
@@ -79,12 +86,13 @@ def with_way_back(traced: Traced) -> tuple[Graph, WayBack | None]:
     ]
     first_alias = min(graph.aliases, default=len(graph.outputs))
     way = WayBack(
-        ReplayPlan(parts.backward),
+        ReplayPlan(parts.backward, lambda: split.backward_again(graph, roots, wrt, blocked=blocked)),
         parts.sources,
         tuple(traced.roots),
         tuple(traced.wrt),
         first_alias,
         len(graph.aliases),
+        parts.again,
     )
     return parts.forward, way
 

@@ -29,6 +29,13 @@ _AGAIN = (
 )
 
 
+_OVERWRITTEN = (
+    "one of the variables needed for gradient computation has been modified by an inplace operation: "
+    "create_graph computes its value again, and it was overwritten in the program that read it; "
+    "call backward before the write, or write to a copy"
+)
+
+
 class _Walk:
     """Carries cotangents from roots back to leaves, over pending entries and evaluated tapes."""
 
@@ -106,7 +113,8 @@ class _Walk:
             self.add(self.at_hooks, node, cotangent)
             return
         table = self.found if node.tape is None or node.leaf is not None else self.on_tape
-        if node in self.inputs:
+        inner = node.tape is not None and node.leaf is None and node.tape[1] in node.tape[0].inner
+        if node in self.inputs and not inner:
             self.add(self.found, node, cotangent)
             if table is self.found:
                 return
@@ -143,17 +151,25 @@ class _Walk:
         if tape.freed(given):
             raise RuntimeError(_AGAIN)
         assert tape.plan is not None
-        for node in tape.needed(given):
+        # Residuals are numbers; what is to be differentiated again is computed again from where it came from.
+        plan, residuals = (tape.plan.again, tape.again) if self.create else (tape.plan, tape.residuals)
+        if residuals is None:
+            raise RuntimeError(_OVERWRITTEN)
+        for node in residuals if self.create else tape.needed(given):
             check_version(node)
         seeds = [given[i] if i in given else _filled(t, 0) for i, t in enumerate(tape.roots)]
-        attrs: dict[str, Any] = {"plan": tape.plan, "create_graph": self.create}
+        attrs: dict[str, Any] = {"plan": plan, "create_graph": self.create}
         results = self.append(
             REPLAY,
-            (*tape.residuals, *seeds),
+            (*residuals, *seeds),
             attrs,
-            ("replay", tape.plan.number, self.create),
+            ("replay", plan.number, self.create),
             [n.type for n in tape.wrt],
         )
+        passed = tape.passed(given)
+        for node in self.inputs:
+            if node.tape is not None and node.tape[0] is tape and node.tape[1] in passed:
+                self.add(self.found, node, results[passed[node.tape[1]]])
         reached = [(tape.wrt[i], results[i]) for i in tape.ends(given)]
         if not self.retain:
             self.replayed.append((tape, list(given), attrs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -34,6 +34,8 @@ class ReplayPlan:
     """A graph that entries stand for: a tape's way back (one for each cached program), or a section."""
 
     graph: Graph
+    again_graph: Callable[[], Graph] | None = None
+    """Makes the graph that computes again what this one reads as residuals; it can be differentiated."""
     number: int = field(default_factory=lambda: next(_numbers))
     """What keys of programs name the plan by; never used twice."""
 
@@ -41,6 +43,12 @@ class ReplayPlan:
     def types(self) -> tuple[TensorType, ...]:
         """Types of the graph's outputs."""
         return tuple([v.type for v in self.graph.outputs])
+
+    @cached_property
+    def again(self) -> ReplayPlan:
+        """The plan of `again_graph`, which is made on first use."""
+        assert self.again_graph is not None
+        return ReplayPlan(self.again_graph())
 
 
 SECTION_PLANS: dict[Any, ReplayPlan] = {}

@@ -78,6 +78,8 @@ class _Program:
     """Where the backward graph's residual inputs come from: ("input", i) or ("residual", output)."""
     residual_types: list[TensorType]
     ways: tuple[Way, ...] = ()
+    again: Sequence[tuple[str, int]] | None = None
+    """Where the inputs of the plan's `again` come from."""
 
 
 class _Layout:
@@ -102,9 +104,13 @@ class _Layout:
         self.outputs: list[tuple[Node, Storage | None]] = []
         self.find_outputs(recording, rest)
         self.roots = [n for n in dict.fromkeys(n for n, _ in self.outputs) if _needs_tape(n)]
-        self.wrt = reachable(self.roots) if self.roots else []
+        self.wrt, way = ways(self.roots) if self.roots else ([], set())
         if not self.wrt:
             self.roots = []
+        if len(self.roots) > 1:
+            # Roots that gradients of others pass can be differentiated by too.
+            read = {n for e in way for n in e.operands}
+            self.wrt += [n for n in self.roots if n in read]
 
     def number(self, node: Node) -> int:
         """Number of a node; a realised one is an input, one per memory."""
@@ -294,15 +300,22 @@ def _attach_tape(layout: _Layout, program: _Program, residuals: list[Memory]) ->
     if program.plan is None:
         return
     outputs = [n for n, _ in layout.outputs] + [Node(m.type, memory=m) for m in residuals]
-    kept = []
-    for kind, i in program.sources:
-        node = layout.inputs[i][0] if kind == "input" else outputs[i]
-        if kind == "input" and node.memory is not None:
-            node.version = node.memory.version  # the program has just read it
-            if node.memory.role == "donated":
-                node.memory.role = "buffer"  # two tapes hold it
-        kept.append(node)
-    tape = Tape(program.plan, kept, layout.roots, layout.wrt, program.ways)
+    leaves = set(layout.wrt)
+
+    def kept(sources: Sequence[tuple[str, int]]) -> list[Node]:
+        found = []
+        for kind, i in sources:
+            nodes = layout.inputs[i] if kind == "input" else outputs[i : i + 1]
+            node = next((n for n in nodes if n in leaves), nodes[0])
+            if kind == "input" and node.memory is not None:
+                node.version = node.memory.version  # the program has just read it
+                if node.memory.role == "donated":
+                    node.memory.role = "buffer"  # two tapes hold it
+            found.append(node)
+        return found
+
+    again = None if program.again is None else kept(program.again)
+    tape = Tape(program.plan, kept(program.sources), layout.roots, layout.wrt, program.ways, again)
     for position, node in enumerate(layout.roots):
         node.tape = (tape, position)
 
@@ -348,12 +361,10 @@ def _compile_layout(layout: _Layout) -> _Program:
         return _Program(_compile[0](build.graph), None, (), [])
     moved = gradients.expand_gradients(build.graph)
     build.values = {n: moved.get(v, v) for n, v in build.values.items()}
-    parts = split.split_joint(
-        build.graph,
-        [build.values[n] for n in layout.roots],
-        [build.values[n] for n in layout.wrt],
-        blocked=gradients.blocked_values(build.graph),
-    )
+    graph = build.graph  # what is kept for later may not keep nodes alive
+    roots, wrt = ([build.values[n] for n in nodes] for nodes in (layout.roots, layout.wrt))
+    blocked = gradients.blocked_values(graph)
+    parts = split.split_joint(graph, roots, wrt, blocked=blocked)
     b = Builder(parts.backward)
     parts.backward.outputs = [
         b.zeros_like(node.type) if i is None else parts.backward.outputs[i]
@@ -362,10 +373,11 @@ def _compile_layout(layout: _Layout) -> _Program:
     hidden = [v.type for v in parts.forward.outputs[len(layout.outputs) :]]
     return _Program(
         _compile[0](parts.forward),
-        ReplayPlan(parts.backward),
+        ReplayPlan(parts.backward, lambda: split.backward_again(graph, roots, wrt, blocked=blocked)),
         parts.sources,
         hidden,
         ways_back(layout.roots, layout.wrt, parts.backward),
+        parts.again,
     )
 
 

@@ -115,14 +115,34 @@ def memory_of(array: Array, *, share: bool) -> Memory:
     return memory
 
 
+def _same_bytes(a: Array, b: Array) -> bool:
+    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
+
+
 class Storage:
     """A tensor's bytes over time. `node` is the current value, `memory` where values are kept."""
 
-    __slots__ = ("__weakref__", "memory", "node")
+    __slots__ = ("__weakref__", "_apart", "memory", "node")
 
     def __init__(self, node: Node) -> None:
         self.node = node
         self.memory: Memory | None = node.memory
+        self._apart: tuple[Node, Node] | None = None
+
+    def apart(self) -> Node:
+        """The current realised value on memory of its own, for what somebody outside may write.
+
+        The same node as long as neither the value nor the bytes have changed, so it can be differentiated by.
+        """
+        node = self.node
+        assert node.memory is not None
+        twin = self._apart[1] if self._apart is not None and self._apart[0] is node else None
+        if twin is None or twin.memory is None or not _same_bytes(twin.memory.array, node.memory.array):
+            twin = Node(node.type, memory=memory_of(node.memory.array, share=False))
+            self._apart = (node, twin)
+        twin.requires_grad, twin.leaf, twin.tape = node.requires_grad, node.leaf, node.tape
+        twin.hooked = node.hooked
+        return twin
 
     @property
     def version(self) -> int:

@@ -9,8 +9,9 @@ by one, as in PyTorch, where an operation is freed when a `backward` has passed 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 from graphc.core.build import ReplayPlan
 from graphc.core.node import Entry, Node
@@ -33,8 +34,8 @@ class Way(NamedTuple):
 def ways_back(roots: Sequence[Node], ends: Sequence[Node], backward: Graph) -> tuple[Way, ...]:
     """The way of each pending root.
 
-    `ends` are all the leaves and values on tapes that gradients reach; the inputs of `backward` are
-    residuals, then the roots' cotangents.
+    `ends` are all the leaves and values on tapes that gradients reach, and roots that they pass; the inputs
+    of `backward` are residuals, then the roots' cotangents.
     """
     needs = _residuals_of(backward, len(roots))
     numbers: dict[Entry, int] = {}
@@ -46,9 +47,9 @@ def ways_back(roots: Sequence[Node], ends: Sequence[Node], backward: Graph) -> t
         stack = [root]
         while stack:
             node = stack.pop()
+            if node in place:
+                reached.add(place[node])
             if node.leaf is not None or node.entry is None or node.hooked is not None:
-                if node in place:
-                    reached.add(place[node])
                 continue
             number = numbers.setdefault(node.entry, len(numbers))
             if number not in passes:
@@ -78,7 +79,7 @@ def _residuals_of(backward: Graph, roots: int) -> list[frozenset[int]]:
 class Tape:
     """One evaluation's way back. `number` orders tapes by age."""
 
-    __slots__ = ("_passed", "_ways", "number", "plan", "residuals", "roots", "wrt")
+    __slots__ = ("_passed", "_ways", "again", "inner", "number", "plan", "residuals", "roots", "wrt")
 
     def __init__(
         self,
@@ -87,12 +88,18 @@ class Tape:
         roots: Sequence[Node],
         wrt: Sequence[Node],
         ways: Sequence[Way] | None = None,
+        again: Sequence[Node] | None = None,
     ) -> None:
         self.number = next(AGES)
         self.plan: ReplayPlan | None = plan
         self.residuals = tuple(residuals)
         self.roots = [n.type for n in roots]
         self.wrt = tuple(wrt)
+        self.again = None if again is None else tuple(again)
+        """What the way back is computed from where it is to be differentiated itself; None where that is gone."""
+        position = {node: i for i, node in enumerate(roots)}
+        self.inner = {position[n]: i for i, n in enumerate(wrt) if n in position}
+        """Roots that other roots' gradients pass: their positions among the roots and in `wrt`."""
         # Where the ways are not known, all roots share one operation.
         everything = Way(frozenset((0,)), frozenset(range(len(residuals))), frozenset(range(len(wrt))))
         self._ways = ways or [everything] * len(roots)
@@ -109,7 +116,13 @@ class Tape:
 
     def ends(self, roots: Collection[int]) -> list[int]:
         """Positions in `wrt` that gradients of these roots reach."""
-        return sorted(set().union(*(self._ways[i].ends for i in roots)))
+        inner = self.inner.values()
+        return sorted(i for i in set().union(*(self._ways[r].ends for r in roots)) if i not in inner)
+
+    def passed(self, roots: Collection[int]) -> dict[int, int]:
+        """Which roots the gradients of these roots pass, themselves included where others lead there; as `inner`."""
+        met = set().union(*(self._ways[r].ends for r in roots))
+        return {root: i for root, i in self.inner.items() if i in met}
 
     def free(self, roots: Collection[int]) -> None:
         """Another backward by way of these roots is an error; residuals go with the last way."""
@@ -117,6 +130,7 @@ class Tape:
         if all(self.freed((i,)) for i in range(len(self.roots))):
             self.plan = None
             self.residuals = ()
+            self.again = None
             self.wrt = ()
 
 
@@ -124,6 +138,7 @@ class FreedTape:
     """Stands for the tape of a value whose `backward` ran before it was evaluated."""
 
     number = -1
+    inner: ClassVar[Mapping[int, int]] = MappingProxyType({})
 
     def freed(self, roots: Collection[int]) -> bool:
         """True."""

@@ -140,8 +140,10 @@ class TensorBase:
         elif recording.trace is None:
             assert base.memory is not None
             if base.memory.shared:
-                return self._snapshot(storage)
-            if self._chain and not (self._leaf or base.requires_grad or base.leaf) and _slices(self._chain):
+                if not (self._leaf or base.requires_grad or base.leaf):
+                    return self._snapshot(storage)
+                base = storage.apart()
+            elif self._chain and not (self._leaf or base.requires_grad or base.leaf) and _slices(self._chain):
                 # A part of data: read where it is now, so that the program does not depend on which part.
                 if self._cache is None or self._cache[0] is not base:
                     self._cache = (base, self._snapshot(storage), False)

@@ -37,13 +37,7 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
     found = survey(work, computed)
     if context.options.fuse and clone_for_sparse_readers(found):
         found = survey(work, computed)
-    grouping = _Grouping(work, found)
-    if context.options.fuse:
-        grouping.sparse_reads()
-        grouping.epilogues()
-        grouping.consumers_first()
-        grouping.scalars()
-    groups = _ordered(grouping.groups())
+    groups = _grouped(work, found, context.options.fuse)
     _place_free_ops(work, groups, found)
     for group in groups:
         if group.control is not None:
@@ -54,8 +48,31 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
     return fused
 
 
+def _grouped(graph: Graph, found: Survey, merge: bool) -> list[Group]:
+    """The groups in order. Where a pruned search missed a path, so that they would form a cycle, every search
+    is exact."""
+    try:
+        return _merged(_Grouping(graph, found, exact=False), merge)
+    except _CycleError:
+        return _merged(_Grouping(graph, found, exact=True), merge)
+
+
+def _merged(grouping: _Grouping, merge: bool) -> list[Group]:
+    if merge:
+        grouping.sparse_reads()
+        grouping.epilogues()
+        grouping.consumers_first()
+        grouping.scalars()
+    return _ordered(grouping.groups())
+
+
+class _CycleError(Exception):
+    """Groups form a cycle."""
+
+
 class _Grouping:
-    def __init__(self, graph: Graph, found: Survey) -> None:
+    def __init__(self, graph: Graph, found: Survey, *, exact: bool) -> None:
+        self.exact = exact
         self.nodes = found.nodes
         self.bindings = Bindings()
         self.outputs = graph.output_uses()
@@ -144,7 +161,7 @@ class _Grouping:
                 last = last.root()
 
     def _put_together(self, a: Group, b: Group) -> bool:
-        if not _flags_agree(a, b) or not separated(a, b):
+        if not _flags_agree(a, b) or not separated(a, b, exact=self.exact):
             return False
         edges = between(a, b)
         joint = unify(a, b, edges)
@@ -172,7 +189,7 @@ class _Grouping:
         if (
             merged is not None
             and keeps_parallelism(producer, consumer, merged)
-            and separated(producer, consumer)
+            and separated(producer, consumer, exact=self.exact)
         ):
             self._join(producer, consumer, merged)
             return True
@@ -254,7 +271,8 @@ def _ordered(groups: list[Group]) -> list[Group]:
             missing[reader].discard(group)
             if not missing[reader]:
                 heapq.heappush(ready, (reader.last, place[reader]))
-    assert len(order) == len(groups), "groups form a cycle"
+    if len(order) != len(groups):
+        raise _CycleError
     return order
 
 

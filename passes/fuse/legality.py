@@ -2,8 +2,8 @@
 
 Two conditions: their iteration spaces agree (`unify` solves for the substitution of symbols under
 which every edge between them stays at one point), and no path leaves the producer's group and
-comes back into the consumer's (`separated`, a bounded search pruned by op order; where the bound
-is hit the answer is no).
+comes back into the consumer's (`separated`, a bounded search pruned by op order, which may miss a path;
+where the bound is hit the answer is no).
 """
 
 from __future__ import annotations
@@ -218,13 +218,14 @@ def _points(space: Space) -> int:
     return math.prod(extent(s) for s in space)
 
 
-def separated(producer: Group, consumer: Group) -> bool:
+def separated(producer: Group, consumer: Group, *, exact: bool) -> bool:
     """True where no path leads from `producer` through a third group to `consumer`.
 
-    Only groups with an op later than the producer's first can be on such a path.
+    Only groups with an op later than the producer's first are looked at, unless `exact`: a path may also
+    go through a group that spans others into one that lies before the producer.
     """
-    earliest = producer.first
-    budget = SEARCH_BUDGET
+    earliest: float = -math.inf if exact else producer.first
+    budget: float = math.inf if exact else SEARCH_BUDGET
     seen: set[Group] = {consumer}
     waiting = [consumer]
     while waiting:

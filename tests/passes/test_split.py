@@ -142,8 +142,8 @@ def test_split(text: str, root: int, wrt: list[int], sources: set[tuple[str, int
         pytest.param(NORMALISED, ["f64[3, 5]", "f64[3]"], id="normalised"),
         # Where nothing else needs the activation, its mask.
         pytest.param(ACTIVATED, ["bool[3, 5]"], id="activated"),
-        # The mask, not the random state, which moves on.
-        pytest.param(DROPPED, ["bool[3, 5]"], id="dropped"),
+        # The mask, and the random state, which moves on: two numbers to draw again by.
+        pytest.param(DROPPED, ["bool[3, 5]", "i64[2]"], id="dropped"),
     ],
 )
 def test_kept(text: str, kept: list[str]) -> None:

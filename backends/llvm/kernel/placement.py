@@ -34,6 +34,8 @@ def place(kernel: Kernel, outer: Mapping[str, int], stages: Sequence[Mapping[str
     n = max(outer.values(), default=0)
     result = Placement([[] for _ in range(n)], [])
     written = {i for i, b in enumerate(kernel.buffers) if b.access != "in"}
+    # What a local buffer holds belongs to one point of the outer axes, whatever the index that reads it.
+    own_to_point = {i for i, b in enumerate(kernel.buffers) if b.access == "local"}
     depth: dict[int, int] = {}
     for stage, inner in zip(kernel.stages, stages, strict=True):
         last = n + max(inner.values(), default=0)
@@ -42,6 +44,8 @@ def place(kernel: Kernel, outer: Mapping[str, int], stages: Sequence[Mapping[str
         inside: set[str] = set()
         for i in stage.body:
             names = _axes(i, result.depends)
+            if i.opcode == "load" and i.buffer in own_to_point:
+                names |= outer.keys()
             pinned = i.opcode in ("store", "yield") or (i.opcode == "load" and i.buffer in written)
             at = max(
                 [where[a] for a in names if a in where]

@@ -417,6 +417,30 @@ def test_locals(n: int, loops: str, stages: tuple[str, ...]) -> None:
     check(scheduled(LOCALS.format(n=n), loops, *stages), parts=(1, 2, 3, 7) if small else (3,))
 
 
+SUM_OF_LOCAL = """
+kernel (b0: f32[6, 10] in, b1: f32[10] out, b2: f32[6] local) axes (i < 10) checks 0 {
+  map (p < 6) {
+    %0: f32 = load b0[p, i]
+    store b2[p] = %0 as f32
+  }
+  reduce (q < 6) init (f32 0) {
+    %1: f32 = load b2[q]
+    yield %1
+  } combine (%2) (%3) {
+    %4: f32 = add %2, %3
+    yield %4
+  } -> (%5)
+  map () {
+    store b1[i] = %5 as f32
+  }
+}"""
+
+
+@pytest.mark.parametrize("loops", ["i parallel", "i parallel, i vector 4"])
+def test_a_sum_of_a_local_buffer_alone_differs_between_outer_lanes(loops: str) -> None:
+    check(scheduled(SUM_OF_LOCAL, loops, "p sequential", "q sequential", ""), parts=(1, 2, 3))
+
+
 PRODUCT = """
 kernel (b0: {t}[5, 9] in, b1: {t}[9, 11] in, b2: {a}[5, 11] out) axes (i < 5, j < 11) checks 0 {{
   reduce (k < 9) init ({a} 0) {{
