@@ -7,6 +7,7 @@ input and write answers to standard output. So a worker starts without NumPy and
 from __future__ import annotations
 
 import functools
+import re
 import signal
 import struct
 import sys
@@ -55,7 +56,7 @@ def emit(text: str, triple: str, cpu: str, features: str, *, assembly: bool = Fa
         module.verify()
     except RuntimeError as error:
         raise Rejected(f"LLVM rejects generated code: {error}") from None
-    _optimise(module, emitter, len(text))
+    _optimise(module, emitter, text)
     try:
         if assembly:
             return str(emitter.emit_assembly(module)).encode()
@@ -64,16 +65,19 @@ def emit(text: str, triple: str, cpu: str, features: str, *, assembly: bool = Fa
         raise Rejected(f"LLVM cannot generate code: {error}") from None
 
 
-_LONG = 200_000
-"""Characters of a text whose optimisation would take longer than its code is worth."""
+OPTIMISED = "; optimised as a whole\n"
+"""First line of a text that is to go through LLVM's own pipeline, inlining included."""
 
 
-def _optimise(module: llvm.ModuleRef, emitter: llvm.TargetMachine, length: int) -> None:
-    """Runs LLVM's passes on a module whose text has `length` characters.
+_BIT_LOGIC = re.compile(r" (?:and|or|xor) <\d+ x i1>")
 
-    A module of one function, as every kernel is, has nothing to inline or to propagate between
-    functions: the passes over functions alone give code as fast in two thirds of the time. Long texts are
-    loop nests in many variants, few of which run often: they get the passes that matter most.
+
+def _optimise(module: llvm.ModuleRef, emitter: llvm.TargetMachine, text: str) -> None:
+    """Runs LLVM's passes on a module.
+
+    Kernels' texts hold each common expression once, outside the loops in which it does not change, and loops with the
+    test at the end, so code generation takes them as they are. Passes are left for what texts do not say: functions
+    that are called once, small arrays on the stack, and conditions of many parts for each lane.
     """
     options = llvm.create_pipeline_tuning_options(speed_level=_SPEED_LEVEL)
     options.loop_vectorization = False
@@ -81,22 +85,16 @@ def _optimise(module: llvm.ModuleRef, emitter: llvm.TargetMachine, length: int) 
     options.loop_unrolling = False
     options.loop_interleaving = False
     builder = llvm.create_pass_builder(emitter, options)
-    functions = [f for f in module.functions if not f.is_declaration]
-    if len(functions) != 1:
+    if text.startswith(OPTIMISED):
         builder.getModulePassManager().run(module, builder)
         return
-    if length < _LONG:
-        builder.getFunctionPassManager().run(functions[0], builder)
-        return
     passes = llvm.create_new_module_pass_manager()
-    passes.add_sroa_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
-    passes.add_loop_rotate_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_new_gvn_pass()
-    passes.add_simplify_cfg_pass()
-    passes.add_dead_code_elimination_pass()
+    if "alwaysinline" in text:
+        passes.add_always_inliner_pass()
+    if "alloca" in text:
+        passes.add_sroa_pass()
+    if _BIT_LOGIC.search(text):
+        passes.add_instruction_combine_pass()
     passes.run(module, builder)
 
 

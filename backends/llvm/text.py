@@ -8,11 +8,15 @@ its name says, so a kernel's bits do not depend on how it was fused.
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from graphc.backends.llvm.emitter import OPTIMISED
+from graphc.backends.llvm.instructions import Instructions
+from graphc.backends.llvm.linear import Linear, bytes_of, scale_of
 from graphc.ir.target import Target
 
 __all__ = ["Builder", "ModuleText", "Val", "element", "float_literal", "lanes", "vector"]
@@ -66,49 +70,15 @@ def _round_to_float32(value: float) -> float:
     return rounded
 
 
-_INTEGER = (
-    "add",
-    "sub",
-    "mul",
-    "udiv",
-    "sdiv",
-    "urem",
-    "srem",
-    "and",
-    "or",
-    "xor",
-    "shl",
-    "lshr",
-    "ashr",
-    "icmp",
-)
-_FLOAT = ("fadd", "fsub", "fmul", "fdiv", "fneg", "fcmp")
-_CAST = ("sext", "zext", "trunc", "fpext", "fptrunc", "bitcast", "sitofp", "uitofp", "fptosi", "fptoui")
-_MOVE = ("select", "getelementptr", "extractelement", "insertelement", "shufflevector")
-_PURE = frozenset((*_INTEGER, *_FLOAT, *_CAST, *_MOVE))
-"""Instructions whose value depends on their operands alone: the same one again is the same value."""
-
-_PURE_CALLS = (
-    "@llvm.fma.",
-    "@llvm.fabs.",
-    "@llvm.sqrt.",
-    "@llvm.floor.",
-    "@llvm.ceil.",
-    "@llvm.trunc.",
-    "@llvm.rint.",
-)
-
-
-def _is_pure(text: str) -> bool:
-    first, _, rest = text.partition(" ")
-    return first in _PURE or (first == "call" and any(name in rest for name in _PURE_CALLS))
-
-
 class ModuleText:
-    """An LLVM module as text: declarations, constant tables and functions, each kept once."""
+    """An LLVM module as text: declarations, constant tables and functions, each kept once.
 
-    def __init__(self, target: Target) -> None:
+    `optimised` asks for all of LLVM's passes, for modules of many functions that are to be inlined.
+    """
+
+    def __init__(self, target: Target, *, optimised: bool = False) -> None:
         self.target = target
+        self._head = OPTIMISED if optimised else ""
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._types: dict[str, str] = {}
@@ -174,7 +144,7 @@ class ModuleText:
         parts += self._declarations.values()
         parts += [str(f) for f in self._functions]
         parts += [f"!{n} = {node}" for n, node in enumerate(self._metadata)]
-        return "\n".join(parts) + "\n"
+        return self._head + "\n".join(parts) + "\n"
 
 
 _FOLDED = ("i64", "i32")
@@ -182,6 +152,20 @@ _FOLDS: dict[str, Callable[[int, int], int]] = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,
     "mul": lambda x, y: x * y,
+    "udiv": lambda x, y: x // y,
+    "urem": lambda x, y: x % y,
+    "sdiv": lambda x, y: x // y,
+    "srem": lambda x, y: x % y,
+    "and": lambda x, y: x & y,
+}
+_NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "udiv": 1, "sdiv": 1}
+_COMPARISONS: dict[str, Callable[[int, int], bool]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "slt": operator.lt,
+    "sle": operator.le,
+    "sgt": operator.gt,
+    "sge": operator.ge,
 }
 
 
@@ -192,18 +176,21 @@ def _number(value: Val) -> int | None:
 
 def _fold(opcode: str, a: Val, b: Val) -> Val | None:
     """The value of an integer operation where it is a constant or one of its operands."""
-    fold = _FOLDS.get(opcode)
-    if fold is None:
-        return None
     x, y = _number(a), _number(b)
+    fold = _FOLDS.get(opcode)
     if x is not None and y is not None:
+        divides = opcode[1:] in ("div", "rem")
+        if fold is None or (divides and (x < 0 or y <= 0)):
+            return None
         result = fold(x, y)
         bits = int(a.type[1:])
         return Val(a.type, str(result)) if -(1 << (bits - 1)) <= result < 1 << (bits - 1) else None
-    if y == (1 if opcode == "mul" else 0):
+    if y is not None and y == _NEUTRAL.get(opcode):
         return a
-    if opcode != "sub" and x == (1 if opcode == "mul" else 0):
+    if x is not None and opcode in ("add", "mul") and x == _NEUTRAL[opcode]:
         return b
+    if (opcode == "mul" and 0 in (x, y)) or (opcode in ("urem", "srem") and y == 1):
+        return Val(a.type, "0")
     return None
 
 
@@ -226,42 +213,33 @@ class Builder:
         self._parameters = tuple(parameters)
         self._linkage = linkage
         self._attributes = attributes
-        self._lines: list[str] = ["entry:"]
+        self._instructions = Instructions()
+        self._linear: dict[str, Linear] = {}
+        """Of integers that are sums: of what."""
+        self._addresses: dict[str, tuple[Val, Linear]] = {}
+        """Of addresses: from which other one, and how many bytes further."""
         self._entry_allocas: list[str] = []
-        self._next = 0
         self._labels = 0
-        self._known: list[dict[str, Val]] = [{}]
-        """Values of pure instructions that dominate what is built next, by text; one dict for each nested
-        loop or condition."""
         self.current = "entry"
         self.params = tuple(
             Val(t.split(" ")[0] if not t.startswith("<") else t, f"%{n}") for t, n in parameters
         )
+        for parameter in self.params:
+            self._instructions.known_from_start(parameter.text)
 
     # -- raw text ---------------------------------------------------------------------
 
     def emit(self, line: str) -> None:
         """Appends one instruction that makes no value."""
-        self._lines.append("  " + line)
+        self._instructions.add("  " + line)
 
     def op(self, type_: str, text: str) -> Val:
-        """Appends `%n = text` and returns `%n` as a value of `type_`; a pure one that is known is not made again."""
-        pure = _is_pure(text)
-        if pure:
-            for values in reversed(self._known):
-                found = values.get(text)
-                if found is not None:
-                    return found
-        made = Val(type_, f"%v{self._next}")
-        self._next += 1
-        self._lines.append(f"  {made.text} = {text}")
-        if pure:
-            self._known[-1][text] = made
-        return made
+        """Adds `%n = text` and returns `%n` as a value of `type_`; a pure one that is known is not made again."""
+        return Val(type_, self._instructions.define(text))
 
     def comment(self, text: str) -> None:
         """Appends a comment line."""
-        self._lines.append(f"  ; {text}")
+        self._instructions.add(f"  ; {text}")
 
     # -- constants --------------------------------------------------------------------
 
@@ -293,10 +271,32 @@ class Builder:
         """`opcode` of two values of one type (`fadd`, `add`, `shl`, `and`, …)."""
         assert a.type == b.type, f"{opcode} of {a} and {b}"
         if a.type in _FOLDED:
-            known = _fold(opcode.partition(" ")[0], a, b)
+            operation = opcode.partition(" ")[0]
+            known = _fold(operation, a, b)
             if known is not None:
                 return known
+            if a.type == "i64" and operation in ("add", "sub", "mul"):
+                made = self.op("i64", f"{opcode} {a}, {b.text}")
+                if made.text not in self._linear:
+                    self._linear[made.text] = self._sum(operation, a, b) or Linear(((made.text, 1),))
+                return made
         return self.op(a.type, f"{opcode} {a}, {b.text}")
+
+    def _sum(self, operation: str, a: Val, b: Val) -> Linear | None:
+        x, y = self._linear_of(a), self._linear_of(b)
+        if operation == "add":
+            return x.plus(y)
+        if operation == "sub":
+            return x.plus(y, -1)
+        if not x.terms:
+            return y.times(x.constant)
+        return None if y.terms else x.times(y.constant)
+
+    def _linear_of(self, value: Val) -> Linear:
+        number = _number(value)
+        if number is not None:
+            return Linear((), number)
+        return self._linear.get(value.text) or Linear(((value.text, 1),))
 
     def fadd(self, a: Val, b: Val) -> Val:
         return self.binary("fadd", a, b)
@@ -333,6 +333,10 @@ class Builder:
 
     def icmp(self, predicate: str, a: Val, b: Val) -> Val:
         """Integer comparison; the result is i1 or a vector of i1."""
+        if a.type in _FOLDED and predicate in _COMPARISONS:
+            x, y = _number(a), _number(b)
+            if x is not None and y is not None:
+                return Val("i1", "true" if _COMPARISONS[predicate](x, y) else "false")
         return self.op(vector("i1", lanes(a.type)), f"icmp {predicate} {a}, {b.text}")
 
     def fcmp(self, predicate: str, a: Val, b: Val) -> Val:
@@ -340,6 +344,8 @@ class Builder:
         return self.op(vector("i1", lanes(a.type)), f"fcmp {predicate} {a}, {b.text}")
 
     def select(self, condition: Val, a: Val, b: Val) -> Val:
+        if condition.text in ("true", "false"):
+            return a if condition.text == "true" else b
         return self.op(a.type, f"select {condition}, {a}, {b}")
 
     def cast(self, opcode: str, a: Val, to: str) -> Val:
@@ -412,10 +418,41 @@ class Builder:
 
     def gep(self, base: Val, index: Val | int, type_: str) -> Val:
         """`base + index` elements of `type_`."""
-        index_text = f"i64 {index}" if isinstance(index, int) else str(index)
-        if index_text == "i64 0":
-            return base
-        return self.op("ptr", f"getelementptr {type_}, {base}, {index_text}")
+        size = bytes_of(type_)
+        further = Linear((), index) if isinstance(index, int) else self._linear_of(index)
+        if size is None or not (isinstance(index, int) or index.type == "i64"):
+            return self.op(
+                "ptr", f"getelementptr {type_}, {base}, {index if isinstance(index, Val) else f'i64 {index}'}"
+            )
+        root, offset = self._addresses.get(base.text) or (base, Linear(()))
+        return self._address(root, offset.plus(further, size))
+
+    def _address(self, root: Val, offset: Linear) -> Val:
+        """`root` plus a number of bytes; what is known in outer loops is added first."""
+        levels: dict[int, list[tuple[str, int]]] = {}
+        for name, factor in offset.terms:
+            levels.setdefault(self._instructions.level(name), []).append((name, factor))
+        at = root
+        for level in sorted(levels):
+            terms = sorted(levels[level])
+            scale = scale_of([factor for _, factor in terms])
+            total = Val("i64", "0")
+            for name, factor in terms:
+                total = self._plus(total, Val("i64", name), factor // scale)
+            at = self.op("ptr", f"getelementptr i{8 * scale}, {at}, {total}")
+        if offset.constant:
+            at = self.op("ptr", f"getelementptr i8, {at}, i64 {offset.constant}")
+        if at is not root:
+            self._addresses.setdefault(at.text, (root, offset))
+        return at
+
+    def _plus(self, total: Val, value: Val, factor: int) -> Val:
+        """total + factor·value."""
+        if abs(factor) != 1:
+            value = self.op("i64", f"mul {value}, {factor}")
+        if factor == -1:
+            return self.op("i64", f"sub {total}, {value.text}")
+        return value if total.text == "0" else self.op("i64", f"add {total}, {value.text}")
 
     def load(self, type_: str, address: Val, align: int | None = None) -> Val:
         suffix = f", align {align}" if align else ""
@@ -463,6 +500,7 @@ class Builder:
         """Stack space of `count` × `type_`, placed in the entry block."""
         name = f"%stack{len(self._entry_allocas)}"
         self._entry_allocas.append(f"  {name} = alloca {type_}, i64 {count}, align {align}")
+        self._instructions.known_from_start(name)
         return Val("ptr", name)
 
     # -- control ----------------------------------------------------------------------
@@ -477,19 +515,12 @@ class Builder:
 
         What was computed since the loop or condition around it began may not have been on the way here.
         """
-        self._known[-1].clear()
+        self._instructions.forget()
         self._start(name)
 
     def _start(self, name: str) -> None:
-        self._lines.append(f"{name}:")
+        self._instructions.add(f"{name}:")
         self.current = name
-
-    @contextmanager
-    def _nested(self) -> Iterator[None]:
-        """Code after which its values are unknown again and those before it are still known."""
-        self._known.append({})
-        yield
-        self._known.pop()
 
     def branch(self, target: str) -> None:
         self.emit(f"br label %{target}")
@@ -503,10 +534,19 @@ class Builder:
     @contextmanager
     def if_(self, condition: Val) -> Iterator[None]:
         """Code that runs where `condition` holds; makes no value."""
+        if condition.text == "true":
+            yield
+            return
+        if condition.text == "false":
+            before = self.current
+            with self._instructions.unreachable():
+                yield
+            self.current = before
+            return
         then, done = self.label("then"), self.label("endif")
         self.branch_if(condition, then, done)
         self._start(then)
-        with self._nested():
+        with self._instructions.scope():
             yield
         self.branch(done)
         self._start(done)
@@ -522,43 +562,57 @@ class Builder:
     ) -> tuple[Val, ...]:
         """`for i in range(lower, upper, step)` with loop-carried values.
 
-        `body(i, carried) -> next carried` is called once to build the loop's code. Returns
-        the carried values after the loop (the initial ones where it runs no iteration).
+        `body(i, carried) -> next carried` is called at most once to build the loop's code: not where the loop
+        surely runs no iteration. One that surely runs once is no loop. Returns the carried values after
+        the loop (the initial ones where it runs no iteration).
         """
         lo, hi, by = (x if isinstance(x, Val) else Val("i64", str(x)) for x in (lower, upper, step))
-        head, inside, done = self.label(hint), self.label(f"{hint}.body"), self.label(f"{hint}.end")
+        first, last, stride = map(_number, (lo, hi, by))
+        static = first is not None and last is not None
+        if first is not None and last is not None:
+            if first >= last:
+                return tuple(carried)
+            if stride is not None and first + stride >= last:
+                return tuple(body(lo, tuple(carried)))
+        lines = self._instructions
+        inside, done = self.label(hint), self.label(f"{hint}.end")
+        hoisted = lines.place()
+        if static:
+            self.branch(inside)
+        else:
+            self.branch_if(self.icmp("slt", lo, hi), inside, done)
         before = self.current
-        self.branch(head)
-        self._start(head)
-        position = len(self._lines)
-        index = Val("i64", f"%i{self._labels}.{self._next}")
-        self._next += 1
-        phis = [Val(v.type, f"%c{self._labels}.{self._next}.{n}") for n, v in enumerate(carried)]
-        self._next += 1
-        more = self.op("i1", f"icmp slt {index}, {hi.text}")
-        self.branch_if(more, inside, done)
         self._start(inside)
-        with self._nested():
+        heads = lines.place()
+        number = lines.number()
+        index = Val("i64", f"%v{number}.i")
+        phis = [Val(v.type, f"%v{number}.c{n}") for n, v in enumerate(carried)]
+        with lines.scope(hoisted):
+            for value in (index, *phis):
+                lines.known_here(value.text)
             results = tuple(body(index, tuple(phis)))
             following = self.op("i64", f"add nsw {index}, {by.text}")
+            more = self.icmp("slt", following, hi)
         assert [r.type for r in results] == [p.type for p in phis], "carried types change"
-        last = self.current
-        self.branch(head)
-        self._lines[position:position] = [
-            f"  {index.text} = phi i64 [ {lo.text}, %{before} ], [ {following.text}, %{last} ]",
-            *(
-                f"  {p.text} = phi {p.type} [ {v.text}, %{before} ], [ {r.text}, %{last} ]"
-                for p, v, r in zip(phis, carried, results, strict=True)
-            ),
-        ]
+        end = self.current
+        self.branch_if(more, inside, done)
+        for phi, start, result in zip((index, *phis), (lo, *carried), (following, *results), strict=True):
+            text = f"phi {phi.type} [ {start.text}, %{before} ], [ {result.text}, %{end} ]"
+            lines.phi(heads, phi.text, text)
         self._start(done)
-        return tuple(phis)
+        if static:
+            for result in results:
+                lines.known_here(result.text)
+            return results
+        return tuple(
+            self.op(v.type, f"phi {v.type} [ {v.text}, %{before} ], [ {r.text}, %{end} ]")
+            for v, r in zip(carried, results, strict=True)
+        )
 
     def __str__(self) -> str:
         parameters = ", ".join(f"{t} %{n}" for t, n in self._parameters)
         head = f"define {self._linkage + ' ' if self._linkage else ''}{self._result} @{self.name}({parameters}) {self._attributes} {{"
-        lines = [self._lines[0], *self._entry_allocas, *self._lines[1:]]
-        return "\n".join([head, *lines, "}"])
+        return "\n".join([head, "entry:", *self._entry_allocas, *self._instructions.text(), "}"])
 
 
 _MANGLED = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}

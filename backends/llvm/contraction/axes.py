@@ -27,18 +27,12 @@ def constant(value: int) -> Val:
 
 def times(builder: Builder, x: Val, factor: int) -> Val:
     """`x · factor` of an i64, without an instruction where it is trivial."""
-    if factor == 1:
-        return x
-    if factor == 0 or x.text == "0":
-        return constant(0)
-    return builder.op("i64", f"mul nsw {x}, {factor}")
+    return builder.binary("mul nsw", x, constant(factor))
 
 
 def plus(builder: Builder, x: Val, y: Val) -> Val:
     """`x + y` of i64s, without an instruction where it is trivial."""
-    if x.text == "0":
-        return y
-    return x if y.text == "0" else builder.op("i64", f"add nsw {x}, {y.text}")
+    return builder.binary("add nsw", x, y)
 
 
 def minimum(builder: Builder, x: Val, y: Val) -> Val:
@@ -75,8 +69,8 @@ class Group:
         rest = flat
         for axis in reversed(self.axes[1:]):
             size = extent(axis)
-            env[axis] = builder.op("i64", f"urem {rest}, {size}")
-            rest = builder.op("i64", f"udiv {rest}, {size}")
+            env[axis] = builder.binary("urem", rest, constant(size))
+            rest = builder.binary("udiv", rest, constant(size))
         if self.axes:
             env[self.axes[0]] = rest
         return env
@@ -136,13 +130,13 @@ def _apply(builder: Builder, function: str, args: Sequence[Dim], env: Env) -> Va
     lo = bounds(args[0])[0]
     opcode = "div" if function == "//" else "rem"
     if lo is not None and lo >= 0:
-        return builder.op("i64", f"u{opcode} {a}, {b.text}")
+        return builder.binary(f"u{opcode}", a, b)
     # Rounds toward minus infinity, as the dims' // and % do; divisors are positive.
-    remainder = builder.op("i64", f"srem {a}, {b.text}")
+    remainder = builder.binary("srem", a, b)
     negative = builder.icmp("slt", remainder, constant(0))
     if function == "%":
         return builder.select(negative, builder.add(remainder, b), remainder)
-    quotient = builder.op("i64", f"sdiv {a}, {b.text}")
+    quotient = builder.binary("sdiv", a, b)
     return builder.select(negative, builder.sub(quotient, constant(1)), quotient)
 
 
@@ -159,8 +153,8 @@ def runs(
         return
     size = group.run
     outer = Group(group.axes[:-1])
-    first = builder.op("i64", f"udiv {lo}, {size}")
-    last = builder.op("i64", f"udiv {builder.add(hi, constant(size - 1))}, {size}")
+    first = builder.binary("udiv", lo, constant(size))
+    last = builder.binary("udiv", builder.add(hi, constant(size - 1)), constant(size))
 
     def row(r: Val, _: tuple[Val, ...]) -> list[Val]:
         origin = times(builder, r, size)
@@ -184,7 +178,7 @@ def chunks(
     if width == 1:
         builder.loop(start, stop, 1, (), full, "each")
         return
-    whole = builder.add(start, builder.op("i64", f"and {builder.sub(stop, start)}, {-width}"))
+    whole = builder.add(start, builder.binary("and", builder.sub(stop, start), constant(-width)))
     builder.loop(start, whole, width, (), full, "chunk")
     with builder.if_(builder.icmp("slt", whole, stop)):
         body(whole, builder.lane_mask(builder.sub(stop, whole), width))

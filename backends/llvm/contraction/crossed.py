@@ -195,7 +195,7 @@ class _Crossed:
     def _packed_at(self, k: Val) -> Val:
         """Where the packed block of k begins."""
         crossing = self.crossing
-        number = self.builder.op("i64", f"udiv {k}, {crossing.kc}") if k.text != "0" else k
+        number = self.builder.binary("udiv", k, constant(crossing.kc)) if k.text != "0" else k
         size = crossing.panels(self.problem) * crossing.panel * crossing.depth
         return self.builder.gep(self.packed, times(self.builder, number, size), self.problem.scalar)
 
@@ -232,7 +232,7 @@ class _Crossed:
             call(n, size)
             return []
 
-        rest = builder.op("i64", f"urem {builder.sub(self.last, self.first)}, {size}")
+        rest = builder.binary("urem", builder.sub(self.last, self.first), constant(size))
         whole = builder.sub(self.last, rest)
         if problem.n >= size:
             builder.loop(self.first, whole, size, (), full, "tiles")

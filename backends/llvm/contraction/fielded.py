@@ -218,8 +218,8 @@ class _Fielded:
                 self.row, self.row_end, k, self.block_end, self.packed_a,
             )  # fmt: skip
             pack_runs(builder, block, tiling.a_lead)
-        rest = builder.op("i64", f"urem {builder.sub(self.row_end, self.row)}, {tiling.rows}")
-        whole = builder.op("i64", f"udiv {builder.sub(self.row_end, self.row)}, {tiling.rows}")
+        rest = builder.binary("urem", builder.sub(self.row_end, self.row), constant(tiling.rows))
+        whole = builder.binary("udiv", builder.sub(self.row_end, self.row), constant(tiling.rows))
         if self.problem.m >= tiling.rows:
             self._each_vectors(lambda v, n: self._call(StripShape(tiling.rows, n), self.row, v, whole))
         if self.problem.m % tiling.rows:
@@ -233,11 +233,13 @@ class _Fielded:
         """Copies the block's part of the field, unless the block before had it too."""
         builder, field = self.builder, self.field
         assert field.sliced is not None
-        start = builder.op("i64", f"udiv {self.block}, {field.slice_steps}")
-        last = builder.op("i64", f"udiv {plus(builder, self.block_end, constant(-1))}, {field.slice_steps}")
+        start = builder.binary("udiv", self.block, constant(field.slice_steps))
+        last = builder.binary(
+            "udiv", plus(builder, self.block_end, constant(-1)), constant(field.slice_steps)
+        )
         stop = plus(builder, last, constant(1))
         if field.slice_steps > self.tiling.kc and field.slice_steps % self.tiling.kc == 0:
-            turned = builder.op("i64", f"urem {self.block}, {field.slice_steps}")
+            turned = builder.binary("urem", self.block, constant(field.slice_steps))
             with builder.if_(builder.icmp("eq", turned, constant(0))):
                 self.copies.emit(self.env, start, stop)
         else:
@@ -258,7 +260,7 @@ class _Fielded:
         """`tile(first vector, vectors)` for every column tile of the block."""
         builder, size = self.builder, self.tiling.vectors
         count = self.field.vector_count
-        rest = builder.op("i64", f"urem {self.vectors}, {size}")
+        rest = builder.binary("urem", self.vectors, constant(size))
         whole = builder.sub(self.vectors, rest)
 
         def full(v: Val, _: tuple[Val, ...]) -> list[Val]:
@@ -274,8 +276,8 @@ class _Fielded:
 
     def _call(self, shape: StripShape, m: Val, v: Val, count: Val) -> None:
         builder, scalar = self.builder, self.problem.scalar
-        outer = builder.op("i64", f"udiv {self.block}, {self.nest.unroll}")
-        steps = builder.op("i64", f"udiv {builder.sub(self.block_end, self.block)}, {self.nest.unroll}")
+        outer = builder.binary("udiv", self.block, constant(self.nest.unroll))
+        steps = builder.binary("udiv", builder.sub(self.block_end, self.block), constant(self.nest.unroll))
         a = builder.gep(self.a_base, times(builder, m, self.row_lead), scalar)
         at = times(builder, builder.sub(m, self.row), self.lead)
         kept = builder.gep(self.kept, plus(builder, at, times(builder, v, self.field.width)), scalar)

@@ -229,7 +229,7 @@ class _Blocked:
     def _tile_column(self, n: Val, vectors: int, ragged: int) -> None:
         size, edge = self._row_sizes()
         whole = self._whole_rows()
-        tiles = self.builder.op("i64", f"udiv {self.builder.sub(whole, self.inner_m)}, {size}")
+        tiles = self.builder.binary("udiv", self.builder.sub(whole, self.inner_m), constant(size))
         self._call(self.inner_m, n, TileShape(size, vectors, ragged), tiles)
         if edge:
             with self.builder.if_(self.builder.icmp("slt", whole, self.inner_m_end)):
@@ -245,7 +245,7 @@ class _Blocked:
         """`tile(first column, vectors, ragged lanes)` for every column tile of the block."""
         builder, width = self.builder, self.tiling.columns
         count = builder.sub(self.block_n_end, self.block_n)
-        rest = builder.op("i64", f"urem {count}, {width}")
+        rest = builder.binary("urem", count, constant(width))
         whole = builder.sub(self.block_n_end, rest)
         if self.problem.n >= width:
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from graphc.backends.llvm.contraction.axes import constant
 from graphc.backends.llvm.text import Builder, Val, element, vector
 
 __all__ = ["UNROLL", "Columns", "Panel", "PanelColumns", "accumulate", "multiply_add"]
@@ -127,7 +128,7 @@ def accumulate(
         walked = fetch.emit(carried[0], carried[len(carried) - fetch.carries :])
         return [*body(UNROLL, carried[: len(carried) - fetch.carries]), *walked]
 
-    whole = steps if whole_unrolls else builder.op("i64", f"and {steps}, {-UNROLL}")
+    whole = steps if whole_unrolls else builder.binary("and", steps, constant(-UNROLL))
     carried: tuple[Val, ...] = (start, *b.begin(), *[zero] * (rows * vectors))
     walks = fetch.begin(start) if fetch is not None else ()
 
@@ -201,7 +202,7 @@ class _Fetch:
         return self.builder.gep(start, self.distance, self.scalar), self._round()
 
     def _round(self) -> Val:
-        return self.builder.op("i64", f"sdiv {self.steps}, {self.turns}")
+        return self.builder.binary("sdiv", self.steps, constant(self.turns))
 
     def emit(self, address: Val, carried: Sequence[Val]) -> list[Val]:
         """One iteration; `address` is where the tile reads A."""
@@ -218,7 +219,7 @@ class _Fetch:
         place, left = carried
         for i in range(0, self.rows, self.turns):
             builder.prefetch(builder.gep(place, i * panel.lane, self.scalar))
-        rest = builder.op("i64", f"add nsw {left}, {-UNROLL}")
+        rest = builder.binary("add nsw", left, constant(-UNROLL))
         over = builder.icmp("slt", rest, Val("i64", "1"))
         size = self._round()
         back = builder.op(

@@ -156,7 +156,7 @@ def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
     bound = minimum(builder, block.row_end, constant(operand.rows.total - reach + 1))
     span = builder.sub(bound, block.row)
     some = builder.select(builder.icmp("slt", span, constant(0)), constant(0), span)
-    count = builder.op("i64", f"udiv {builder.add(some, constant(panel - 1))}, {panel}")
+    count = builder.binary("udiv", builder.add(some, constant(panel - 1)), constant(panel))
     end = plus(builder, block.row, times(builder, count, panel))
 
     def copy(k: Val, steps: int) -> list[Val]:
@@ -185,7 +185,7 @@ def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
         return []
 
     steps = builder.sub(block.step_end, block.step)
-    whole = builder.sub(block.step_end, builder.op("i64", f"urem {steps}, {_STEPS_AT_ONCE}"))
+    whole = builder.sub(block.step_end, builder.binary("urem", steps, constant(_STEPS_AT_ONCE)))
     builder.loop(block.step, whole, _STEPS_AT_ONCE, (), lambda k, _: copy(k, _STEPS_AT_ONCE), "packsteps")
     builder.loop(whole, block.step_end, 1, (), lambda k, _: copy(k, 1), "packstep")
 
@@ -207,7 +207,7 @@ def pack_transposed(builder: Builder, block: Block, panel: int, depth: int) -> N
 
     def rows(r: Val, _: tuple[Val, ...]) -> list[Val]:
         relative = builder.sub(r, block.row)
-        lane = builder.op("i64", f"urem {relative}, {panel}")
+        lane = builder.binary("urem", relative, constant(panel))
         base = plus(builder, times(builder, builder.sub(relative, lane), depth), lane)
         last = plus(builder, block.row_end, constant(-1))
         at_rows = [

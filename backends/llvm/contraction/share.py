@@ -54,7 +54,7 @@ def shares(
     part, parts = builder.params[1:3]
     edges = []
     for number in (part, builder.add(part, constant(1))):
-        piece = builder.op("i64", f"udiv {times(builder, number, pieces)}, {parts.text}")
+        piece = builder.binary("udiv", times(builder, number, pieces), parts)
         edges.append(minimum(builder, times(builder, piece, units[side]), constant(totals[side])))
     bounds[side] = edges[0], edges[1]
     return bounds

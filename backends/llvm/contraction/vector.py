@@ -163,7 +163,9 @@ class _Vector:
         builder = self.builder
         rest = self.problem.k % self.width
         whole = (
-            builder.sub(end, builder.op("i64", f"urem {builder.sub(end, k)}, {self.width}")) if rest else end
+            builder.sub(end, builder.binary("urem", builder.sub(end, k), constant(self.width)))
+            if rest
+            else end
         )
 
         def chunk(at: Val, sums: Sequence[Val], mask: Val | None) -> list[Val]:
@@ -204,14 +206,14 @@ class _Vector:
         def block(k: Val, _: tuple[Val, ...]) -> list[Val]:
             stop = minimum(builder, plus(builder, k, constant(STEPS)), constant(problem.k))
             rest = problem.k % self.width
-            whole = builder.sub(stop, builder.op("i64", f"urem {builder.sub(stop, k)}, {self.width}"))
+            whole = builder.sub(stop, builder.binary("urem", builder.sub(stop, k), constant(self.width)))
             self._clear(self.partial, self.width * self.lead)
 
             for number in range(self.width):
                 start = k
                 for deep in (_DEEP, 1):
                     span = deep * self.width
-                    left = builder.op("i64", f"urem {builder.sub(whole, start)}, {span}")
+                    left = builder.binary("urem", builder.sub(whole, start), constant(span))
                     stop_at = builder.sub(whole, left)
                     walk = functools.partial(self._walk, number, deep, column, end)
                     builder.loop(start, stop_at, span, (), walk, "steps")
@@ -271,7 +273,7 @@ class _Vector:
                 return []
 
             span = max(width, 64 // size)
-            whole = builder.add(start, builder.op("i64", f"and {builder.sub(stop, start)}, {-span}"))
+            whole = builder.add(start, builder.binary("and", builder.sub(stop, start), constant(-span)))
             builder.loop(start, whole, span, (), line, "line")
             chunks(builder, whole, stop, width, chunk)
 

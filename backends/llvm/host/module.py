@@ -19,7 +19,7 @@ __all__ = ["host_module"]
 
 def host_module(target: Target) -> ModuleText:
     """The module's text."""
-    module = ModuleText(target)
+    module = ModuleText(target, optimised=True)
     add_item_runner(module)
     add_serial_driver(module)
     add_spmd_driver(module)

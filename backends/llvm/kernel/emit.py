@@ -125,13 +125,18 @@ def scratch_bytes(kernel: Kernel, target: Target) -> int:
 def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
     """Adds the kernel's function to `module`. Raises CompileError for a schedule that cannot be run."""
     plans = [_plan(k, target) for k in stages_apart(kernel)]
+    inlined = "nounwind alwaysinline"
     locals_ = plans[0].local_bytes()
     parameters = len(kernel.parameters) + (sum(locals_.values()) > _STACK_BYTES)
     streamed = _streamed(kernel, target) if len(plans) > 1 or not _scatters(kernel) else frozenset()
     signature = _body_signature(parameters)
-    _emit_body(plans, module.function(f"{symbol}.body", "void", signature, linkage="internal"), locals_)
+    _emit_body(
+        plans,
+        module.function(f"{symbol}.body", "void", signature, linkage="internal", attributes=inlined),
+        locals_,
+    )
     if streamed:
-        inner = module.function(f"{symbol}.past", "void", signature, linkage="internal")
+        inner = module.function(f"{symbol}.past", "void", signature, linkage="internal", attributes=inlined)
         _emit_body(plans, inner, locals_, streamed)
     numbers = [n for n, b in enumerate(kernel.buffers) if b.access != "local"]
     _emit_wrapper(module, symbol, parameters, [numbers.index(n) for n in sorted(streamed)])

@@ -1,0 +1,176 @@
+"""The instructions of one function while it is built: each pure one once, as far out as it may stand, none unused.
+
+A function is a nest of scopes: loops and conditions. A pure instruction goes in front of the outermost
+loop in which all its operands are known already, and one that is there is not made again. What nobody
+uses is left out of the text. So LLVM's passes for invariants, common expressions and dead code have nothing
+to do, and kernels are compiled without them. Invariant: an instruction stands behind its operands on every way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+__all__ = ["Instructions"]
+
+_INTEGER = ("add", "sub", "mul", "and", "or", "xor", "shl", "lshr", "ashr", "icmp")
+_DIVISION = ("udiv", "sdiv", "urem", "srem")
+_FLOAT = ("fadd", "fsub", "fmul", "fdiv", "fneg", "fcmp")
+_CAST = ("sext", "zext", "trunc", "fpext", "fptrunc", "bitcast", "sitofp", "uitofp", "fptosi", "fptoui")
+_MOVE = ("select", "getelementptr", "extractelement", "insertelement", "shufflevector")
+_PURE = frozenset((*_INTEGER, *_DIVISION, *_FLOAT, *_CAST, *_MOVE))
+"""Instructions whose value depends on their operands alone: the same one again is the same value."""
+
+_PURE_CALLS = ("fma", "fabs", "sqrt", "floor", "ceil", "trunc", "rint", "smin", "smax", "umin", "umax")
+_PURE_CALL = re.compile(rf"call [^@]*@llvm\.(?:{'|'.join(_PURE_CALLS)})\.")
+_NAME = re.compile(r"%[\w.]+")
+_NONZERO = re.compile(r"[udsrem iv]+\d+ \S+, [1-9]\d*$")
+"""A scalar division by a constant that is not 0, which may run where nobody asked for it."""
+
+_MASK = re.compile(r"[if]cmp \w+ <|(?:and|or|xor|select|insertelement|shufflevector) <\d+ x i1>")
+"""Vectors of bits. Between blocks they are kept in a wider form, and it takes longer to make that
+than to make most of them again."""
+
+Line = str | tuple[str, str] | list["Line"]
+"""Text as it is; name and text of an instruction that goes where nobody uses it; a place for more lines."""
+
+
+@dataclass
+class _Scope:
+    """A loop's or condition's inside; the function itself is the outermost."""
+
+    before: list[Line] | None = None
+    """Where instructions go that a loop repeats in vain; None of a condition."""
+    known: dict[str, str] = field(default_factory=dict)
+    """Names of values that are there from here to the scope's end, by text."""
+
+
+class Instructions:
+    """Lines in the order of the text."""
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+        self._scopes = [_Scope()]
+        self._levels: dict[str, int] = {}
+        """How many scopes stand around the place from which a value is known."""
+        self._operands: dict[str, list[str]] = {}
+        """Of instructions that may be left out."""
+        self._next = 0
+
+    def number(self) -> int:
+        """A number that no name holds yet."""
+        self._next += 1
+        return self._next - 1
+
+    def add(self, line: str) -> None:
+        """Appends text that stays: a label, a store, a branch."""
+        self._lines.append(line)
+
+    def place(self) -> list[Line]:
+        """A place here for lines that come later."""
+        made: list[Line] = []
+        self._lines.append(made)
+        return made
+
+    def define(self, text: str) -> str:
+        """Adds an instruction that makes a value, unless the value is known; returns its name."""
+        operation, _, rest = text.partition(" ")
+        if operation in _PURE or (operation == "call" and _PURE_CALL.match(text)):
+            for scope in reversed(self._scopes):
+                found = scope.known.get(text)
+                if found is not None:
+                    return found
+            operands = _NAME.findall(rest)
+            level, lines = self._outermost(operation, text, operands)
+            name = self._append(lines, text, operands)
+            self._scopes[level].known[text] = name
+            self._levels[name] = level
+            return name
+        if operation == "phi" or (operation == "load" and not rest.startswith(("atomic", "volatile"))):
+            name = self._append(self._lines, text, _NAME.findall(rest))
+        else:
+            name = f"%v{self.number()}"
+            self._lines.append(f"  {name} = {text}")
+        self._levels[name] = len(self._scopes) - 1
+        return name
+
+    def _append(self, lines: list[Line], text: str, operands: list[str]) -> str:
+        name = f"%v{self.number()}"
+        lines.append((name, text))
+        self._operands[name] = operands
+        return name
+
+    def _outermost(self, operation: str, text: str, operands: list[str]) -> tuple[int, list[Line]]:
+        """Where a pure instruction goes: in front of the outermost loop that its operands do not change in."""
+        here = len(self._scopes) - 1
+        if not operands or _MASK.match(text) or (operation in _DIVISION and not _NONZERO.match(text)):
+            return here, self._lines
+        levels = self._levels
+        level = max([levels.get(o, here) for o in operands], default=0)
+        for n in range(level + 1, here + 1):
+            before = self._scopes[n].before
+            if before is not None:
+                return n - 1, before
+        return here, self._lines
+
+    def level(self, name: str) -> int:
+        """How deep in loops and conditions a value is that is known here."""
+        return self._levels.get(name, len(self._scopes) - 1)
+
+    def known_from_start(self, name: str) -> None:
+        """Says that a value is there throughout the function: a parameter, a stack slot."""
+        self._levels[name] = 0
+
+    def known_here(self, name: str) -> None:
+        """Says that a value of an inner scope is known from here on."""
+        self._levels[name] = len(self._scopes) - 1
+
+    def phi(self, lines: list[Line], name: str, text: str) -> None:
+        """Adds a phi of a given name to a place at the head of a block."""
+        lines.append((name, text))
+        self._operands[name] = _NAME.findall(text)
+
+    def forget(self) -> None:
+        """A block begins on whose way not all of this scope's instructions need to lie."""
+        self._scopes[-1].known.clear()
+
+    @contextmanager
+    def scope(self, before: list[Line] | None = None) -> Iterator[None]:
+        """A loop's inside, with the place in front of it, or a condition's."""
+        self._scopes.append(_Scope(before))
+        yield
+        self._scopes.pop()
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Code that is not wanted: what stays in it is dropped."""
+        kept, self._lines = self._lines, []
+        with self.scope():
+            yield
+        self._lines = kept
+
+    def text(self) -> list[str]:
+        """The lines whose values are used, and those that stay."""
+        flat = list(_flatten(self._lines))
+        wanted = [n for line in flat if isinstance(line, str) for n in _NAME.findall(line)]
+        used: set[str] = set()
+        while wanted:
+            name = wanted.pop()
+            if name not in used:
+                used.add(name)
+                wanted += self._operands.get(name, ())
+        return [
+            line if isinstance(line, str) else f"  {line[0]} = {line[1]}"
+            for line in flat
+            if isinstance(line, str) or line[0] in used
+        ]
+
+
+def _flatten(lines: list[Line]) -> Iterator[str | tuple[str, str]]:
+    for line in lines:
+        if isinstance(line, list):
+            yield from _flatten(line)
+        else:
+            yield line
