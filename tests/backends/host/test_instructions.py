@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 
 import pytest
@@ -31,7 +32,7 @@ def blocks(module: ModuleText) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in str(module).splitlines():
         if line.endswith(":"):
-            found[line[:-1].rstrip("0123456789").rstrip(".")] = here = []
+            found[re.sub(r"\.b?\d+:$|:$", "", line)] = here = []
         elif line.startswith("  "):
             here.append(line.partition(" = ")[2].split(" ")[0] or line.split()[0])
     return found
