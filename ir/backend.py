@@ -21,4 +21,5 @@ class BackendInfo(Protocol):
         """
 
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
-        """Bytes of scratch that the scheduled kernel needs as its last buffer; 0 for none."""
+        """Bytes of memory that each partition of the scheduled kernel needs for itself, passed as the last buffer;
+        0 for none."""

@@ -64,7 +64,8 @@ class KernelCall:
     check_base: int = 0
     """Position in `Program.checks` of the kernel's check number 0."""
     scratch: int = -1
-    """Row of the scratch buffer passed after the kernel's parameters; -1 for none."""
+    """Row of the scratch buffer passed after the kernel's parameters; -1 for none. Calls of one phase share it:
+    it is the calling thread's, and every other thread that helps passes memory of its own in its place."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,12 @@ class Program:
     one thread on its own, with no barrier inside. A range holds repeats as a whole or not at all."""
 
     choices: tuple[Choice, ...] = ()
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes that each further thread needs for itself, in whole cache lines."""
+        rows = {c.scratch for p in self.phases for c in p.calls if c.scratch >= 0}
+        return max((-(-self.buffers[r].type.nbytes // 64) * 64 for r in rows), default=0)
 
     def times(self, phase: int) -> int:
         """How often a phase is run in one call at most; repeats without a count are not counted."""

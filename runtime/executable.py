@@ -64,6 +64,7 @@ class Executable:
                 repeats=repeats.address,
                 moves=moves.address,
                 choices=choices.address,
+                scratch_bytes=program.scratch_bytes,
             ),
             keep=(phases, items, calls, rows, repeats, moves, choices, code),
         )
@@ -88,6 +89,7 @@ class Executable:
                 parallel=int(parallel and tables.parallel),
                 release=int(release),
                 arena_bytes=program.arena_bytes,
+                scratch_bytes=program.scratch_bytes if parallel and tables.parallel else 0,
                 frame_bytes=FRAME.nbytes + 8 * len(template) + 8 * max(1, len(by_kind["input"])),
                 row_count=len(template),
                 template=template_words.address,

@@ -78,11 +78,14 @@ def _line(*fields: str) -> tuple[str, ...]:
 
 # -- a program ---------------------------------------------------------------------------
 
-CONTEXT = Record("error", "table", "dims", "arena", "counters", "reserved")
-"""What phases and kernels run on; the same in process and in an exported library."""
+CONTEXT = Record("error", "table", "dims", "arena", "counters", "scratch")
+"""What phases and kernels run on; the same in process and in an exported library. `scratch` is the address of the
+workers' scratch memory, `PROGRAM.scratch_bytes` for each."""
 
-PROGRAM = Record("phases", "phase_count", "items", "calls", "rows", "repeats", "moves", "choices")
-"""Addresses of a program's tables."""
+PROGRAM = Record(
+    "phases", "phase_count", "items", "calls", "rows", "repeats", "moves", "choices", "scratch_bytes"
+)
+"""Addresses of a program's tables, and the scratch memory of a thread."""
 
 PHASE = Record("item_begin", "item_count")
 """A phase, or a mark where a repeat begins or ends: then the first word is the repeat's number, the
@@ -97,7 +100,8 @@ CHOICE = Record("row", "offset", "otherwise")
 MOVE = Record("row", "source", "offset")
 ITEM = Record("call", "part")
 """One part of a kernel call; or, where `call` is -1 - p, the phases from place p up to place `part`."""
-CALL = Record("kernel", "parts", "row_begin", "row_count", "check_base")
+CALL = Record("kernel", "parts", "row_begin", "row_count", "check_base", "scratch")
+"""`scratch` is 1 where the last row is scratch memory, which a worker replaces by its own."""
 
 # -- executables, frames, bindings ---------------------------------------------------------
 
@@ -106,6 +110,7 @@ EXECUTABLE = Record(
     "parallel",  # 1 where some phase has more than one item
     "release",  # 1 where a call gives up the interpreter lock
     "arena_bytes",
+    "scratch_bytes",  # a worker's; 0 where there are none
     "frame_bytes",
     "row_count",
     "template",  # row_count words: addresses of constants, 0 elsewhere
@@ -121,8 +126,8 @@ EXECUTABLE = Record(
     "frames",  # head of the list of idle frames
 )
 TEMPORARY = Record("row", "offset")
-FRAME = Record(*CONTEXT.offset, "next", "_pad")
-"""A context, the link of the idle list, then the buffer table."""
+FRAME = Record(*CONTEXT.offset, "next", "workers")
+"""A context, the link of the idle list, how many workers there is scratch memory for, then the buffer table."""
 
 BINDING = Record("states", "lock_count", "locks", "exclusive")
 """State addresses of one use of an executable, and the storage locks it takes, in address order."""
@@ -202,7 +207,7 @@ POOL = Record(
     *_line("done"),
     *_line("context", "program", "first_item"),
     *_line("sleepers", "wake"),
-    *_line("owner", "wanted", "spin_ns", "quit", "started", "threads"),
+    *_line("owner", "wanted", "spin_ns", "quit", "started", "threads", "entered"),
 )
 """The thread pool. `claim` = generation << 32 | next front item << 16 | end of the back items."""
 
@@ -248,7 +253,7 @@ class ProgramTables:
     """`PHASE` records."""
     items: tuple[tuple[int, ...], ...]
     """`ITEM` records: the work of all phases, in order."""
-    calls: tuple[tuple[str, int, int, int, int], ...]
+    calls: tuple[tuple[str, int, int, int, int, int], ...]
     """`CALL` records with the kernel's symbol in place of its address."""
     rows: tuple[int, ...]
     """Buffer rows of all calls, in order."""
@@ -269,7 +274,7 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
     """The tables of `program`; `kernel_symbols` names the kernel of each call in program order."""
     phases: list[tuple[int, ...]] = []
     items: list[tuple[int, ...]] = []
-    calls: list[tuple[str, int, int, int, int]] = []
+    calls: list[tuple[str, int, int, int, int, int]] = []
     rows: list[int] = []
     marks = _Marks(program)
     together = {ranges[0][0]: _Together(ranges) for ranges in program.together}
@@ -285,7 +290,8 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
                 raise ValueError(f"{program.name}: fewer kernel symbols than calls")
             items += ((len(calls), part) for part in range(call.parts))
             passed = call.buffers if call.scratch < 0 else (*call.buffers, call.scratch)
-            calls.append((kernel_symbols[len(calls)], call.parts, len(rows), len(passed), call.check_base))
+            symbol, scratch = kernel_symbols[len(calls)], int(call.scratch >= 0)
+            calls.append((symbol, call.parts, len(rows), len(passed), call.check_base, scratch))
             rows += passed
         phases.append((begin, len(items) - begin))
         marks.end(number + 1, phases)

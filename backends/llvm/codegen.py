@@ -55,7 +55,7 @@ class LlvmBackend:
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         if kernel.schedule is None or kernel.schedule.engine == "loops":
             return loops.scratch_bytes(kernel, target)
-        return contraction.scratch_bytes(kernel, target, kernel.schedule.parts)
+        return contraction.scratch_bytes(kernel, target)
 
 
 def kernel_symbol(kernel: Kernel, target: Target) -> str:

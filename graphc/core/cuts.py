@@ -14,11 +14,12 @@ LEAST_ENTRIES = 64
 def enter_outermost(recording: Recording, module: object) -> None:
     """Called where a Module is entered that is inside of no other.
 
-    Entering one that is in the recording already starts another iteration: evaluates the one before.
+    Entering one that is in the recording already starts another iteration: evaluates the one before. A short one
+    waits, unless a `backward` has ended it: the next would cut there anyway, but hold both iterations' data.
     """
     if recording.trace is not None:
         return
-    if id(module) in recording.modules and len(recording.entries) >= LEAST_ENTRIES:
+    if id(module) in recording.modules and (recording.cut or len(recording.entries) >= LEAST_ENTRIES):
         evaluate(recording)
     recording.modules.add(id(module))
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from graphc.ir.control import Branch, Control, Loop, While
 from graphc.ir.graph import Value
+from graphc.ir.kernel import Kernel
 from graphc.ir.program import Program
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse import Fused
@@ -20,6 +21,7 @@ from graphc.passes.plan.emission import program_of
 from graphc.passes.plan.in_place import can_share
 from graphc.passes.plan.loops import LoopCall
 from graphc.passes.plan.order import Order
+from graphc.passes.plan.phasing import Needs, phases_for_memory
 from graphc.passes.plan.verify import verify_program
 from graphc.passes.plan.work import Call, copy_call
 
@@ -47,6 +49,7 @@ class Planner:
         self.place: dict[Value, Value] = {}
         """Values that live in another value's buffer: a state's, an output's or a dying temporary's."""
         self.outputs: list[Value] = []
+        self._scratch: dict[Call, tuple[Kernel, int]] = {}
         self._return_values()
         self.overwriting = self._overwrite_states()
         order = Order(self.calls)
@@ -57,15 +60,17 @@ class Planner:
             order = Order(self.calls)
             levels, cyclic = order.levels(self.overwriting)
         self.order = order
-        self.level = levels
-        self._reuse_temporaries()
-        self._use_donated()
+        self._fixed = {*self.outputs, *self.constants, *self.place}
         self.steps = {
             c: [Planner(r.body, r.steps, context) for r in c.control.regions]
             for c in self.calls
             if isinstance(c, ControlCall)
         }
         """The calls of each region of ops that have some."""
+        edges = order.edges(self.overwriting)
+        self.level, self.most_live = phases_for_memory(levels, edges, self._needs())
+        self._reuse_temporaries()
+        self._use_donated()
 
     def by_level(self) -> list[list[Call]]:
         """Calls that do not wait for each other, in the order in which they come."""
@@ -147,8 +152,40 @@ class Planner:
     def _is_temporary(self, value: Value) -> bool:
         return value.op is not None and value not in self._fixed
 
+    def _needs(self) -> Needs:
+        """What the calls take of temporary and of donated memory."""
+        given = [v for v in self.graph.inputs if v.role == "donated"]
+        values = [v for c in self.calls for v in c.taken() if self._is_temporary(v)] + given
+        over = {}
+        for c in self.calls:
+            if not isinstance(c, ControlCall):
+                pairs = [
+                    (new, old) for new in c.written() for old in c.read() if self._can_replace(c, new, old)
+                ]
+                if pairs:
+                    over[c] = pairs
+        return Needs(self.calls, {v: v.type.nbytes for v in values}, over, given, self.scratch_bytes)
+
+    def scratch_bytes(self, call: Call) -> int:
+        """Bytes of memory for itself that a call takes in each partition, or an op with regions for what they make."""
+        if isinstance(call, ControlCall):
+            return max(region.most_live for region in self.steps[call]) * call.control.instances
+        kernel = call.lowered.kernel
+        known = self._scratch.get(call)
+        if known is None or known[0] is not kernel:
+            known = self._scratch[call] = (
+                kernel,
+                self.context.backend.scratch_bytes(kernel, self.context.target),
+            )
+        return known[1]
+
+    def _can_replace(self, call: Call, new: Value, old: Value) -> bool:
+        """Whether a call may store one temporary in another's place."""
+        if not (self._is_temporary(new) and self._is_temporary(old)) or call.over:
+            return False
+        return can_share(call.lowered.kernel, call.position(old), call.position(new))
+
     def _reuse_temporaries(self) -> None:
-        self._fixed = {*self.outputs, *self.constants, *self.place}
         last: dict[Value, int] = {}
         for c in self.calls:
             for v in c.read():

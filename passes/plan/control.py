@@ -41,6 +41,10 @@ class ControlCall(Call):
         yield from self.read()
         yield from self.written()
 
+    def taken(self) -> Iterator[Value]:
+        read = set(self.read())
+        yield from (v for v in self.used() if v not in read)
+
 
 class BranchCall(ControlCall):
     """A branch to be run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphc.ir.graph import Graph, Value
@@ -72,7 +73,7 @@ class _Emission:
     def call(self, call: Call, planner: Planner) -> KernelCall:
         kernel, phase = call.lowered.kernel, len(self.phases)
         buffers = tuple(self.rows.row(planner.home(v), phase) for v in call.lowered.values)
-        size = self.context.backend.scratch_bytes(kernel, self.context.target)
+        size = planner.scratch_bytes(call)
         scratch = self.rows.scratch(size, phase) if size else -1
         base = len(self.checks)
         self.checks += call.lowered.checks
@@ -85,12 +86,18 @@ class _Emission:
         around = self._around(call, outer)
         outside, first_row = dict(self.rows.number), len(self.rows.buffers)
         ranges = []
+        if count > 1 and self.rows.joint_scratch is None:
+            self.rows.joint_scratch, joint = start, True
+        else:
+            joint = False
         for instance in range(count):
             begin = len(self.phases)
             self._instance(call, call.rows(step.outputs, instance), outer, step)
             ranges.append((begin, len(self.phases)))
             # Another instance has rows of its own for the values of a step.
             self.rows.number = dict(outside)
+        if joint:
+            self.rows.joint_scratch = None
         last = self._keep(around, start)
         if count > 1 and len(self.phases) > start:
             self.together.append(tuple(ranges))
@@ -246,6 +253,9 @@ class _Rows:
         self.buffers: list[Buffer] = []
         self.number: dict[Value, int] = {}
         self.lives: dict[int, list[int]] = {}
+        self.scratch_of: dict[int, int] = {}
+        self.joint_scratch: int | None = None
+        """The first of phases that all use one piece of scratch memory: those of instances, run by one thread each."""
         inputs = [v for v in planner.graph.inputs if not v.is_state]
         states = [v for v in planner.graph.inputs if v.is_state]
         self.constants = list(_all_constants(planner))
@@ -287,10 +297,15 @@ class _Rows:
         return self.number[value]
 
     def scratch(self, size: int, phase: int) -> int:
-        """A row for one call's scratch memory."""
-        row = len(self.buffers)
-        self.buffers.append(Buffer("temporary", TensorType(uint8, (size,)), 0, 0, "scratch"))
-        self.lives[row] = [phase, phase]
+        """The row of scratch memory of a phase's calls, of at least `size` bytes."""
+        key = phase if self.joint_scratch is None else self.joint_scratch
+        row = self.scratch_of.setdefault(key, len(self.buffers))
+        if row == len(self.buffers):
+            self.buffers.append(Buffer("temporary", TensorType(uint8, (size,)), 0, 0, "scratch"))
+            self.lives[row] = [phase, phase]
+        elif self.buffers[row].type.nbytes < size:
+            self.buffers[row] = replace(self.buffers[row], type=TensorType(uint8, (size,)))
+        self.keep_row(row, phase, phase)
         return row
 
     def table(self) -> tuple[tuple[Buffer, ...], int]:

@@ -26,7 +26,7 @@ class Order:
             for v in c.read():
                 self.readers.setdefault(v, []).append(c)
 
-    def _edges(self, overwriting: dict[Call, list[Value]]) -> tuple[dict[Call, list[Call]], dict[Call, int]]:
+    def edges(self, overwriting: dict[Call, list[Value]]) -> tuple[dict[Call, list[Call]], dict[Call, int]]:
         """Followers of each call, and how many calls each waits for; checks go through one joint node."""
         after: dict[Call, list[Call]] = {c: [] for c in self.calls}
         waits: dict[Call, int] = dict.fromkeys(self.calls, 0)
@@ -57,7 +57,7 @@ class Order:
 
     def levels(self, overwriting: dict[Call, list[Value]]) -> tuple[dict[Call, int], set[Call]]:
         """The phase of each call, and the calls that must not overwrite because of cycles: if any, try again."""
-        after, waits = self._edges(overwriting)
+        after, waits = self.edges(overwriting)
         level = dict.fromkeys(waits, 0)
         ready = [c for c, n in waits.items() if n == 0]
         done = 0

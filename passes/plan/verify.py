@@ -106,7 +106,8 @@ class _Verifier:
                 writers[row] = k
         if call.scratch >= 0:
             self.live(call.scratch, n)
-            writers[call.scratch] = k
+            if self.program.buffers[call.scratch].kind != "temporary" or call.scratch in call.buffers:
+                raise VerifyError(f"phase {n}: call {k} has a buffer of others for scratch memory")
 
     def live(self, row: int, n: int) -> None:
         first, last = self.lives.get(row, (n, n))

@@ -52,6 +52,10 @@ class Call:
                 yield v
         yield from self.over
 
+    def taken(self) -> Iterator[Value]:
+        """Values whose memory the call needs besides that of what it reads."""
+        yield from self.written()
+
     def position(self, value: Value) -> int:
         """The parameter bound to a value."""
         return self.lowered.values.index(value)

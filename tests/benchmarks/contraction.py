@@ -53,7 +53,7 @@ class Timed:
         self.compiled = time.perf_counter() - start
         self._code = link([code])
         self.run = _REPEAT(self._code.address("repeat"))
-        sizes = [x.type.nbytes for x in kernel.buffers] + [scratch_bytes(kernel, target, 1)]
+        sizes = [x.type.nbytes for x in kernel.buffers] + [scratch_bytes(kernel, target)]
         self.memory = [np.zeros(n + 128, np.uint8) for n in sizes]
         rng = np.random.default_rng(0)
         for x, held in zip(kernel.buffers, self.memory, strict=False):
@@ -91,7 +91,7 @@ def measure(name: str, kernel: Kernel, flops: float, peer: Callable[[], object] 
     target = host_target()
     print(
         f"{line}  compile {timed.compiled * 1e3:.0f} ms  parts {partitions(kernel, target)}"
-        f"  scratch {scratch_bytes(kernel, target, 1) >> 10} KiB",
+        f"  scratch {scratch_bytes(kernel, target) >> 10} KiB",
         flush=True,
     )
 

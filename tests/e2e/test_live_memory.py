@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.e2e.live_memory import LARGE, LOOPS, WIDTH
+from tests.e2e.live_memory import LOOPS
 
 pytest.importorskip("torch")
 
@@ -24,9 +24,8 @@ MEGABYTE = 1 << 20
 STEPS = {"losses_in_a_list": 1000}
 NOISE = MEGABYTE // 2
 """What resident sizes of one program differ by from run to run."""
-BESIDE = 2 * 4 * LARGE * WIDTH
-"""Bytes by which a running step may exceed PyTorch's: two activations. Kernels that run at the same time
-hold one layer's values a little longer, and contractions pack their operands."""
+PAGES = MEGABYTE // 4
+"""The same of the most that was resident: pages that both kinds of memory end in, and a heap's rest."""
 
 
 def _start(package: str, loop: str) -> subprocess.Popen[str]:
@@ -56,6 +55,6 @@ def test_no_more_than_pytorch(loop: str) -> None:
     np.testing.assert_allclose(ours["numbers"], theirs["numbers"], rtol=2e-3, atol=1e-5)
     assert ours["held"] <= theirs["held"] + NOISE
     assert ours["growth"] <= max(theirs["growth"], 0) + NOISE
-    assert ours["peak"] <= theirs["peak"] + BESIDE + NOISE
+    assert ours["peak"] <= theirs["peak"] + PAGES
     # No program is compiled after the third step.
     assert set(ours["programs"]) == {ours["programs"][0]}

@@ -73,12 +73,12 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
     return describe(kernel, main, _partitions(plans, target))
 
 
-def scratch_bytes(kernel: Kernel, target: Target, parts: int) -> int:
-    """Bytes of the extra buffer that the kernel takes after its own ones; 0 where it takes none."""
+def scratch_bytes(kernel: Kernel, target: Target) -> int:
+    """Bytes of the extra buffer that a partition takes after the kernel's own ones; 0 where it takes none."""
     windows = _windows(kernel, target)
     if windows is not None:
-        return sum(windows.scratch) * parts
-    return max(map(_scratch, _plans(kernel, target))) * parts
+        return sum(windows.scratch)
+    return max(map(_scratch, _plans(kernel, target)))
 
 
 def _scratch(plan: Plan) -> int:
@@ -95,8 +95,8 @@ def _scratch(plan: Plan) -> int:
 def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
     """Emits `void @symbol(ptr buffers, i64 part, i64 parts, ptr error)`.
 
-    `buffers` holds the kernel's buffers in order, then the scratch buffer (64-byte aligned) where
-    `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
+    `buffers` holds the kernel's buffers in order, then memory for this partition alone (64-byte aligned)
+    where `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
     """
     builder = module.function(symbol, "void", _PARAMETERS)
     windows = _windows(kernel, target)
@@ -110,9 +110,7 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     else:
         for number, plan in enumerate(plans):
             phase = module.function(f"{symbol}.phase{number}", "void", _PARAMETERS, linkage="internal")
-            # One partition may be in a later phase than another: all phases place its scratch alike.
-            problem = dataclasses.replace(plan.problem, apart=max(map(_scratch, plans)))
-            _emit(dataclasses.replace(plan, problem=problem), phase, target)
+            _emit(plan, phase, target)
             phase.ret()
             builder.call_void(phase.name, builder.params)
     builder.ret()

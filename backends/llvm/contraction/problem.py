@@ -111,8 +111,6 @@ class Problem:
     epilogue: tuple[Instruction, ...]
     spread_columns: Group
     spread: tuple[Instruction, ...]
-    apart: int = 0
-    """Bytes between the scratch of two partitions, where other plans of the kernel take more than this one."""
 
     @property
     def totals(self) -> dict[Side, int]:

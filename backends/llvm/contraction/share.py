@@ -74,14 +74,10 @@ def each(builder: Builder, bounds: tuple[Val, Val], body: Callable[[Val], None],
 
 
 def place_scratch(builder: Builder, problem: Problem, sizes: Sequence[int]) -> list[Val]:
-    """Addresses of pieces of `sizes` bytes in this partition's part of the scratch buffer."""
+    """Addresses of pieces of `sizes` bytes in the scratch buffer, which no other partition uses meanwhile."""
     if not sum(sizes):
         return [Val("ptr", "null") for _ in sizes]
-    buffers, part = builder.params[:2]
-    table = builder.gep(buffers, len(problem.buffers), "ptr")
-    place = builder.gep(
-        builder.load("ptr", table, 8), times(builder, part, max(problem.apart, sum(sizes))), "i8"
-    )
+    place = builder.load("ptr", builder.gep(builder.params[0], len(problem.buffers), "ptr"), 8)
     places = []
     for size in sizes:
         places.append(place)

@@ -51,13 +51,18 @@ def _add_frame_take(module: ModuleText) -> None:
     frame = chosen.get()
     nbytes = r.read(executable, EXECUTABLE, "arena_bytes")
     with r.if_(r.nonzero(nbytes)):
-        arena = r.call("ptr", "arena_alloc", [nbytes])
+        # Behind the arena lies the scratch memory of as many workers as are wanted now.
+        workers = r.read(r.imported("pool"), POOL, "wanted")
+        more = r.mul(workers, r.read(executable, EXECUTABLE, "scratch_bytes"))
+        arena = r.call("ptr", "arena_alloc", [r.add(nbytes, more)])
         with r.exit_if(r.is_null(arena)):
             r.call_void("block_free", [frame])
             r.ret(NULL)
         with r.if_(r.icmp("ne", arena, r.read_ptr(frame, FRAME, "arena"))):
             r.write(arena, frame, FRAME, "arena")
+            r.write(r.at_byte(arena, nbytes), frame, FRAME, "scratch")
             r.call_void("place_temporaries", [executable, frame])
+        r.write(workers, frame, FRAME, "workers")
     r.write(i64(0), frame, FRAME, "error")
     r.ret(frame)
     _add_frame_make(module)
@@ -175,7 +180,7 @@ def _add_execute(module: ModuleText) -> None:
     serial, shared, done = r.label("serial"), r.label("try.pool"), r.label("ran")
     r.branch_if(r.nonzero(r.read(executable, EXECUTABLE, "parallel")), shared, serial)
     r.block(shared)
-    _run_on_pool(r, frame, program, result, serial, done)
+    _run_on_pool(r, executable, frame, program, result, serial, done)
     r.block(serial)
     result.set(r.call("i64", "run_serial", [frame, program]))
     r.branch(done)
@@ -185,9 +190,12 @@ def _add_execute(module: ModuleText) -> None:
     r.ret(result.get())
 
 
-def _run_on_pool(r: Routine, frame: Val, program: Val, result: Variable, serial: str, done: str) -> None:
+def _run_on_pool(
+    r: Routine, executable: Val, frame: Val, program: Val, result: Variable, serial: str, done: str
+) -> None:
     """Runs on the pool where it is free and has workers; goes to `serial` otherwise."""
     pool = r.imported("pool")
+    scratch = r.read(executable, EXECUTABLE, "scratch_bytes")
     wanted = r.nonzero(r.read(pool, POOL, "wanted"))
     owner = r.field(pool, POOL, "owner")
     mine, ready = r.label("mine"), r.label("ready")
@@ -198,7 +206,13 @@ def _run_on_pool(r: Routine, frame: Val, program: Val, result: Variable, serial:
     r.block(mine)
     with r.if_(r.zero(r.read(pool, POOL, "started"))):
         r.call_void("pool_start", [pool])
-    r.branch(ready)
+    # Somebody may have asked for more workers since the frame was taken.
+    crowd = r.icmp("ugt", r.read(pool, POOL, "started"), r.read(frame, FRAME, "workers"))
+    alone = r.label("too.many")
+    r.branch_if(r.and_(crowd, r.nonzero(scratch)), alone, ready)
+    r.block(alone)
+    r.unlock(owner)
+    r.branch(serial)
     r.block(ready)
     result.set(r.call("i64", "run_spmd", [frame, program, pool]))
     r.unlock(owner)

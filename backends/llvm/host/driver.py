@@ -44,15 +44,18 @@ MAX_ITEMS = 0xFFFF
 
 
 def add_item_runner(module: ModuleText) -> None:
-    """`void run_item(ptr ctx, ptr program, ptr item)`: gathers the buffers of a call and runs one part."""
+    """`void run_item(ptr ctx, ptr program, ptr item, i64 thread)`: gathers the buffers of a call and runs one part.
+
+    `thread` is 0 for the thread that calls the program, else the number of a worker.
+    """
     r = Routine.start(
-        module, "run_item", "void", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "item")],
+        module, "run_item", "void", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "item"), ("i64", "thread")],
         linkage="internal", attributes="nounwind noinline",
     )  # fmt: skip
-    ctx, program, item = r.params
+    ctx, program, item, thread = r.params
     number = r.read(item, ITEM, "call")
     with r.exit_if(r.icmp("slt", number, i64(0))):
-        r.call("i64", "run_range", [ctx, program, r.sub(i64(-1), number), r.read(item, ITEM, "part")])
+        r.call("i64", "run_range", [ctx, program, r.sub(i64(-1), number), r.read(item, ITEM, "part"), thread])
         r.ret()
     call = r.record_at(r.read_ptr(program, PROGRAM, "calls"), number, CALL)
     count = r.read(call, CALL, "row_count")
@@ -62,6 +65,10 @@ def add_item_runner(module: ModuleText) -> None:
     with r.each(count) as n:
         row = r.load("i64", r.gep(rows, n, "i64"), 8)
         r.store(r.load_ptr(table, row), r.gep(buffers, n, "ptr"), 8)
+    with r.if_(r.nonzero(r.mul(thread, r.read(call, CALL, "scratch")))):
+        place = r.mul(r.sub(thread, i64(1)), r.read(program, PROGRAM, "scratch_bytes"))
+        own = r.at_byte(r.read_ptr(ctx, CONTEXT, "scratch"), place)
+        r.store(own, r.gep(buffers, r.sub(count, i64(1)), "ptr"), 8)
     parts = r.read(call, CALL, "parts")
     kernel = r.read_ptr(call, CALL, "kernel")
     # Kernels put the smallest error word of a failed check here with an unsigned atomic minimum.
@@ -90,9 +97,9 @@ def _items(r: Routine, program: Val, phase: Val) -> tuple[Val, Val]:
     return first, r.read(record, PHASE, "item_count")
 
 
-def _run_all(r: Routine, ctx: Val, program: Val, first: Val, count: Val) -> None:
+def _run_all(r: Routine, ctx: Val, program: Val, first: Val, count: Val, thread: Val) -> None:
     with r.each(count) as n:
-        r.call_void("run_item", [ctx, program, r.record_at(first, n, ITEM)])
+        r.call_void("run_item", [ctx, program, r.record_at(first, n, ITEM), thread])
 
 
 def _return_error(r: Routine, ctx: Val) -> None:
@@ -107,14 +114,15 @@ def add_serial_driver(module: ModuleText, *, linkage: str = "") -> None:
     _add_pass_mark(module)
     r = Routine.start(module, "run_serial", "i64", [("ptr", "ctx"), ("ptr", "program")], linkage=linkage)
     ctx, program = r.params
-    r.ret(r.call("i64", "run_range", [ctx, program, i64(0), r.read(program, PROGRAM, "phase_count")]))
+    r.ret(r.call("i64", "run_range", [ctx, program, i64(0), r.read(program, PROGRAM, "phase_count"), i64(0)]))
     r = Routine.start(
-        module, "run_range", "i64", [("ptr", "ctx"), ("ptr", "program"), ("i64", "begin"), ("i64", "end")],
+        module, "run_range", "i64",
+        [("ptr", "ctx"), ("ptr", "program"), ("i64", "begin"), ("i64", "end"), ("i64", "thread")],
         linkage="internal",
     )  # fmt: skip
-    ctx, program, begin, end = r.params
+    ctx, program, begin, end, thread = r.params
     with _each_phase(r, ctx, program, begin, end) as (first, count):
-        _run_all(r, ctx, program, first, count)
+        _run_all(r, ctx, program, first, count, thread)
         _return_error(r, ctx)
     r.ret(i64(0))
 
@@ -201,7 +209,7 @@ def add_spmd_driver(module: ModuleText) -> None:
         alone, shared, done = r.label("alone"), r.label("shared"), r.label("phase.done")
         r.branch_if(r.icmp("slt", count, i64(2)), alone, shared)
         r.block(alone)
-        _run_all(r, ctx, program, first, count)
+        _run_all(r, ctx, program, first, count, i64(0))
         r.branch(done)
         r.block(shared)
         start = r.variable(i64(0))
@@ -242,7 +250,7 @@ def _add_publisher(module: ModuleText) -> None:
         taken = r.swap_if(claim_at, claim, r.add(claim, i64(1 << 16)))
         with r.if_(taken):
             index = r.and_(r.op("i64", f"lshr {claim}, 16"), i64(0xFFFF))
-            r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM)])
+            r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM), i64(0)])
             r.atomic("add", done_at, i64(1), "release")
     r.block(finish)
     spins = r.variable(i64(0))

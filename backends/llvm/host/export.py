@@ -187,6 +187,7 @@ def _add_tables(module: ModuleText, tables: ProgramTables) -> Val:
         "repeats": str(repeats),
         "moves": str(moves),
         "choices": str(choices),
+        "scratch_bytes": "i64 0",
     }
     return records("plan", [[fields[field] for field in PROGRAM.offset]])
 

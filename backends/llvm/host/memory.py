@@ -16,7 +16,8 @@ from graphc.runtime.layout import BLOCK, BLOCK_CLASSES, BLOCKS
 
 __all__ = ["add_block_owner", "add_blocks"]
 
-_HUGE = 4 << 20
+_HUGE_PAGE = 2 << 20
+_HUGE = 2 * _HUGE_PAGE
 """Bytes from which a block asks for huge pages."""
 _COLOURED = 1 << 20
 _PAGE = 4096
@@ -70,10 +71,13 @@ def _add_class_bytes(module: ModuleText) -> None:
 
 
 def _add_fresh(module: ModuleText) -> None:
-    """`ptr block_fresh(i64 class)`: a block from the system."""
-    r = Routine.start(module, "block_fresh", "ptr", [("i64", "class")], linkage="internal",
+    """`ptr block_fresh(i64 class, i64 used)`: a block from the system of which `used` bytes are asked for.
+
+    Huge pages hold no more than whole pages of what is used: behind it memory is there when it is touched.
+    """
+    r = Routine.start(module, "block_fresh", "ptr", [("i64", "class"), ("i64", "used")], linkage="internal",
                       attributes="nounwind noinline")  # fmt: skip
-    (number,) = r.params
+    number, used = r.params
     blocks = r.imported("blocks")
     nbytes = r.call("i64", "class_bytes", [number])
     coloured = r.icmp("uge", nbytes, i64(_COLOURED))
@@ -81,7 +85,7 @@ def _add_fresh(module: ModuleText) -> None:
     colour = r.mul(r.and_(turn, i64(_PAGE // _COLOUR_STEP - 1)), i64(_COLOUR_STEP))
     colour = r.select(coloured, colour, i64(0))
     huge = r.icmp("uge", nbytes, i64(_HUGE))
-    align = r.select(huge, i64(2 << 20), i64(64))
+    align = r.select(huge, i64(_HUGE_PAGE), i64(64))
     total = r.add(nbytes, i64(64 + _PAGE))
     total = r.select(coloured, total, r.add(nbytes, i64(64)))
     slot = r.alloca("ptr", 1, 8)
@@ -90,7 +94,8 @@ def _add_fresh(module: ModuleText) -> None:
         r.ret(NULL)
     start = r.load("ptr", slot, 8)
     with r.if_(huge):
-        r.import_call("i32", "madvise", [start, total, Val("i32", str(_MADV_HUGEPAGE))])
+        whole = r.and_(r.add(used, i64(BLOCK.nbytes)), i64(-_HUGE_PAGE))
+        r.import_call("i32", "madvise", [start, whole, Val("i32", str(_MADV_HUGEPAGE))])
     header = r.at_byte(start, colour)
     r.write(number, header, BLOCK, "size_class")
     r.write(start, header, BLOCK, "allocation")
@@ -134,10 +139,10 @@ def _add_take(module: ModuleText) -> None:
     r.unlock(lock)
     with r.if_(crowded):
         r.call_void("blocks_shrink", [room])
-    made = r.variable(r.call("ptr", "block_fresh", [number]))
+    made = r.variable(r.call("ptr", "block_fresh", [number, nbytes]))
     with r.if_(r.is_null(made.get())):
         r.call_void("blocks_trim", [])
-        made.set(r.call("ptr", "block_fresh", [number]))
+        made.set(r.call("ptr", "block_fresh", [number, nbytes]))
     with r.if_(r.is_null(made.get())):
         r.lock(lock)
         r.store(r.sub(r.load("i64", live, 8), i64(1)), live, 8)

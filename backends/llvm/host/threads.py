@@ -72,6 +72,7 @@ def _add_worker(module: ModuleText) -> None:
     """`ptr worker(ptr pool)`: runs items until the pool quits."""
     r = Routine.start(module, "worker", "ptr", [("ptr", "pool")])
     (pool,) = r.params
+    number = r.add(r.atomic("add", r.field(pool, POOL, "entered"), i64(1)), i64(1))
     claim_at, quit_at = r.field(pool, POOL, "claim"), r.field(pool, POOL, "quit")
     deadline = r.variable(r.add(r.call("i64", "nanoseconds", []), r.read(pool, POOL, "spin_ns")))
     spins = r.variable(i64(0))
@@ -90,7 +91,7 @@ def _add_worker(module: ModuleText) -> None:
         run = r.label("run")
         r.branch_if(taken, run, again)
         r.block(run)
-        r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM)])
+        r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM), number])
         r.atomic("add", r.field(pool, POOL, "done"), i64(1), "release")
         deadline.set(i64(-1))
         r.branch(again)
@@ -138,6 +139,7 @@ def _add_start(module: ModuleText) -> None:
     r.memset(all_signals, -1, i64(_SIGSET_BYTES))
     r.import_call("i32", "pthread_sigmask", [Val("i32", str(_SIG_BLOCK)), all_signals, before])
     r.atomic_store(i64(0), r.field(pool, POOL, "quit"))
+    r.atomic_store(i64(0), r.field(pool, POOL, "entered"))
     threads = r.read_ptr(pool, POOL, "threads")
     started = r.variable(i64(0))
     wanted = r.read(pool, POOL, "wanted")

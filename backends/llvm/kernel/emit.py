@@ -116,10 +116,9 @@ def _around_stages(step: Step, kernel: Kernel, stages: Sequence[Sequence[Step]])
 
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:
-    """Bytes of scratch memory that the kernel takes as its last buffer; 0 for none."""
+    """Bytes of scratch memory that a partition takes as its last buffer; 0 for none."""
     total = sum(_plan(kernel, target).local_bytes().values())
-    parts = kernel.schedule.parts if kernel.schedule is not None else 1
-    return total * parts if total > _STACK_BYTES else 0
+    return total if total > _STACK_BYTES else 0
 
 
 def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
@@ -207,12 +206,9 @@ def _emit_wrapper(module: ModuleText, symbol: str, parameters: int, streamed: Se
 
 
 def _buffer_pointers(b: Builder, plan: _Plan, locals_: Mapping[int, int], scratch: bool) -> list[Val]:
-    """Addresses of all buffers: parameters in order, locals on the stack or in this part's scratch."""
+    """Addresses of all buffers: parameters in order, locals on the stack or in scratch memory."""
     parameters = iter(range(len(plan.kernel.parameters)))
     base = Val("ptr", f"%b{len(plan.kernel.parameters)}")
-    if scratch:
-        size = Val("i64", str(sum(locals_.values())))
-        base = b.gep(base, b.mul(Val("i64", "%part"), size), "i8")
     pointers, at = [], 0
     for i, buffer in enumerate(plan.kernel.buffers):
         if buffer.access != "local":

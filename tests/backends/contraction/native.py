@@ -45,7 +45,7 @@ class Native:
             view, whole = guarded(array.nbytes)
             view[:] = np.frombuffer(array.tobytes(), np.uint8)
             held.append((view, whole, array))
-        scratch, around = guarded(scratch_bytes(self.kernel, self.target, parts))
+        scratch, around = guarded(scratch_bytes(self.kernel, self.target))
         scratch[:] = 0xFF  # NaN wherever the kernel reads what it has not written
         table = (ctypes.c_void_p * (len(arrays) + 1))(
             *[v.ctypes.data for v, _, _ in held], scratch.ctypes.data

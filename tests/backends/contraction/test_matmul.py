@@ -207,4 +207,4 @@ def test_partitions_and_scratch_follow_the_shape() -> None:
     assert schedule is not None and schedule.parts == partitions(large, V3)
     assert {loop.axis for loop in schedule.loops} == {a.name for a in large.axes}
     assert [loop.axis for loop in schedule.loops if loop.role == "vector"] == ["j"]
-    assert scratch_bytes(large, V3, 4) == 4 * scratch_bytes(large, V3, 1) > 0
+    assert scratch_bytes(large, V3) > scratch_bytes(small, V3)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from graphc.backends.llvm.contraction import scratch_bytes
 from graphc.backends.llvm.contraction.phases import phases
 from graphc.ir.kernel import extent
 from graphc.ir.target import TARGETS
 from graphc.ir.types import float32
 from tests.backends.contraction.kernels import Convolution
-from tests.backends.contraction.native import Native, guarded
+from tests.backends.contraction.native import Native
 from tests.backends.contraction.test_matmul import round_to_float32
 
 
@@ -53,23 +51,3 @@ def test_order_of_a_phase_is_stated() -> None:
             product = Fraction(float(dy[0, o, p, q])) * Fraction(float(w[o, ch, r, s])) if inside else 0
             total = round_to_float32(product + total)
         assert Fraction(float(got[0, ch, h, v])) == total
-
-
-def test_partitions_keep_to_their_own_scratch_in_every_phase() -> None:
-    """Two partitions may be in different phases at the same time, so a phase must not place scratch by its own size."""
-    c = Convolution(2, 32, 8, 8, 32, 3, 3, pad=1, stride=2)
-    kernel, target = c.input_gradient(float32), TARGETS["x86-64-v3"]
-    native, parts = Native(kernel, target), 4
-    share = scratch_bytes(kernel, target, 1)
-    assert len(phases(kernel)) == 4 and share > 0
-    rng = np.random.default_rng(5)
-    held = [guarded(b.type.nbytes)[0] for b in kernel.buffers]
-    for view in held:
-        view[:] = np.frombuffer(rng.standard_normal(view.nbytes // 4, np.float32).tobytes(), np.uint8)
-    for part in range(parts):
-        scratch = guarded(share * parts)[0]
-        scratch[:] = 0xA5
-        table = (ctypes.c_void_p * 4)(*[v.ctypes.data for v in (*held, scratch)])
-        native.function(ctypes.addressof(table), part, parts, None)
-        touched = np.flatnonzero(scratch != 0xA5)
-        assert touched.size == 0 or (part * share <= touched[0] and touched[-1] < (part + 1) * share)

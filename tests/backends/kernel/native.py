@@ -48,8 +48,7 @@ class Native:
     def run(self, arrays: Sequence[Any], parts: int = 1, order: Sequence[int] | None = None) -> int:
         """Runs on guarded copies, writes the results back into `arrays`; gives the error word."""
         places = [_Guarded(a, at_end=(n + parts) % 2 == 0) for n, a in enumerate(arrays)]
-        scheduled = self.kernel.schedule.parts if self.kernel.schedule is not None else 1
-        scratch = np.full(self.scratch // scheduled * parts + 64, 0x5A, np.uint8)
+        scratch = np.full(self.scratch + 64, 0x5A, np.uint8)
         pointers = (ctypes.c_void_p * (len(places) + 1))(*[p.address for p in places], scratch.ctypes.data)
         error = ctypes.c_uint64(2**63 - 1)
         for part in range(parts) if order is None else order:

@@ -90,8 +90,7 @@ class _Windows:
     def _scratch(self) -> list[Val]:
         builder, sizes = self.builder, self.plan.scratch
         table = builder.gep(self.buffers, len(self.plan.windows.buffers), "ptr")
-        own = times(builder, builder.params[1], sum(sizes))
-        place = builder.gep(builder.load("ptr", table, 8), own, "i8")
+        place = builder.load("ptr", table, 8)
         places = []
         for size in sizes:
             places.append(place)
