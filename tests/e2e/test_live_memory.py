@@ -24,8 +24,6 @@ MEGABYTE = 1 << 20
 STEPS = {"losses_in_a_list": 1000}
 NOISE = MEGABYTE // 2
 """What resident sizes of one program differ by from run to run."""
-PAGES = MEGABYTE // 4
-"""The same of the most that was resident: pages that both kinds of memory end in, and a heap's rest."""
 
 
 def _start(package: str, loop: str) -> subprocess.Popen[str]:
@@ -55,6 +53,6 @@ def test_no_more_than_pytorch(loop: str) -> None:
     np.testing.assert_allclose(ours["numbers"], theirs["numbers"], rtol=2e-3, atol=1e-5)
     assert ours["held"] <= theirs["held"] + NOISE
     assert ours["growth"] <= max(theirs["growth"], 0) + NOISE
-    assert ours["peak"] <= theirs["peak"] + PAGES
+    assert ours["peak"] <= theirs["peak"] + NOISE
     # No program is compiled after the third step.
     assert set(ours["programs"]) == {ours["programs"][0]}
