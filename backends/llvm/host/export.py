@@ -265,7 +265,7 @@ def _add_run(module: ModuleText, program: Program, name: str, plan: Val, size: i
         ("dims", dims),
         ("arena", workspace),
         ("counters", NULL),
-        ("reserved", i64(0)),
+        ("scratch", i64(0)),
     ):
         r.write(value, ctx, CONTEXT, field)
     error = r.call("i64", "run_serial", [ctx, plan])
