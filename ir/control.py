@@ -25,6 +25,8 @@ class Control(GraphOp):
 
     operand_names = ("values",)
     variadic = True
+    region_names: ClassVar[tuple[str, ...]] = ()
+    """What each region is, in a word or two."""
 
     @classmethod
     def check_region(
@@ -55,6 +57,7 @@ class Loop(Control):
     """
 
     region_count = 1
+    region_names = ("step",)
     attributes: ClassVar[dict[str, Any]] = {
         "length": ...,
         "carries": ...,
@@ -131,6 +134,7 @@ class Branch(Control):
     """
 
     region_count = 2
+    region_names = ("if true", "if false")
     attributes: ClassVar[dict[str, Any]] = {"outputs": ...}
 
     @property
@@ -165,6 +169,7 @@ class While(Control):
     """
 
     region_count = 2
+    region_names = ("while", "step")
     attributes: ClassVar[dict[str, Any]] = {"carries": ..., "limit": None}
 
     @property

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from os.path import basename
 from typing import Any
 
 from graphc.ir.attributes import attribute_text
+from graphc.ir.control import Control
 from graphc.ir.families import Accumulate, Contraction, Creation, View
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.kernel import Kernel
@@ -76,20 +78,20 @@ def _literal(value: Value) -> str | None:
     return None
 
 
-def _graph(graph: Graph) -> Dot:
-    """Every op a card. Numbers stand in the cards that use them."""
-    dot = Dot(graph.name)
+def _graph(graph: Graph, within: Dot | None = None, prefix: str = "") -> Dot:
+    """Every op a card; regions are frames. Numbers stand in the cards that use them."""
+    dot = within or Dot(graph.name)
     names = value_names(graph)
     source: dict[Value, str] = {}
     for v in graph.inputs:
-        source[v] = f"in {names[v]}"
+        source[v] = f"{prefix}in {names[v]}"
         _value(dot, source[v], names[v], f"{v.type} {v.role or ''}", palette.of_role(v.role))
     shown = set(graph.outputs)
     for number, op in enumerate(graph.ops):
         if op.results and all(_literal(r) is not None and r not in shown for r in op.results):
             continue
         numbers = [_literal(v) for v in op.operands]
-        name = f"op {number}"
+        name = f"{prefix}op {number}"
         dot.card(
             name, _op_rows(op, numbers), tooltip=str(op.loc or op.name), **palette.look(palette.of_op(op))
         )
@@ -98,14 +100,27 @@ def _graph(graph: Graph) -> Dot:
         for v, number_text in zip(op.operands, numbers, strict=True):
             if number_text is None or v in source:
                 dot.edge(source[v], name)
+        if isinstance(op, Control):
+            for title, region in zip(op.region_names, op.regions, strict=True):
+                _frame(dot, name, title, partial(_graph, region, dot))
     for i, v in enumerate(graph.outputs):
         state = graph.aliases.get(i)
         title = f"output {i}" if state is None else f"new {names[graph.inputs[state]]}"
         colors = palette.OUTPUT if state is None else palette.of_role(graph.inputs[state].role)
-        _value(dot, f"out {i}", title, str(v.type), colors)
+        _value(dot, f"{prefix}out {i}", title, str(v.type), colors)
         if v in source:
-            dot.edge(source[v], f"out {i}")
+            dot.edge(source[v], f"{prefix}out {i}")
     return dot
+
+
+def _frame(dot: Dot, owner: str, title: str, fill: Callable[[str], Dot]) -> None:
+    """A region of the op with the card `owner`: a frame of what `fill` draws, given a prefix for its names."""
+    dot.open_cluster(title)
+    prefix = f"{owner} {title} "
+    dot.text(f"{prefix}begin", title, shape="plaintext", style="solid")
+    fill(prefix)
+    dot.close_cluster()
+    dot.edge(owner, f"{prefix}begin", style="dashed")
 
 
 def _op_rows(op: Op, numbers: Iterable[str | None]) -> list[Row]:
@@ -126,19 +141,19 @@ def _short(text: str) -> str:
 # -- fused graphs -------------------------------------------------------------------------------------
 
 
-def _fused(fused: Fused) -> Dot:
+def _fused(fused: Fused, within: Dot | None = None, prefix: str = "") -> Dot:
     """Every kernel a card that lists its ops; state is named in the cards, other values are arrows."""
     graph = fused.graph
-    dot = Dot(graph.name)
+    dot = within or Dot(graph.name)
     names = value_names(graph)
     new_states = {graph.outputs[i]: names[graph.inputs[j]] for i, j in graph.aliases.items()}
     source: dict[Value, str] = {}
     for v in graph.inputs:
         if not v.is_state:
-            source[v] = f"in {names[v]}"
+            source[v] = f"{prefix}in {names[v]}"
             _value(dot, source[v], names[v], str(v.type), palette.of_role(v.role))
     for number, group in enumerate(fused.groups):
-        source.update((r, f"kernel {number}") for op in group.ops for r in op.results)
+        source.update((r, f"{prefix}kernel {number}") for op in group.ops for r in op.results)
     for number, group in enumerate(fused.groups):
         mine = {r for op in group.ops for r in op.results}
         read = dict.fromkeys(v for op in group.ops for v in op.operands if v not in mine)
@@ -146,18 +161,22 @@ def _fused(fused: Fused) -> Dot:
         states = [names[v] for v in read if v.op is None and v.is_state and names[v] not in updated]
         head = f"kernel {number} · {group.kind}{_places(group.ops)}"
         rows: list[Row] = [[Span(head, "muted")], *_op_list(group.ops), *_state_rows(states, list(updated))]
-        dot.card(f"kernel {number}", rows, **palette.look(palette.KINDS[group.kind]))
+        name = f"{prefix}kernel {number}"
+        dot.card(name, rows, **palette.look(palette.KINDS[group.kind]))
+        if group.control is not None:
+            for title, body in zip(group.control.region_names, group.bodies, strict=True):
+                _frame(dot, name, title, partial(_fused, body, dot))
         arrows: dict[str, list[str]] = {}
         for v in read:
             if v in source and _literal(v) is None:
                 arrows.setdefault(source[v], []).extend([str(v.type)] * (v.op is not None))
         for start, types in arrows.items():
-            _arrow(dot, start, f"kernel {number}", types)
+            _arrow(dot, start, name, types)
     for i in graph.returned():
         v = graph.outputs[i]
         if v in source:
-            _value(dot, f"out {i}", f"output {i}", str(v.type), palette.OUTPUT)
-            dot.edge(source[v], f"out {i}")
+            _value(dot, f"{prefix}out {i}", f"output {i}", str(v.type), palette.OUTPUT)
+            dot.edge(source[v], f"{prefix}out {i}")
     return dot
 
 
@@ -215,7 +234,8 @@ def _program(program: Program) -> Dot:
     edges: dict[tuple[str, str], list[str]] = {}
     number = 0
     for i, phase in enumerate(program.phases):
-        dot.open_cluster(f"phase {i}" + (" · may fail" if any(c.kernel.checks for c in phase.calls) else ""))
+        may_fail = " · may fail" if any(c.kernel.checks for c in phase.calls) else ""
+        dot.open_cluster(f"phase {i}{may_fail}{_when(program, names, i)}")
         made: dict[int, str] = {}
         for call in phase.calls:
             name = f"call {number}"
@@ -239,6 +259,16 @@ def _program(program: Program) -> Dot:
             _value(dot, f"buffer {row}", names[row], str(buffer.type), palette.OUTPUT)
             dot.edge(writer[row], f"buffer {row}")
     return dot
+
+
+def _when(program: Program, names: Sequence[str], phase: int) -> str:
+    """How often a phase is run, and on what that depends."""
+    counts = [r.count for r in program.repeats if r.begin <= phase < r.end and r.count != 1]
+    words = [f"× {'?' if n is None else n}" for n in reversed(counts)]
+    for c in program.choices:
+        if c.begin <= phase < c.end:
+            words.append(f"{'if' if phase < c.middle else 'unless'} {names[c.row]}")
+    return "".join(f" · {w}" for w in words)
 
 
 def _call_colors(kernel: Kernel) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphc.ir.control import Control
 from graphc.ir.families import (
     Accumulate,
     Composite,
@@ -31,10 +32,11 @@ GREY: Colors = ("#f4f5f7", "#adb5bd")
 INDIGO: Colors = ("#e8ebff", "#4263eb")
 
 INPUT, OUTPUT = BLUE, ("#d3f9d8", "#2b8a3e")
-KINDS = {"contraction": ORANGE, "reduce": VIOLET, "map": GREEN, "scatter": CYAN}
+KINDS = {"contraction": ORANGE, "reduce": VIOLET, "map": GREEN, "scatter": CYAN, "control": BLUE}
 
 # By family, most specific first.
 _FAMILIES: tuple[tuple[type[Op], Colors], ...] = (
+    (Control, BLUE),
     (Contraction, ORANGE),
     (Accumulate, VIOLET),
     (View, GREY),

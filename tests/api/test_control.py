@@ -376,6 +376,18 @@ def test_exported(tmp_path: pathlib.Path) -> None:
     assert count.item() == 14
 
 
+def test_pictures(tmp_path: pathlib.Path) -> None:
+    """Regions are frames in pictures of graphs; the plan says when a phase is run."""
+    stages = graphc.compile(lambda x, w: nested(graphc, x, w)).stages(graphc.ones(5), graphc.ones(5))
+    for name, words in (
+        ("optimise", ("if true", "if false", "while", "step")),
+        ("fuse", ("if true", "if false", "while", "step")),
+        ("plan", (" · × 6 · if t", " · × 6 · if t", "unless t")),
+    ):
+        text = graphc.visualize(stages[name], tmp_path / f"{name}.dot").read_text()
+        assert all(word in text for word in words), name
+
+
 X = graphc.zeros(3)
 
 # what is called, the exception, part of the message
