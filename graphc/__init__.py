@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from graphc import accelerator, autograd, cuda, func, ir, nn, optim, utils
+from graphc.autograd.anomaly import is_anomaly_enabled
 from graphc.compiler.api import Dim, compile, run_graph
 from graphc.core import (
     Generator,
@@ -449,6 +450,7 @@ __all__ = [
     "int32",
     "int64",
     "ir",
+    "is_anomaly_enabled",
     "is_floating_point",
     "is_grad_enabled",
     "is_tensor",

@@ -71,50 +71,67 @@ def whole_joint(
 
 
 def backward_again(
-    graph: Graph, roots: Sequence[Value], wrt: Sequence[Value], *, blocked: Collection[Value] = ()
+    graph: Graph,
+    roots: Sequence[Value],
+    wrt: Sequence[Value],
+    *,
+    blocked: Collection[Value] = (),
+    cuts: Sequence[int] = (),
 ) -> Graph:
     """The backward graph that computes again what it needs of the forward graph.
 
-    Inputs are those of `graph` that the roots depend on, in order, then cotangents; outputs are the
-    gradients of `wrt`. Its results can be differentiated, which those of a graph over residuals cannot.
+    Inputs are those of `graph` that the roots depend on, in order, then the outputs of `graph` at `cuts`,
+    behind which nothing is looked at, then cotangents; outputs are the gradients of `wrt`. Its results can be
+    differentiated, which those of a graph over residuals cannot.
     """
     joint, gradients = whole_joint(graph, roots, wrt, blocked=blocked)
+    read = inputs_of(roots, [graph.outputs[i] for i in cuts])
     b = Builder(joint)
     outputs = [b.zeros_like(v) if g is None else g for v, g in zip(wrt, gradients, strict=True)]
-    read = inputs_of(roots)
-    kept = [joint.inputs[v.index] for v in graph.inputs if v in read] + joint.inputs[len(graph.inputs) :]
+    cotangents = joint.inputs[len(graph.inputs) :]
+    given = []
+    for i in cuts:
+        given.append(joint.add_input(joint.outputs[i].type))
+        joint.outputs[i].replace_by(given[-1])
     joint.outputs, joint.aliases = outputs, {}
     eliminate_dead_ops(joint)
     result = Graph(f"{graph.name}.again")
+    kept = [joint.inputs[v.index] for v in graph.inputs if v in read] + given + cotangents
     mapping = {v: result.add_input(v.type, v.role or "argument", v.name) for v in kept}
     clone_ops(joint.ops, result, mapping)
     result.outputs = [mapping[v] for v in outputs]
     return result
 
 
-def inputs_of(roots: Sequence[Value]) -> set[Value]:
-    """The graph inputs that `roots` depend on."""
+def inputs_of(roots: Sequence[Value], cuts: Collection[Value]) -> set[Value]:
+    """The graph inputs that `roots` depend on, not looking behind `cuts`."""
     seen = set(roots)
-    stack = list(seen)
+    stack = [v for v in seen if v not in cuts]
     while stack:
         op = stack.pop().op
         fresh = [] if op is None else [v for v in op.operands if v not in seen]
         seen.update(fresh)
-        stack.extend(fresh)
+        stack.extend(v for v in fresh if v not in cuts)
     return {v for v in seen if v.op is None}
 
 
 def split_joint(
-    graph: Graph, roots: Sequence[Value], wrt: Sequence[Value], *, blocked: Collection[Value] = ()
+    graph: Graph,
+    roots: Sequence[Value],
+    wrt: Sequence[Value],
+    *,
+    blocked: Collection[Value] = (),
+    cuts: Sequence[int] = (),
 ) -> SplitJoint:
     """Differentiates `roots` with respect to leaves `wrt`, values of `graph`, and splits the result.
 
     No gradient flows through `blocked` values. `graph` itself is not changed; composite ops are
     decomposed in the result. An input that the forward graph overwrites (an output aliases it) or
-    that is random-number state is kept as a residual; other inputs cost nothing.
+    that is random-number state is kept as a residual; other inputs cost nothing. `cuts` are as for
+    `backward_again`.
     """
     joint, gradients = whole_joint(graph, roots, wrt, blocked=blocked)
-    read = inputs_of(roots)
+    read = inputs_of(roots, [graph.outputs[i] for i in cuts])
     needed = {joint.inputs[v.index]: v in wrt for v in graph.inputs if v in read}
     joint.outputs += [g for g in gradients if g is not None]
     # What a VJP computes again of its op's decomposition is found and shared.
@@ -123,15 +140,18 @@ def split_joint(
     eliminate_dead_ops(joint)
     found = iter(range(len(gradients)))
     positions = tuple(None if g is None else next(found) for g in gradients)
-    return _Split(joint, len(graph.inputs), len(graph.outputs), needed).run(positions)
+    return _Split(joint, len(graph.inputs), len(graph.outputs), needed, cuts).run(positions)
 
 
 class _Split:
     """Cuts `joint`, whose first inputs and outputs are the forward graph's, the others cotangents
     and gradients."""
 
-    def __init__(self, joint: Graph, inputs: int, outputs: int, needed: dict[Value, bool]) -> None:
+    def __init__(
+        self, joint: Graph, inputs: int, outputs: int, needed: dict[Value, bool], cuts: Sequence[int]
+    ) -> None:
         self.joint = joint
+        self.cuts = cuts
         self.needed = needed
         """Inputs that the roots depend on, and whether they are leaves."""
         self.inputs = joint.inputs[:inputs]
@@ -170,7 +190,8 @@ class _Split:
         there = all(
             v in outputs and (not leaf or outputs[v][0] == "input") for v, leaf in self.needed.items()
         )
-        again = tuple(outputs[v] for v in self.needed) if there else None
+        at_cuts: list[Source] = [("residual", i) for i in self.cuts]
+        again = (*(outputs[v] for v in self.needed), *at_cuts) if there else None
         return SplitJoint(forward, backward, sources, positions, again)
 
     def is_recomputable(self, op: Op) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphc.core.anomaly import anomaly
 from graphc.core.backward import backward, gradients
 from graphc.core.cuts import enter_outermost, mark_cut
 from graphc.core.evaluate import cache_clear, cache_size, evaluate, pending_graph
-from graphc.core.hooked import hook_value, hook_values
+from graphc.core.hooked import HookPoint, hook_value, hook_values, value_behind
 from graphc.core.modes import (
     enable_grad,
     inference_mode,
@@ -48,10 +49,12 @@ from graphc.runtime.state import bump_epoch
 
 __all__ = [
     "Generator",
+    "HookPoint",
     "NumberSlot",
     "Sections",
     "Size",
     "TensorBase",
+    "anomaly",
     "assign",
     "backward",
     "bump_epoch",
@@ -88,6 +91,7 @@ __all__ = [
     "set_grad_enabled",
     "set_role",
     "unrecorded",
+    "value_behind",
     "wrap",
 ]
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from graphc.core.anomaly import anomaly, check_gradients
 from graphc.core.build import REPLAY
 from graphc.core.evaluate import evaluate, ways
 from graphc.core.hooked import HookPoint, run_hooks
@@ -53,6 +54,8 @@ class _Walk:
         """Pending operations that this walk has freed."""
         self.replayed: list[tuple[Tape, list[int], dict[str, Any]]] = []
         """Evaluated tapes to be freed, by way of which roots, with what says so to their replays."""
+        self.points: list[HookPoint] = []
+        """Points to be released."""
 
     def run(self, roots: Sequence[Node], seeds: Sequence[Node]) -> None:
         self.start(roots, seeds)
@@ -66,6 +69,10 @@ class _Walk:
         for tape, given, attrs in self.replayed:
             tape.free(given)
             attrs["frees"] = tape.plan is None and not self.create
+        for passed in self.points:
+            assert passed.release is not None
+            passed.freed = True
+            passed.release()
 
     def start(self, roots: Sequence[Node], seeds: Sequence[Node]) -> None:
         pending = []
@@ -93,16 +100,22 @@ class _Walk:
 
     def through_point(self, point: HookPoint) -> None:
         """Asks a point's function and goes on from what it stands behind."""
-        given: list[Any] = [None] * len(point.sources)
-        nodes: dict[int, Node] = {}
+        if point.freed:
+            raise RuntimeError(_AGAIN)
+        if point.release is not None and not self.retain:
+            self.points.append(point)
+        given: list[Any] = [None] * point.count
+        arrived: dict[int, Node] = {}
         for node in [n for n in self.at_hooks if n.hooked is not None and n.hooked[0] is point]:
             assert node.hooked is not None
-            nodes[node.hooked[1]] = node
-            given[node.hooked[1]] = wrap(self.at_hooks.pop(node))
-        held = self.hold()
-        for i, node in nodes.items():
+            position, cotangent = node.hooked[1], self.at_hooks.pop(node)
             if node in self.inputs:
-                self.add(self.found, node, given[i]._read())  # as it came, like PyTorch
+                self.add(self.found, node, cotangent)  # as it came, like PyTorch
+            # A value that a function saved stands behind its point once more.
+            self.add(arrived, position, cotangent)
+        for position, cotangent in arrived.items():
+            given[position] = wrap(cotangent)
+        held = self.hold()
         changed = [(i, g) for i, g in enumerate(point.function(given)) if g is not None]
         del held
         self.start([point.sources[i]._read() for i, _ in changed], [g._read() for _, g in changed])
@@ -120,9 +133,9 @@ class _Walk:
                 return
         self.add(table, node, cotangent)
 
-    def add(self, table: dict[Node, Node], node: Node, cotangent: Node) -> None:
-        known = table.get(node)
-        table[node] = cotangent if known is None else record_nodes("add", (known, cotangent), {})[0]
+    def add(self, table: dict[Any, Node], key: Any, cotangent: Node) -> None:
+        known = table.get(key)
+        table[key] = cotangent if known is None else record_nodes("add", (known, cotangent), {})[0]
 
     def through_entries(self, roots: list[Node], seeds: list[Node]) -> None:
         wrt, way = ways(roots)
@@ -250,11 +263,14 @@ def _walk(
     walk = _Walk(create if retain is None else retain, create, inputs)
     before = _mode.enabled
     nodes = [r._read() for r in roots]
+    start = len(recording.entries)
     _mode.enabled = create
     try:
         walk.run(nodes, [_seed(r, s) for r, s in zip(roots, seeds, strict=True)])
     finally:
         _mode.enabled = before
+    if anomaly.checks_nan and recording.trace is None:
+        check_gradients(recording, start, list(walk.found.values()))
     return walk
 
 

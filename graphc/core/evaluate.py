@@ -33,6 +33,7 @@ __all__ = [
     "cache_size",
     "evaluate",
     "on_compile",
+    "pending_build",
     "pending_graph",
     "reachable",
     "ways",
@@ -80,6 +81,8 @@ class _Program:
     ways: tuple[Way, ...] = ()
     again: Sequence[tuple[str, int]] | None = None
     """Where the inputs of the plan's `again` come from."""
+    hooked: Sequence[int] = ()
+    """Which of the layout's `wrt` have hooks and were made here: the first residuals."""
 
 
 class _Layout:
@@ -300,6 +303,8 @@ def _attach_tape(layout: _Layout, program: _Program, residuals: list[Memory]) ->
     if program.plan is None:
         return
     outputs = [n for n, _ in layout.outputs] + [Node(m.type, memory=m) for m in residuals]
+    for at, i in enumerate(program.hooked, len(layout.outputs)):
+        outputs[at].requires_grad, outputs[at].hooked = True, layout.wrt[i].hooked
     leaves = set(layout.wrt)
 
     def kept(sources: Sequence[tuple[str, int]]) -> list[Node]:
@@ -364,7 +369,12 @@ def _compile_layout(layout: _Layout) -> _Program:
     graph = build.graph  # what is kept for later may not keep nodes alive
     roots, wrt = ([build.values[n] for n in nodes] for nodes in (layout.roots, layout.wrt))
     blocked = gradients.blocked_values(graph)
-    parts = split.split_joint(graph, roots, wrt, blocked=blocked)
+    # Values with hooks are where differentiating again starts from, so they are kept.
+    hooked = {i: v for i, (n, v) in enumerate(zip(layout.wrt, wrt, strict=True)) if n.hooked and v.op}
+    given = len(graph.outputs)
+    graph.outputs += hooked.values()
+    cuts = range(given, len(graph.outputs))
+    parts = split.split_joint(graph, roots, wrt, blocked=blocked, cuts=cuts)
     b = Builder(parts.backward)
     parts.backward.outputs = [
         b.zeros_like(node.type) if i is None else parts.backward.outputs[i]
@@ -373,19 +383,27 @@ def _compile_layout(layout: _Layout) -> _Program:
     hidden = [v.type for v in parts.forward.outputs[len(layout.outputs) :]]
     return _Program(
         _compile[0](parts.forward),
-        ReplayPlan(parts.backward, lambda: split.backward_again(graph, roots, wrt, blocked=blocked)),
+        ReplayPlan(
+            parts.backward, lambda: split.backward_again(graph, roots, wrt, blocked=blocked, cuts=cuts)
+        ),
         parts.sources,
         hidden,
         ways_back(layout.roots, layout.wrt, parts.backward),
         parts.again,
+        tuple(hooked),
     )
 
 
-def pending_graph(recording: Recording) -> Graph:
-    """The recording as a graph, not evaluated."""
+def pending_build(recording: Recording) -> tuple[GraphBuild, list[Memory]]:
+    """The recording as a graph, not evaluated, and the memory of its inputs."""
     with recording.lock:
         storages = list(recording.storages)
         layout = _Layout(recording, recording.entries, [])
         recording.storages = storages
         layout.key()
-        return _build(layout).graph
+        return _build(layout), layout.memories
+
+
+def pending_graph(recording: Recording) -> Graph:
+    """The recording as a graph, not evaluated."""
+    return pending_build(recording)[0].graph

@@ -20,18 +20,32 @@ from graphc.core.tensor import wrap
 __all__ = ["HookPoint", "Refusal", "hook_value", "hook_values", "run_hooks"]
 
 Gradients = list[Any]
-"""One gradient tensor for each value of a point; None where no gradient came."""
+"""One gradient tensor for each value or source of a point; None where there is none."""
 
 
 class HookPoint:
-    """What stands between `sources`, the values before it, and the hooked values."""
+    """What stands between `sources`, the values before it, and the hooked values.
 
-    __slots__ = ("age", "function", "sources")
+    `function` gets one gradient for each hooked value and gives one for each source. Where there is a
+    `release`, the point is passed once: a walk that does not retain calls it at its end.
+    """
 
-    def __init__(self, sources: Sequence[Node], function: Callable[[Gradients], Gradients]) -> None:
+    __slots__ = ("age", "count", "freed", "function", "release", "sources")
+
+    def __init__(
+        self,
+        sources: Sequence[Any],
+        function: Callable[[Gradients], Gradients],
+        count: int | None = None,
+        release: Callable[[], None] | None = None,
+    ) -> None:
         # Tensors of their own keep the sources on evaluated tapes.
-        self.sources = [wrap(n) for n in sources]
+        self.sources = list(sources)
         self.function = function
+        self.count = len(self.sources) if count is None else count
+        """How many hooked values there are."""
+        self.release = release
+        self.freed = False
         self.age = next(AGES)
 
 
@@ -76,8 +90,14 @@ def run_hooks(hooks: OrderedDict[int, Callable[[Any], Any]], gradient: Any) -> A
 def hook_values(tensors: Sequence[Any], function: Callable[[Gradients], Gradients]) -> list[Any]:
     """The same values behind a point whose `function` gets the gradients of all of them at once."""
     sources = [t._read() for t in tensors]
-    point = HookPoint(sources, function)
+    point = HookPoint([wrap(n) for n in sources], function)
     return [wrap(_behind(record_nodes("detach", (n,), {})[0], point, i)) for i, n in enumerate(sources)]
+
+
+def value_behind(tensor: Any, point: HookPoint, position: int) -> Any:
+    """A tensor of the same value that is value `position` of a point; what made `tensor` gets no gradient."""
+    (node,) = record_nodes("detach", (tensor._read(),), {})
+    return wrap(_behind(node, point, position))
 
 
 def _behind(node: Node, point: HookPoint, position: int) -> Node:
@@ -102,7 +122,7 @@ def hook_value(tensor: Any) -> OrderedDict[int, Callable[[Any], Any]]:
         )
     ordered = _Ordered()
     recording = current()
-    point = HookPoint([node], ordered)
+    point = HookPoint([wrap(node)], ordered)
     hooked = _behind(record_nodes("detach", (node,), {})[0], point, 0)
     _move_behind(recording, node, hooked)
     if tensor._chain:

@@ -1,4 +1,4 @@
-"""Automatic differentiation as a module: `backward`, `grad` and the grad modes."""
+"""`backward` and `grad`: the walk from results back to leaves or to chosen tensors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphc import core
-from graphc.core.modes import enable_grad, inference_mode, no_grad, set_grad_enabled
 
-__all__ = ["backward", "enable_grad", "grad", "inference_mode", "no_grad", "set_grad_enabled"]
+__all__ = ["backward", "grad"]
 
 
 def _sequence(x: Any) -> list[Any]:
