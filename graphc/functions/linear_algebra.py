@@ -112,8 +112,11 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return record("dot", x, y, contract=((n + 1,), (n,)), batch=(axes, axes))
 
 
-def product_of_rows(x: Tensor, y: Tensor) -> Tensor:
-    """x @ yᵀ over the last two dimensions, of broadcast batches: products of all rows of x with all of y."""
+def product_of_rows(x: Tensor, y: Tensor, causal: bool = False) -> Tensor:
+    """x @ yᵀ over the last two dimensions, of broadcast batches: products of all rows of x with all of y.
+
+    Where `causal`, row i of x is multiplied with rows 0 … i of y alone; other results are 0.
+    """
     x, y = _pair(x, y, "matmul")
     s, t = x.tensor_type.shape, y.tensor_type.shape
     if len(s) < 2 or len(t) < 2:
@@ -121,11 +124,26 @@ def product_of_rows(x: Tensor, y: Tensor) -> Tensor:
             f"expected matrices or batches of matrices, but got shapes {list(s)} and {list(t)}"
         )
     _agree("matmul", s, t, len(s) - 1, len(t) - 1)
+    n = max(len(s), len(t)) - 2
+    return _batched(x, y, n + 1, ((1, n), (0, n)) if causal else ())
+
+
+def product_with_earlier(x: Tensor, y: Tensor) -> Tensor:
+    """x @ y over the last two dimensions, of broadcast batches, where row i of the result is made of rows 0 … i of y."""
+    x, y = _pair(x, y, "matmul")
+    s, t = x.tensor_type.shape, y.tensor_type.shape
+    _agree("matmul", s, t, len(s) - 1, len(t) - 2)
+    n = max(len(s), len(t)) - 2
+    return _batched(x, y, n, ((0, n + 1), (0, n)))
+
+
+def _batched(x: Tensor, y: Tensor, summed: int, ordered: tuple[tuple[int, int], ...]) -> Tensor:
+    """Products of matrices whose batches are broadcast; x's last axis with axis `summed` of y."""
+    s, t = x.tensor_type.shape, y.tensor_type.shape
     lead = shapes_broadcast(s[:-2], t[:-2])
     x, y = expanded(x, (*lead, *s[-2:])), expanded(y, (*lead, *t[-2:]))
-    n = len(lead)
-    axes = tuple(range(n))
-    return record("dot", x, y, contract=((n + 1,), (n + 1,)), batch=(axes, axes))
+    axes = tuple(range(len(lead)))
+    return record("dot", x, y, contract=((len(lead) + 1,), (summed,)), batch=(axes, axes), ordered=ordered)
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:

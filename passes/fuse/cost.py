@@ -58,6 +58,8 @@ def may_float(producer: Group, consumer: Group, edges: list[Edge]) -> bool:
     if not all(_floats(node) for node in producer.members):
         return False
     reader = edges[0].consumer
+    if isinstance(reader.op, Contraction) and not any(read.plain for read in reader.reads):
+        return False  # both factors are zero where there is no term, and stay plain reads
     cheap = all(_is_cheap(node) for node in producer.members)
     once = isinstance(reader.op, Pointwise) and not edges[0].consumer_floats() and _fewer_points(edges[0])
     return cheap or once

@@ -55,6 +55,10 @@ LARGE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "sum of columns": (lambda a: a.sum(0), (array(2003, 1009),)),
     "maximum and its place": (lambda a: (a.amax(0), a.argmax(1)), (array(1009, 1501),)),
     "product in float64": (lambda a: a.prod(1), (1 + array(1201, 1203, dtype=np.float64) / 1000,)),
+    "causal attention": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        (array(3, 517, 64), array(3, 517, 64), array(3, 517, 48)),
+    ),
     "softmax of rows": (lambda a: a.softmax(1), (array(2049, 1003),)),
     "log-softmax of columns": (lambda a: a.log_softmax(0), (array(1003, 1025),)),
     "layer norm": (lambda a: F.layer_norm(a, (1003,)), (array(2049, 1003),)),

@@ -193,7 +193,10 @@ class _Blocked:
         self.block_k = k
         self.block_k_end = minimum(builder, plus(builder, k, constant(tiling.kc)), constant(self.problem.k))
         self.steps = builder.sub(self.block_k_end, k)
-        self._pack(self.problem.b, tiling.b, tiling.b_lead, self.block_n, self.block_n_end, self.packed_b)
+        steps = self._steps_of(self.block_m, self.block_m_end)
+        self._pack(
+            self.problem.b, tiling.b, tiling.b_lead, self.block_n, self.block_n_end, steps, self.packed_b
+        )
         builder.loop(self.block_m, self.block_m_end, tiling.mc, (), self._packed_rows, "mc")
         return []
 
@@ -201,17 +204,38 @@ class _Blocked:
         builder, tiling = self.builder, self.tiling
         self.inner_m = m
         self.inner_m_end = minimum(builder, plus(builder, m, constant(tiling.mc)), self.block_m_end)
-        self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, self.packed_a)
+        steps = self._steps_of(m, self.inner_m_end)
+        self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, steps, self.packed_a)
         self._tile_columns()
         return []
 
-    def _pack(self, operand: Operand, source: Source, lead: int, row: Val, row_end: Val, target: Val) -> None:
+    def _steps_of(self, row: Val, row_end: Val) -> tuple[Val, Val]:
+        """The steps of the block of k in which some of the rows [row, row_end) has terms."""
+        builder, order = self.builder, self.problem.order
+        if order is None or order.of_results:
+            return self.block_k, self.block_k_end
+        if order.low == "steps":
+            end = minimum(builder, row_end, self.block_k_end)
+            return self.block_k, builder.select(builder.icmp("slt", end, self.block_k), self.block_k, end)
+        begin = minimum(builder, row, self.block_k_end)
+        return builder.select(builder.icmp("slt", begin, self.block_k), self.block_k, begin), self.block_k_end
+
+    def _pack(
+        self,
+        operand: Operand,
+        source: Source,
+        lead: int,
+        row: Val,
+        row_end: Val,
+        steps: tuple[Val, Val],
+        target: Val,
+    ) -> None:
         if source == "place":
             return
         tiling = self.tiling
         block = Block(
             operand, self.problem.buffers, self.pointers, self.batch_env, self.problem.scalar, tiling.width,
-            row, row_end, self.block_k, self.block_k_end, target,
+            row, row_end, self.block_k, steps[1], target, steps[0],
         )  # fmt: skip
         pack_rows(self.builder, block, source, lead, tiling.depth)
 

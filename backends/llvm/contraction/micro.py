@@ -10,13 +10,13 @@ tiles, edge tiles and any split of the output give the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from graphc.backends.llvm.contraction.axes import constant
+from graphc.backends.llvm.contraction.axes import constant, times
 from graphc.backends.llvm.text import Builder, Val, element, vector
 
-__all__ = ["UNROLL", "Columns", "Panel", "PanelColumns", "accumulate", "multiply_add"]
+__all__ = ["UNROLL", "Columns", "Panel", "PanelColumns", "accumulate", "accumulate_some", "multiply_add"]
 
 UNROLL = 4
 """Steps of k in one iteration of the innermost loop."""
@@ -35,6 +35,9 @@ class Columns(Protocol):
 
     def begin(self) -> list[Val]:
         """The carried values at the block's first k."""
+
+    def from_step(self, builder: Builder, step: Val) -> Columns:
+        """The same vectors where the block's first k is `step` steps on."""
 
     def load(self, builder: Builder, carried: Sequence[Val], offset: int) -> list[Val]:
         """The vectors of B, `offset` steps of k on."""
@@ -59,6 +62,10 @@ class PanelColumns:
 
     def begin(self) -> list[Val]:
         return [self.address]
+
+    def from_step(self, builder: Builder, step: Val) -> PanelColumns:
+        place = builder.gep(self.address, times(builder, step, self.step), self.scalar)
+        return replace(self, address=place)
 
     def load(self, builder: Builder, carried: Sequence[Val], offset: int) -> list[Val]:
         type_, size = vector(self.scalar, self.width), 8 if self.scalar == "double" else 4
@@ -95,13 +102,15 @@ def accumulate(
     whole_unrolls: bool,
     a_next: int = 0,
     between: Callable[[Val], None] | None = None,
+    sums: Sequence[Val] | None = None,
 ) -> list[list[Val]]:
     """Emits the loop over `steps` values of k; returns accumulators [row][vector].
 
     `whole_unrolls` says that `steps` is always a multiple of `UNROLL`. `a` is the address of its
     first element and its panel; where `a_next` is not 0, what lies that many elements on is fetched
     meanwhile. `scalar` is the LLVM element type of both operands and of the accumulators. `between`
-    is called with 0, 1, … at least `rows` times, evenly through the steps.
+    is called with 0, 1, … at least `rows` times, evenly through the steps. `sums` are what the accumulators
+    begin with instead of +0, row by row.
     """
     zero = builder.const(vector(scalar, width), 0)
     start, panel = a
@@ -129,7 +138,7 @@ def accumulate(
         return [*body(UNROLL, carried[: len(carried) - fetch.carries]), *walked]
 
     whole = steps if whole_unrolls else builder.binary("and", steps, constant(-UNROLL))
-    carried: tuple[Val, ...] = (start, *b.begin(), *[zero] * (rows * vectors))
+    carried: tuple[Val, ...] = (start, *b.begin(), *(sums or [zero] * (rows * vectors)))
     walks = fetch.begin(start) if fetch is not None else ()
 
     def steps_from(first: Val | int, end: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
@@ -144,6 +153,41 @@ def accumulate(
         carried = builder.loop(whole, steps, 1, carried, lambda _, c: body(1, c), "krest")
     acc = carried[1 + count :]
     return [list(acc[i * vectors : (i + 1) * vectors]) for i in range(rows)]
+
+
+def accumulate_some(
+    builder: Builder,
+    scalar: str,
+    width: int,
+    a: tuple[Val, Panel],
+    b: Columns,
+    bounds: tuple[Val, Val],
+    grid: Sequence[Sequence[Val]],
+    there: Callable[[Val, int], Val],
+) -> list[list[Val]]:
+    """Adds the terms of steps [from, to) to a grid of sums, of row i those of the steps k for which `there(k, i)` holds."""
+    start, panel = a
+    rows, vectors = len(grid), len(grid[0])
+
+    def step(k: Val, carried: tuple[Val, ...]) -> list[Val]:
+        at = b.from_step(builder, k)
+        columns = at.load(builder, at.begin(), 0)
+        following = []
+        for i in range(rows):
+            place = builder.gep(
+                builder.gep(start, times(builder, k, panel.step), scalar), i * panel.lane, scalar
+            )
+            broadcast = builder.splat(builder.load(scalar, place), width)
+            present = there(k, i)
+            for j in range(vectors):
+                old = carried[i * vectors + j]
+                following.append(
+                    builder.select(present, multiply_add(builder, broadcast, columns[j], old), old)
+                )
+        return following
+
+    found = builder.loop(*bounds, 1, [x for row in grid for x in row], step, "ksome")
+    return [list(found[i * vectors : (i + 1) * vectors]) for i in range(rows)]
 
 
 def _in_turns(

@@ -33,7 +33,10 @@ _STEPS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Block:
-    """One block of an operand: flat rows [row, row_end) × flat steps [step, step_end), and where it goes."""
+    """One block of an operand: flat rows [row, row_end) × flat steps [step, step_end), and where it goes.
+
+    Steps before `begin` are left out; None is `step`.
+    """
 
     operand: Operand
     buffers: Sequence[KernelBuffer]
@@ -46,6 +49,12 @@ class Block:
     step: Val
     step_end: Val
     target: Val
+    begin: Val | None = None
+
+    @property
+    def first(self) -> Val:
+        """The first step that is copied."""
+        return self.step if self.begin is None else self.begin
 
     def value(self, builder: Builder, env: Env, along: str, mask: Val | None) -> Val:
         """The operand at `width` points along its fastest row axis or its fastest k axis."""
@@ -97,7 +106,7 @@ def pack_runs(builder: Builder, block: Block, lead: int) -> None:
         chunks(builder, start, stop, block.width, chunk)
 
     def row(r: Val, _: tuple[Val, ...]) -> list[Val]:
-        runs(builder, operand.steps, block.step, block.step_end, lambda *run: copy(r, *run))
+        runs(builder, operand.steps, block.first, block.step_end, lambda *run: copy(r, *run))
         return []
 
     def run(start: Val, stop: Val, env: Env, origin: Val) -> None:
@@ -108,7 +117,7 @@ def pack_runs(builder: Builder, block: Block, lead: int) -> None:
         builder.loop(block.row, block.row_end, 1, (), one, "packrow")
 
     if _runs_lie_apart(operand):
-        runs(builder, operand.steps, block.step, block.step_end, run)
+        runs(builder, operand.steps, block.first, block.step_end, run)
     else:
         builder.loop(block.row, block.row_end, 1, (), row, "packrow")
 
@@ -140,7 +149,7 @@ def pack_columns(builder: Builder, block: Block, lead: int) -> None:
         runs(builder, operand.rows, block.row, block.row_end, piece)
         return []
 
-    builder.loop(block.step, block.step_end, 1, (), step, "packstep")
+    builder.loop(block.first, block.step_end, 1, (), step, "packstep")
 
 
 def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
@@ -184,9 +193,9 @@ def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
             builder.loop(end, block.row_end, panel, (), lambda r, _: strip(r, False), "lastpanel")
         return []
 
-    steps = builder.sub(block.step_end, block.step)
+    steps = builder.sub(block.step_end, block.first)
     whole = builder.sub(block.step_end, builder.binary("urem", steps, constant(_STEPS_AT_ONCE)))
-    builder.loop(block.step, whole, _STEPS_AT_ONCE, (), lambda k, _: copy(k, _STEPS_AT_ONCE), "packsteps")
+    builder.loop(block.first, whole, _STEPS_AT_ONCE, (), lambda k, _: copy(k, _STEPS_AT_ONCE), "packsteps")
     builder.loop(whole, block.step_end, 1, (), lambda k, _: copy(k, 1), "packstep")
 
 
@@ -229,7 +238,7 @@ def pack_transposed(builder: Builder, block: Block, panel: int, depth: int) -> N
 
             chunks(builder, start, stop, width, chunk)
 
-        runs(builder, operand.steps, block.step, block.step_end, piece)
+        runs(builder, operand.steps, block.first, block.step_end, piece)
         return []
 
     builder.loop(block.row, block.row_end, width, (), rows, "packrows")

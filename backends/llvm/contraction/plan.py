@@ -87,6 +87,8 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None) -> lis
     for problem in readings(kernel, vector):
         tiling = choose_tiling(problem, target)
         plans.append(Plan(problem, tiling))
+        if problem.order is not None:
+            continue
         crossing = find_crossing(problem, target)
         if crossing is not None:
             plans.append(Plan(problem, tiling, crossing=crossing))

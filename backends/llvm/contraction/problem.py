@@ -18,6 +18,7 @@ from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Group, merge_axes
 from graphc.backends.llvm.contraction.body import linear_offset
+from graphc.backends.llvm.contraction.order import Order, Precedence, placed, take_off
 from graphc.backends.llvm.kernel.values import carrier
 from graphc.ir.dims import Dim, Symbol, floor_div, mod, split_linear, substitute, symbols
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent
@@ -111,6 +112,8 @@ class Problem:
     epilogue: tuple[Instruction, ...]
     spread_columns: Group
     spread: tuple[Instruction, ...]
+    order: Order | None = None
+    """Which terms there are; None where all are."""
 
     @property
     def totals(self) -> dict[Side, int]:
@@ -173,6 +176,10 @@ def readings(kernel: Kernel, vector: bool | None) -> list[Problem]:
         rows, columns = (parts.columns, parts.rows) if swap else (parts.rows, parts.columns)
         if parts.is_vector and Group(tuple(rows)).total > 1:
             continue
+        if parts.order is not None:
+            if placed(parts.order, rows, columns, parts.steps) is not None:
+                found.append(_assemble(kernel, parts, swap, rows, columns, []))
+            continue
         columns = _unit_stride_last(columns, parts.epilogue)
         joined, _ = merge_axes(columns, _expressions(parts.epilogue))
         outer = _outer_part(columns, joined)
@@ -197,6 +204,7 @@ class Parts:
     steps: list[Symbol]
     epilogue: list[Instruction]
     is_vector: bool
+    order: Precedence | None
 
 
 def split_sides(kernel: Kernel, vector: bool | None) -> Parts | None:
@@ -207,6 +215,9 @@ def split_sides(kernel: Kernel, vector: bool | None) -> Parts | None:
     if any(a.hi is None for a in (*kernel.axes, *stage.axes)):
         return None
     left, right = (_cone(stage.body, f) for f in factors)
+    order = None
+    if (taken := take_off(left, right)) is not None:
+        order, left, right = taken
     uses_left, uses_right = _used_axes(left), _used_axes(right)
     outer = [a for a in kernel.axes if extent(a) != 1]
     rows = [a for a in outer if a in uses_left and a not in uses_right]
@@ -217,6 +228,8 @@ def split_sides(kernel: Kernel, vector: bool | None) -> Parts | None:
     is_vector = (min(totals) == 1 if vector is None else vector) and Group(
         tuple(steps)
     ).total >= VECTOR_LEAST_STEPS
+    if order is not None:
+        is_vector = False
     if is_vector and min(totals) > 1:
         # Axes that both operands had: one of them is the same all along.
         few = rows if totals[0] <= totals[1] else columns
@@ -232,6 +245,7 @@ def split_sides(kernel: Kernel, vector: bool | None) -> Parts | None:
         steps=steps,
         epilogue=[flat(kernel, i) for s in kernel.stages[1:] for i in s.body],
         is_vector=is_vector,
+        order=order,
     )
 
 
@@ -269,6 +283,7 @@ def _assemble(
         epilogue=tuple(rewrite(i, ones | by_row | by_column) for i in parts.epilogue),
         spread_columns=joined,
         spread=spread,
+        order=None if parts.order is None else placed(parts.order, rows, columns, parts.steps),
     )
 
 

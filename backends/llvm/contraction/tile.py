@@ -6,15 +6,16 @@ to what is kept, and the last one goes on into the epilogue.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
+from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.body import Scalars
 from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, varying
 from graphc.backends.llvm.contraction.lines import Lines
-from graphc.backends.llvm.contraction.micro import UNROLL, Columns, Panel, accumulate
+from graphc.backends.llvm.contraction.micro import UNROLL, Columns, Panel, accumulate, accumulate_some
+from graphc.backends.llvm.contraction.order import Order
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tiling import Tiling
@@ -145,13 +146,89 @@ class Tile:
         parameters see `accumulate`."""
         builder, problem, tiling, shape = self.builder, self.problem, self.tiling, self.shape
         blocks = tiling.blocks(problem.k)
-        assert self.placed.source is not None
+        source = self.placed.source
+        assert source is not None
+        if problem.order is not None and problem.order.of_results:
+            steps = builder.select(self._has_terms(problem.order), steps, constant(0))
         whole = problem.k % UNROLL == 0 and (blocks == 1 or tiling.kc % UNROLL == 0)
-        grid = accumulate(
-            builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (a_address, a),
-            self.placed.source, steps, whole, a_next, between,
-        )  # fmt: skip
+
+        def summed(first: Val, count: Val, whole: bool, sums: Sequence[Val] | None = None) -> list[list[Val]]:
+            at, columns = a_address, source
+            if first.text != "0":
+                at = builder.gep(a_address, times(builder, first, a.step), problem.scalar)
+                columns = source.from_step(builder, first)
+            return accumulate(
+                builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (at, a), columns, count, whole,
+                a_next, between, sums,
+            )  # fmt: skip
+
+        if problem.order is None:
+            grid = summed(constant(0), steps, whole)
+        elif problem.order.of_results:
+            grid = self._present(problem.order, summed(constant(0), steps, whole))
+        else:
+            grid = self._in_order(problem.order, (a_address, a), steps, block, summed)
         self.conclude(grid, kept, block, kept_lead)
+
+    def _has_terms(self, order: Order) -> Val:
+        """True of a tile some element of which has terms."""
+        n, (rows, columns) = self.placed.first[0], (self.shape.rows, self.shape.vectors * self.tiling.width)
+        low, high, size = (n, self.m, rows) if order.low == "columns" else (self.m, n, columns)
+        return self.builder.icmp("slt", low, plus(self.builder, high, constant(size)))
+
+    def _present(self, order: Order, grid: list[list[Val]]) -> list[list[Val]]:
+        """The sums of a tile, +0 where there are no terms."""
+        builder, width = self.builder, self.tiling.width
+        type_ = vector(self.problem.scalar, width)
+        zero = builder.const(type_, 0)
+        lanes = (
+            builder.vector_literal("i32", [str(i) for i in range(width)]) if width > 1 else Val("i32", "0")
+        )
+        found = []
+        for i, row in enumerate(grid):
+            here = plus(builder, self.m, constant(i))
+            made = []
+            for j, x in enumerate(row):
+                # How far the row is beyond the vector's first column, as a vector of 32-bit lanes.
+                beyond = builder.sub(here, self.placed.first[j])
+                ahead = builder.splat(builder.cast("trunc", beyond, "i32"), width)
+                sides = (lanes, ahead) if order.low == "columns" else (ahead, lanes)
+                made.append(builder.select(builder.icmp("sle", *sides), x, zero))
+            found.append(made)
+        return found
+
+    def _in_order(
+        self,
+        order: Order,
+        a: tuple[Val, Panel],
+        steps: Val,
+        block: Val,
+        summed: Callable[[Val, Val, bool, Sequence[Val] | None], list[list[Val]]],
+    ) -> list[list[Val]]:
+        """The sums over those steps of a block that each row has: those of all rows, and before or after these
+        the ones that some rows have."""
+        builder, problem, width = self.builder, self.problem, self.tiling.width
+        rows, source = self.shape.rows, self.placed.source
+        assert source is not None
+        from_block = builder.sub(self.m, block)
+
+        def clamped(offset: int) -> Val:
+            at = minimum(builder, plus(builder, from_block, constant(offset)), steps)
+            return builder.select(builder.icmp("slt", at, constant(0)), constant(0), at)
+
+        def there(k: Val, i: int) -> Val:
+            row = plus(builder, from_block, constant(i))
+            return builder.icmp("sle", *((k, row) if order.low == "steps" else (row, k)))
+
+        if order.low == "steps":
+            shared, end = clamped(1), clamped(rows)
+            grid = summed(constant(0), shared, False, None)
+            return accumulate_some(builder, problem.scalar, width, a, source, (shared, end), grid, there)
+        begin, shared = clamped(0), clamped(rows - 1)
+        zero = builder.const(vector(problem.scalar, width), 0)
+        grid = [[zero] * self.shape.vectors for _ in range(rows)]
+        grid = accumulate_some(builder, problem.scalar, width, a, source, (begin, shared), grid, there)
+        return summed(shared, builder.sub(steps, shared), False, [x for row in grid for x in row])
 
     def conclude(self, grid: list[list[Val]], kept: Val, block: Val, kept_lead: int) -> None:
         """What becomes of a block's sums: kept, or added to what is kept, or finished; goes on at a block of its own."""

@@ -133,13 +133,16 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     """The tiling of a contraction."""
     size = problem.dtype.itemsize
     width = target.width(size * 8)
-    while width > 1 and width // 2 >= problem.n:
+    least = 1 if problem.order is None else 2  # masks have lanes
+    while width > least and width // 2 >= problem.n:
         width //= 2
     rows, vectors = _register_tile(problem, target, width)
     columns = width * vectors
     kc = block_steps(*(extent(a) for a in problem.step_axes))
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
+    if problem.order is not None and not problem.order.of_results:
+        mc = rows * min(row_tiles, max(1, _ROWS_IN_ORDER // rows))
     a = _source_of_a(problem.a, column_tiles, size)
     # A block of B that stays in L2. Where A is packed again for each, a larger one, of which a panel at a
     # time is in L1; but partial sums that are kept for all its columns are to stay near.
@@ -158,6 +161,9 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
         rows_outside=rows_outside,
     )  # fmt: skip
 
+
+_ROWS_IN_ORDER = 48
+"""Rows packed at once where each has steps of its own: what none of them has is not packed."""
 
 _SHORT = 160
 """Steps of k up to which an epilogue that updates memory bounds the time of a tile."""

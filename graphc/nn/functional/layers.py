@@ -86,13 +86,15 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(query @ keyᵀ · scale + mask) @ value over the last two dimensions.
 
+    With `is_causal` position i sees positions 0 … i alone: keys and values after it are not looked at.
+
     With `enable_gqa` the heads (dimension -3) of key and value are repeated to the query's number.
     """
     if enable_gqa:
         key, value = (_repeated_heads(query, t) for t in (key, value))
     width: Any = query.tensor_type.shape[-1]
     factor = 1.0 / math.sqrt(width) if scale is None else scale
-    scores = pointwise.mul(linear_algebra.product_of_rows(query, key), factor)
+    scores = pointwise.mul(linear_algebra.product_of_rows(query, key, is_causal), factor)
     if is_causal:
         if attn_mask is not None:
             raise RuntimeError(
@@ -107,4 +109,6 @@ def scaled_dot_product_attention(
         else:
             scores = pointwise.add(scores, attn_mask)
     weights = dropout(reduction.softmax(scores, -1), dropout_p)
+    if is_causal:
+        return linear_algebra.product_with_earlier(weights, value)
     return linear_algebra.matmul(weights, value)
