@@ -64,7 +64,7 @@ def find_windows(kernel: Kernel, vector: bool | None) -> Windows | None:
     """The windows that a contraction kernel sums over; None where it is no such sum of float32."""
     parts = split_sides(kernel, vector)
     stage = kernel.stages[0] if kernel.stages else None
-    if parts is None or stage is None or parts.is_vector or len(parts.steps) != 3:
+    if parts is None or stage is None or parts.is_vector or parts.order is not None or len(parts.steps) != 3:
         return None
     used = {s for i in (*parts.left, *parts.right) for e in _expressions(i) for s in symbols(e)}
     if any(a in used for a in parts.batch):
