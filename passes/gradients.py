@@ -13,7 +13,7 @@ from typing import ClassVar
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.ops.tape import NO_GRAD, Gradient
-from graphc.passes.base import Pass
+from graphc.passes.base import Pass, nested_graphs
 from graphc.passes.context import CompileContext
 from graphc.passes.differentiate import differentiate
 
@@ -26,7 +26,13 @@ def blocked_values(graph: Graph) -> set[Value]:
 
 
 def expand_gradients(graph: Graph) -> dict[Value, Value]:
-    """Replaces every `gradient` op, first to last; keeps the marks. Returns what became of each result."""
+    """Replaces every `gradient` op, first to last, those of regions before; keeps the marks.
+
+    Returns what became of each result of the graph's own.
+    """
+    for op in graph.ops:
+        for region in op.regions:
+            expand_gradients(region)
     moved: dict[Value, Value] = {}
     for op in [op for op in graph.ops if isinstance(op, Gradient)]:
         _expand(graph, op, moved)
@@ -57,8 +63,10 @@ class ExpandGradients(Pass):
     name: ClassVar[str] = "expand_gradients"
 
     def run(self, graph: Graph, context: CompileContext) -> bool:
-        changed = bool(expand_gradients(graph))
-        for op in graph.ops:
-            if op.mark == NO_GRAD:
-                op.mark = None
+        changed = any(isinstance(op, Gradient) for g in nested_graphs(graph) for op in g.ops)
+        expand_gradients(graph)
+        for g in nested_graphs(graph):
+            for op in g.ops:
+                if op.mark == NO_GRAD:
+                    op.mark = None
         return changed

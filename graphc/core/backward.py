@@ -353,11 +353,13 @@ def gradients(
         if not t.requires_grad:
             raise RuntimeError("One of the differentiated Tensors does not require grad")
     nodes = [t._read() for t in inputs]
+    # In a region a leaf from outside is an input like any other.
+    leaves = current().region is None
     walk = _walk(outputs, seeds, retain_graph, create_graph, nodes)
     result: list[Any] = []
     for tensor, node in zip(inputs, nodes, strict=True):
-        gradient = walk.found.get(node) if not tensor._leaf else _of_leaf(walk, tensor)
-        hooks = _leaf_hooks(tensor) if tensor._leaf else None
+        gradient = _of_leaf(walk, tensor) if leaves and tensor._leaf else walk.found.get(node)
+        hooks = _leaf_hooks(tensor) if leaves and tensor._leaf else None
         if gradient is not None and hooks:
             held = [walk.hold(), result]
             with set_grad_enabled(create_graph):

@@ -25,10 +25,12 @@ from graphc.runtime.state import bump_epoch
 
 MOST_ENTRIES = 2000
 """The last resort against recordings that nothing ever asks a value of."""
+MOST_TRACED = 20_000
+"""A trace of so many operations is warned of: it unrolled a long Python loop."""
 UNLIMITED = 1 << 60
 """The limit while a stretch must stay in one recording."""
 
-__all__ = ["UNLIMITED", "Recording", "current", "flush_random", "pop", "push", "record_nodes"]
+__all__ = ["MOST_TRACED", "UNLIMITED", "Recording", "current", "flush_random", "pop", "push", "record_nodes"]
 
 
 class Recording:
@@ -61,8 +63,8 @@ class Recording:
         """Identities of the outermost Modules that were entered since the last evaluation."""
         self.cut = 0
         """Where the first `backward` ended; a second one evaluates up to here first."""
-        self.limit = MOST_ENTRIES
-        """Evaluated at this length."""
+        self.limit = MOST_ENTRIES if trace is None else MOST_TRACED
+        """Evaluated at this length, or warned of."""
         self.random: dict[Any, int] = {}
         """Random numbers drawn here so far, by what records the generator's advance by a count."""
         self.lock = threading.RLock()

@@ -15,7 +15,7 @@ from graphc.core.build import GraphBuild, Marker
 from graphc.core.location import user_location
 from graphc.core.modes import enable_grad
 from graphc.core.node import Entry, Node
-from graphc.core.recording import Recording, current, flush_random, pop, push
+from graphc.core.recording import MOST_TRACED, Recording, current, flush_random, pop, push
 from graphc.core.storage import Storage
 from graphc.core.tensor import TensorBase, assign, wrap
 from graphc.ir.errors import TraceError
@@ -41,7 +41,7 @@ class Region(Recording):
         self.written: dict[int, tuple[Storage, Node]] = {}
         """Storages from outside that the region writes, with what they held."""
         self.region = self
-        self.limit = 1 << 60
+        self.limit = MOST_TRACED
         self.depth = 1
 
     def add_input(self, type_: TensorType) -> Node:
@@ -105,7 +105,7 @@ class Region(Recording):
 
 def _refused(what: str) -> TraceError:
     where = user_location()
-    message = f"the body of a loop or branch cannot {what}; return what is needed and do it outside"
+    message = f"the body of a loop or branch cannot {what}; use autograd.grad there, or return the loss"
     if where is None:
         return TraceError(message)
     return TraceError(message, filename=where.filename, lineno=where.lineno)

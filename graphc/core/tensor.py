@@ -11,6 +11,7 @@ it has no storage object until one is asked for.
 from __future__ import annotations
 
 import struct
+import warnings
 import weakref
 from typing import Any, ClassVar
 
@@ -369,7 +370,24 @@ def _wrapped_and_evaluated(results: tuple[Node, ...]) -> Any:
     recording = current()
     if recording.trace is None:
         evaluate(recording)
+    else:
+        _warn_of_length(recording)
     return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _warn_of_length(recording: Recording) -> None:
+    """Warns, once for each trace, that it has become long."""
+    where = user_location()
+    message = (
+        f"the trace of a compiled function has passed {recording.limit} operations, most likely because a Python "
+        "loop is unrolled: the time to compile it grows with its length. graphc.scan (or fori_loop, while_loop) "
+        "records one step, whatever the length"
+    )
+    recording.limit = UNLIMITED
+    if where is None:
+        warnings.warn(message, stacklevel=2)
+    else:
+        warnings.warn_explicit(message, UserWarning, where.filename, where.lineno)
 
 
 def record_view(name: str, x: Any, **attrs: Any) -> Any:

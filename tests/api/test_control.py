@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import graphc
+from graphc.core.recording import MOST_TRACED
 
 torch = pytest.importorskip("torch")
 
@@ -374,6 +376,58 @@ def test_exported(tmp_path: pathlib.Path) -> None:
     for n in (0, 1, 4, 9):
         assert library(x, graphc.tensor(n)).tobytes() == compiled(x, graphc.tensor(n)).numpy().tobytes()
     assert count.item() == 14
+
+
+def descent(g: Any, rate: Any) -> Any:
+    """Steps of gradient descent in a loop, to be differentiated by their rate."""
+
+    def step(i: Any, v: Any) -> Any:
+        (gradient,) = (graphc if g is graphc else torch).autograd.grad(
+            ((v * v).sum() - 1) ** 2, v, create_graph=True
+        )
+        return v - rate * gradient
+
+    return g.fori_loop(0, 3, step, rate * 2 + rate * rate)
+
+
+def test_gradients_inside() -> None:
+    """`autograd.grad` in the body of a loop or branch, differentiated once more by what is outside."""
+    found = []
+    for library, g in ((graphc, graphc), (torch, Plain)):
+        rate = library.tensor(ramp(5) / 9 + 0.2, requires_grad=True)
+        y = descent(g, rate)
+        y.sum().backward()
+        found.append((y.detach().numpy(), rate.grad.numpy()))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+    p = graphc.tensor(ramp(3), requires_grad=True)
+
+    @graphc.compile
+    def slope(flag: Any) -> Any:
+        return graphc.cond(flag, lambda: graphc.autograd.grad((p * p * p).sum(), p)[0], lambda: p * 1)
+
+    np.testing.assert_allclose(slope(graphc.tensor(True)).detach().numpy(), 3 * ramp(3) ** 2, rtol=1e-6)
+    assert slope(graphc.tensor(False)).tolist() == ramp(3).tolist()
+
+
+def test_long_traces_are_warned_of() -> None:
+    """An unrolled loop of many operations names what keeps a program short, once, at the user's line."""
+
+    def unrolled(x: Any) -> Any:
+        for _ in range(MOST_TRACED + 10):
+            x = x * 2
+        return x
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        graphc.compile(unrolled).trace(graphc.ones(2))
+        graphc.compile(lambda x: graphc.fori_loop(0, MOST_TRACED + 10, lambda i, v: v * 2, x)).trace(
+            graphc.ones(2)
+        )
+    (warning,) = caught
+    assert "graphc.scan" in str(warning.message)
+    assert warning.filename == __file__
 
 
 def test_pictures(tmp_path: pathlib.Path) -> None:
