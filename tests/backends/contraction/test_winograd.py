@@ -29,6 +29,8 @@ TILED = [
     Convolution(1, 64, 41, 27, 65, 3, 3, pad=2),
     Convolution(5, 96, 9, 8, 130, 3, 3, pad=1),
     Convolution(1, 69, 60, 15, 64, 3, 3, pad=1),
+    Convolution(1, 512, 7, 7, 510, 3, 3, pad=1),
+    Convolution(1, 256, 14, 11, 130, 3, 3, pad=1),
 ]
 DIRECT = [
     (Convolution(1, 64, 28, 28, 64, 3, 3, pad=1), float64),

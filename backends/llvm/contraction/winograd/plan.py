@@ -8,6 +8,7 @@ Costs are cycles of one core: two multiply-adds a cycle, and what transforms tak
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Group
@@ -72,8 +73,15 @@ class Plan:
 
     @property
     def lead(self) -> int:
-        """Elements of a row of transformed tiles, with room to spoil at the end."""
-        return _odd_lines(round_up(self.block, self.width) + self.width)
+        """Elements of a row of transformed tiles, with room to spoil at the end: an odd number of vectors, so that
+        rows spread over the cache sets."""
+        half = self.width // 2
+        spoilt = half - 1
+        if self.block >= self.tiles.total and self.side == "rows":
+            spoilt = -self.tiles.run % (half if self.tiles.run % self.width <= half else self.width)
+        last = max(round_up(self.block, self.width), min(self.block, self.tiles.total) + spoilt)
+        vectors = -(-last // self.width)
+        return (vectors + 1 - vectors % 2) * self.width
 
     @property
     def weights_apart(self) -> int:
@@ -175,7 +183,8 @@ def _blocked(windows: Windows, tiles: Group, costs: _Costs, target: Target, widt
         block = round_up(t, width)
     else:
         block = unit * max(1, min(target.l2_bytes // 2 // (size * unit), -(-t // unit), 4))
-    row_block = rows * max(1, min(target.l2_bytes // 2 // (size * rows), -(-m // rows), 32 // rows))
+    cache = target.l2_bytes // 2 if block < t else target.l2_bytes * 3 // 4
+    row_block = rows * max(1, min(cache // (size * rows), -(-m // rows), 32 // rows))
     parts, side = min(_divisions(costs, m, t, rows, unit, target.cores))[1:]
     return Plan(windows, tiles, width, rows, vectors, block, row_block, block < t, side, parts)
 
@@ -186,7 +195,7 @@ def _tile_cycles(m: int, vectors_all: int, rows: int, vectors: int) -> float:
     for r, rc in ((rows, m // rows), (m % rows, 1)):
         for v, vc in ((vectors, vectors_all // vectors), (vectors_all % vectors, 1)):
             if r and v:
-                total += rc * vc * max(r * v / 2, (r + v) / 2, 4.0)
+                total += rc * vc * max(r * v / 2, (r + v) / 2, 4.5)
     return total
 
 
@@ -195,15 +204,17 @@ def _divisions(
 ) -> list[tuple[float, int, Side]]:
     """(cycles of the thread with most to do, partitions, divided side); each side repeats one transform."""
     found: list[tuple[float, int, Side]] = []
-    sides: tuple[tuple[Side, int, float], ...] = (
-        ("rows", -(-m // rows), costs.data),
-        ("columns", -(-t // unit), costs.weights),
+    sides: tuple[tuple[Side, int, int, float], ...] = (
+        ("rows", m, rows, costs.data),
+        ("columns", t, unit, costs.weights),
     )
-    for side, pieces, again in sides:
+    for side, total, piece, again in sides:
+        pieces = -(-total // piece)
         for parts in (1, 2, 4, 8, 16):
             if parts <= pieces:
                 rounds = -(-parts // cores)
-                share = -(-pieces // parts) / pieces
+                edges = [min(total, n * pieces // parts * piece) for n in range(parts + 1)]
+                share = max(b - a for a, b in itertools.pairwise(edges)) / total
                 cycles = rounds * ((costs.total - again) * share + again) * (1 + _LATE / rounds)
                 found.append((cycles, parts, side))
     return found

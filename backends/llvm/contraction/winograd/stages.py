@@ -9,8 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.backends.llvm.contraction.axes import Env, chunks, constant, minimum, plus, runs, times
-from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.axes import (
+    Env,
+    chunks,
+    constant,
+    index_value,
+    minimum,
+    plus,
+    runs,
+    times,
+)
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, gather
+from graphc.backends.llvm.contraction.packing import transpose
 from graphc.backends.llvm.contraction.winograd.pattern import TAPS, Windows
 from graphc.backends.llvm.contraction.winograd.plan import FREQUENCIES, GROUP, Plan
 from graphc.backends.llvm.contraction.winograd.transforms import (
@@ -18,8 +28,8 @@ from graphc.backends.llvm.contraction.winograd.transforms import (
     transform_result,
     transform_weights,
 )
-from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
-from graphc.ir.dims import symbols
+from graphc.backends.llvm.text import Builder, ModuleText, Val, lanes, vector
+from graphc.ir.dims import Dim, split_linear, symbols
 from graphc.ir.kernel import Instruction, extent
 from graphc.ir.types import float32
 
@@ -65,6 +75,50 @@ def emit_weights_stage(module: ModuleText, name: str, plan: Plan) -> None:
 
     builder.loop(first, end, 1, (), row, "row")
     builder.ret()
+
+
+def _plain_taps(
+    builder: Builder, plan: Plan, pointers: Sequence[Val], env: Env, c: Val
+) -> list[list[Val]] | None:
+    """All taps of `width` channels from the array itself where each channel's lie side by side: squares of them are
+    transposed in registers, the ninth is gathered. None where they do not lie so."""
+    windows, width = plan.windows, plan.width
+    body, side = windows.weights.body, min(plan.width, 8)
+    if len(body) != 1 or body[0].opcode != "load" or body[0].guards or body[0].dtype is not float32:
+        return None
+    rest: Dim = body[0].index[0]
+    for axis, stride in ((windows.channel, TAPS * TAPS), (windows.taps[0], TAPS), (windows.taps[1], 1)):
+        split = split_linear(rest, axis)
+        if split is None or split[0] != stride:
+            return None
+        rest = split[1]
+    first = plus(builder, index_value(builder, rest, env), times(builder, c, TAPS * TAPS))
+    place = builder.gep(pointers[body[0].buffer], first, _SCALAR)
+    type_ = vector(_SCALAR, side)
+    taps: list[Val] = []
+    for start in range(0, TAPS * TAPS - 1, side):
+        squares = [
+            transpose(
+                builder,
+                [
+                    builder.load(type_, builder.gep(place, (group + i) * TAPS * TAPS + start, _SCALAR), _SIZE)
+                    for i in range(side)
+                ],
+            )
+            for group in range(0, width, side)
+        ]
+        taps += [_joined(builder, parts) for parts in zip(*squares, strict=True)]
+    last = [builder.gep(place, (i + 1) * TAPS * TAPS - 1, _SCALAR) for i in range(width)]
+    taps.append(gather(builder, [builder.load(_SCALAR, at, _SIZE) for at in last]))
+    return [taps[r * TAPS : (r + 1) * TAPS] for r in range(TAPS)]
+
+
+def _joined(builder: Builder, parts: Sequence[Val]) -> Val:
+    """The parts, one or two, as one vector."""
+    if len(parts) == 1:
+        return parts[0]
+    first, second = parts
+    return builder.shuffle(first, second, range(2 * lanes(first.type)))
 
 
 def _tap(
@@ -174,7 +228,7 @@ class _Data:
         lines = builder.gep(self.gathered, times(builder, builder.sub(k, c), 8 * plan.line), _SCALAR)
         out = builder.gep(target, times(builder, k, plan.lead), _SCALAR)
 
-        def chunk(v: Val, _: tuple[Val, ...]) -> list[Val]:
+        def chunk(v: Val, kept: int) -> None:
             here = builder.gep(lines, v, _SCALAR)
             tile = [
                 [
@@ -188,11 +242,24 @@ class _Data:
             place = builder.gep(out, v, _SCALAR)
             for i, values in enumerate(transform_data(builder, tile)):
                 for j, value in enumerate(values):
-                    at = (4 * i + j) * plan.data_apart
-                    builder.store(value, builder.gep(place, at, _SCALAR), _SIZE)
+                    at = builder.gep(place, (4 * i + j) * plan.data_apart, _SCALAR)
+                    builder.store(
+                        value if kept == width else builder.shuffle(value, None, range(kept)), at, _SIZE
+                    )
+
+        # Less than half a vector at the end is stored as half a vector: little is spoilt, and little room needed.
+        half = width // 2
+        rest = builder.op("i64", f"and {count}, {width - 1}")
+        short = builder.icmp("ule", builder.sub(rest, constant(1)), constant(half - 1))
+        whole = builder.select(short, builder.sub(count, rest), count)
+
+        def full(v: Val, _: tuple[Val, ...]) -> list[Val]:
+            chunk(v, width)
             return []
 
-        builder.loop(0, count, width, (), chunk, "tiles")
+        builder.loop(0, whole, width, (), full, "tiles")
+        with builder.if_(short):
+            chunk(whole, half)
         return []
 
 
