@@ -4,8 +4,9 @@ Each framework runs in a process of its own; rounds alternate between them, so t
 machine hits all alike. Printed are medians over rounds in microseconds, the ratio of the best peer
 to graphc, first-call time (trace and compile with an empty cache), the process's peak memory, and the share
 that the time at the measured peak or bandwidth has of graphc's time (the roofline). Every framework's process runs the
-loop of the FMA peak between its timings, and arithmetic is compared with the peak of that moment: median and
-extremes over rounds are in the last column. A peer that is
+loop of the FMA peak between its timings, and arithmetic is compared with the peak of that moment, in those batches of runs
+in which the core is quiet: another loop tells where somebody else uses its second hardware thread. In the last column
+are the peak (median and extremes over rounds) and the number of quiet batches. A peer that is
 missing, or that cannot run a row, is left out and named below the table with the reason.
 """
 
@@ -77,11 +78,11 @@ def main() -> None:
         if options.markdown:
             Path(options.markdown).write_text(markdown(results, peers, machine), encoding="utf-8")
         return
-    machine, probe = measured_machine(options.lock)
+    machine, probes = measured_machine(options.lock)
     print(machine)
     print(text_head(peers))
     results = []
-    with Pool(options.lock, options.warm, probe) as pool:
+    with Pool(options.lock, options.warm, probes) as pool:
         for workload in rows:
             named = options.peers or (MICRO_PEERS if workload.kind == "micro" else PEERS)
             results.append(

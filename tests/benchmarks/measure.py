@@ -11,11 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tests.benchmarks.frameworks import OURS, runs
-from tests.benchmarks.probe import ProbeCode
+from tests.benchmarks.probe import Probes
 from tests.benchmarks.quietness import locked
 from tests.benchmarks.workloads import Workload
 
@@ -31,7 +31,8 @@ class Measured:
 
     `first` is 0 where the compile cache was not empty. `peak` is the core's FMA peak between the runs in GFLOP/s, median
     over rounds, `peak_low` and `peak_high` its extremes; `at_peak` is how many GFLOP that peak would have done in one run,
-    compared batch by batch, median over rounds. They are 0 where no peak was measured.
+    compared batch by batch: the median over the `quiet` of all `batches`, in which the core was not shared, or over all
+    where few were quiet. They are 0 where no peak was measured.
     """
 
     peer: str
@@ -44,6 +45,8 @@ class Measured:
     peak_low: float = 0.0
     peak_high: float = 0.0
     at_peak: float = 0.0
+    quiet: int = 0
+    batches: int = 0
 
 
 @dataclass
@@ -66,6 +69,10 @@ class RowResult:
         return best.median / ours.median if ours and best else None
 
 
+_LEAST_QUIET = 5
+"""Quiet batches from which on the others do not count for the share of the peak."""
+
+
 class Worker:
     """A process that runs one framework on one row after another."""
 
@@ -75,7 +82,7 @@ class Worker:
         threads: int,
         lock: str | None = None,
         cache: str | None = None,
-        probe: ProbeCode | None = None,
+        probes: Probes | None = None,
     ) -> None:
         self.peer = peer
         environment = dict(os.environ)
@@ -86,12 +93,13 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
         )  # fmt: skip
         self.times: list[float] = []
-        self.peaks: list[tuple[float, float]] = []
+        self.peaks: list[float] = []
+        self.batches: list[tuple[float, bool]] = []
         self.head: dict[str, Any] = {}
         self.error = ""
         self.memory = 0
-        if probe is not None:
-            self._ask(probe=probe.code, flops=probe.flops)
+        if probes is not None:
+            self._ask(**asdict(probes))
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -108,7 +116,7 @@ class Worker:
 
     def build(self, row: str) -> None:
         """Builds a row; `error` says why where that failed."""
-        self.times, self.peaks = [], []
+        self.times, self.peaks, self.batches = [], [], []
         self.head = self._ask(row=row)
 
     def round(self, seconds: float, pause: float = 0.0, raised: bool = False) -> None:
@@ -117,7 +125,8 @@ class Worker:
         if not self.error:
             self.times.append(answer["seconds"])
             if "peak" in answer:
-                self.peaks.append((answer["peak"], answer["at_peak"]))
+                self.peaks.append(answer["peak"])
+                self.batches += answer["batches"]
 
     @property
     def alive(self) -> bool:
@@ -135,9 +144,11 @@ class Worker:
             self.memory,
         )
         if self.peaks:
-            rates = [rate for rate, _ in self.peaks]
-            made.peak, made.peak_low, made.peak_high = statistics.median(rates), min(rates), max(rates)
-            made.at_peak = statistics.median(work for _, work in self.peaks)
+            made.peak, made.peak_low, made.peak_high = (f(self.peaks) for f in (statistics.median, min, max))
+            quiet = [work for work, alone in self.batches if alone]
+            made.quiet, made.batches = len(quiet), len(self.batches)
+            chosen = quiet if len(quiet) >= _LEAST_QUIET else [work for work, _ in self.batches]
+            made.at_peak = statistics.median(chosen)
         return made
 
     def close(self) -> None:
@@ -151,14 +162,14 @@ class Worker:
 class Pool:
     """Worker processes by peer: one for each row, or (for micro rows, where memory means nothing) one for many.
 
-    graphc starts with an empty compile cache unless `warm`. `lock` is a file whose lock rounds hold, `probe` the loop of
-    the FMA peak that every worker runs between its timings.
+    graphc starts with an empty compile cache unless `warm`. `lock` is a file whose lock rounds hold, `probes` the loops
+    that every worker runs between its timings.
     """
 
-    def __init__(self, lock: str | None = None, warm: bool = False, probe: ProbeCode | None = None) -> None:
+    def __init__(self, lock: str | None = None, warm: bool = False, probes: Probes | None = None) -> None:
         self.lock = lock
         self.warm = warm
-        self.probe = probe
+        self.probes = probes
         self._held: dict[tuple[str, int], Worker] = {}
         self._caches = tempfile.TemporaryDirectory(prefix="graphc-benchmark-")
         self._count = 0
@@ -177,7 +188,7 @@ class Pool:
         if worker is None or not worker.alive:
             self._count += 1
             cache = None if self.warm else os.path.join(self._caches.name, str(self._count))
-            worker = Worker(peer, threads, self.lock, cache, self.probe)
+            worker = Worker(peer, threads, self.lock, cache, self.probes)
         worker.build(workload.name)
         return worker
 

@@ -12,8 +12,8 @@ from graphc.backends.llvm.compile import host_target
 from graphc.ir.target import Target
 from tests.benchmarks.floor import Floor
 from tests.benchmarks.measure import Measured
-from tests.benchmarks.peak import best_probe
-from tests.benchmarks.probe import ProbeCode
+from tests.benchmarks.peak import best_probes
+from tests.benchmarks.probe import ProbeCode, Probes
 from tests.benchmarks.quietness import undisturbed
 from tests.benchmarks.stream import bandwidth
 
@@ -58,12 +58,13 @@ class Machine:
         return max(arithmetic, traffic) / threads
 
 
-def measured_machine(lock: str | None = None) -> tuple[Machine, ProbeCode]:
-    """The limits, and the loop of the FMA peak; measured in a process of its own, so that the benchmark stays small."""
+def measured_machine(lock: str | None = None) -> tuple[Machine, Probes]:
+    """The limits, and the loops that show how fast the core is; measured in a process of its own, so that the benchmark stays small."""
     command = [sys.executable, "-m", "tests.benchmarks.roofline", *([lock] if lock else [])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    return Machine(found["gflops"], found["streams"]), ProbeCode(**found["probe"])
+    probes = Probes(ProbeCode(**found["probes"]["peak"]), ProbeCode(**found["probes"]["mixed"]))
+    return Machine(probes.peak.best, found["streams"]), probes
 
 
 def _streams(target: Target, mix: tuple[int, int]) -> list[tuple[int, float]]:
@@ -79,5 +80,4 @@ if __name__ == "__main__":
     with undisturbed(sys.argv[1] if len(sys.argv) > 1 else None):
         host = host_target()
         streams = {"{}:{}".format(*mix): _streams(host, mix) for mix in _MIXES}
-        peak, probe = best_probe(host)
-        print(json.dumps({"gflops": peak, "streams": streams, "probe": asdict(probe)}))
+        print(json.dumps({"streams": streams, "probes": asdict(best_probes(host))}))

@@ -21,7 +21,9 @@ _TITLE = 46
 def text_head(peers: Sequence[str]) -> str:
     """The head of the text table; times in microseconds, the FMA peak between graphc's runs in GFLOP/s."""
     cells = [f"{'µs':{_TITLE}}", *(f"{p:>13}" for p in peers)]
-    return " ".join([*cells, f"{'speedup':>8} {'first ms':>9} {'MiB':>6} {'roofline':>8}  FMA peak (rounds)"])
+    return " ".join(
+        [*cells, f"{'speedup':>8} {'first ms':>9} {'MiB':>6} {'roofline':>8}  FMA peak (rounds), quiet"]
+    )
 
 
 def text_row(result: RowResult, peers: Sequence[str], machine: Machine) -> str:
@@ -102,7 +104,11 @@ def _time(found: Measured | None) -> str:
 
 
 def _peak(found: Measured) -> str:
-    return f"  {found.peak:.1f} ({found.peak_low:.1f}–{found.peak_high:.1f})" if found.peak else ""
+    if not found.peak:
+        return ""
+    return (
+        f"  {found.peak:.1f} ({found.peak_low:.1f}–{found.peak_high:.1f}), {found.quiet} of {found.batches}"
+    )
 
 
 def _first(found: Measured) -> str:

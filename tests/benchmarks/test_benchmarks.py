@@ -16,7 +16,7 @@ from tests.benchmarks.frameworks import PEERS, runs
 from tests.benchmarks.measure import Measured, Pool, RowResult, measure
 from tests.benchmarks.memory import largest_live, row_program
 from tests.benchmarks.micro import MICRO
-from tests.benchmarks.peak import best_probe
+from tests.benchmarks.peak import best_probes
 from tests.benchmarks.roofline import Machine
 from tests.benchmarks.table import as_json, from_json, markdown, summary, text_row
 from tests.benchmarks.workloads import ROW_DATA, ROWS, chosen
@@ -118,8 +118,7 @@ def test_a_plain_loop_is_no_peer() -> None:
 def test_one_row_is_measured() -> None:
     """A round of the smallest row; a peer that is not installed is missing, with its reason."""
     (row,) = chosen(ROWS, ["linear"])
-    probe = best_probe(host_target())[1]
-    with Pool(probe=probe) as pool:
+    with Pool(probes=best_probes(host_target())) as pool:
         result = measure(pool, row, ["graphc", "graphc plain"], 1, 1, seconds=0.01)
     assert set(result.measured) == {"graphc", "graphc plain"} and not result.missing
     found = result.measured["graphc"]

@@ -3,10 +3,10 @@
     python -m tests.benchmarks.worker PEER THREADS [LOCK]
 
 Speaks JSON lines. {"row": name} builds a row and does its work a few times; the answer is {"import", "build", "first":
-seconds, "memory": bytes}, or {"error": text} where the framework is missing or cannot run the row. {"probe", "flops"}
-gives the loop of the FMA peak, which later rounds run between their timings. {"seconds", "pause", "raised"} times a round
-of the last row; the answer is {"seconds": median of the round, "peak": GFLOP/s of the loop, median, "at_peak": GFLOP that
-the loop would have done in one run, median, "memory"}. Where raised, the round runs at real-time priority. With LOCK, graphc's first call holds that file's lock, like the
+seconds, "memory": bytes}, or {"error": text} where the framework is missing or cannot run the row. {"peak", "mixed"}
+gives two loops as in `probe.Probes`, which later rounds run between their timings. {"seconds", "pause", "raised"} times a round
+of the last row; the answer is {"seconds": median of the round, "peak": GFLOP/s of the first loop, median, "batches":
+[GFLOP that it would have done in one run, whether the core was quiet], "memory"}. Where raised, the round runs at real-time priority. With LOCK, graphc's first call holds that file's lock, like the
 rounds that the caller times.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 
 from tests.benchmarks.frameworks import OURS, build
 from tests.benchmarks.micro import MICRO
-from tests.benchmarks.probe import Probe, ProbeCode
+from tests.benchmarks.probe import ProbeCode, Probes
 from tests.benchmarks.quietness import raised_priority, undisturbed
 from tests.benchmarks.workloads import ROWS
 
@@ -34,12 +34,12 @@ _BATCHES = 25
 
 
 def _round(
-    work: Callable[[], Any], seconds: float, once: float, pause: float, probe: Probe | None
-) -> dict[str, float]:
+    work: Callable[[], Any], seconds: float, once: float, pause: float, probes: Probes | None
+) -> dict[str, Any]:
     """Median "seconds" of one run; short runs are timed in batches so that the clock costs nothing.
 
-    With a `probe`, "peak" and "at_peak" too: the core's peak is measured between the batches, since a core that is
-    shared with others changes within a round, and each batch is compared with the peak before and after it.
+    With `probes`, "peak" and "batches" too: the core's rates are measured between the batches, since a core that is
+    shared with others changes within a round, and each batch is compared with those before and after it.
     With a `pause`, Python sleeps-by-spinning that long before each run and only the run is timed.
     """
     if pause:
@@ -55,18 +55,21 @@ def _round(
     repeats = max(3, min(200_000, int(seconds / once)))
     batch = max(1, repeats // _BATCHES)
     times = []
-    peaks = [probe.rate()] if probe is not None else []
+    rates = [probes.rates()] if probes is not None else []
     for _ in range(min(_BATCHES, repeats)):
         start = time.perf_counter()
         for _ in range(batch):
             work()
         times.append((time.perf_counter() - start) / batch)
-        if probe is not None:
-            peaks.append(probe.rate())
-    found = {"seconds": statistics.median(times)}
-    if peaks:
-        done = [t * (before + after) / 2 for t, before, after in zip(times, peaks, peaks[1:], strict=False)]
-        found |= {"peak": statistics.median(peaks), "at_peak": statistics.median(done)}
+        if probes is not None:
+            rates.append(probes.rates())
+    found: dict[str, Any] = {"seconds": statistics.median(times)}
+    if rates:
+        found["peak"] = statistics.median(r.peak for r in rates)
+        found["batches"] = [
+            (t * (before.peak + after.peak) / 2, before.quiet and after.quiet)
+            for t, before, after in zip(times, rates, rates[1:], strict=False)
+        ]
     return found
 
 
@@ -102,12 +105,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what frameworks print must not mix with the answers
-    run, once, probe = None, 0.0, None
+    run, once, probes = None, 0.0, None
     for line in sys.stdin:
         request = json.loads(line)
         answer: dict[str, Any]
-        if "probe" in request:
-            probe = Probe(ProbeCode(request["probe"], request["flops"]))
+        if "mixed" in request:
+            probes = Probes(ProbeCode(**request["peak"]), ProbeCode(**request["mixed"]))
             answer = {}
         elif "row" in request:
             run = None  # frees what the last row held
@@ -118,7 +121,7 @@ def main() -> None:
                 answer = {"error": f"{type(error).__name__}: {first_line}"[:300]}
         elif run is not None:
             with raised_priority(request["raised"]):
-                answer = {**_round(run, request["seconds"], once, request["pause"], probe)}
+                answer = _round(run, request["seconds"], once, request["pause"], probes)
         else:
             answer = {"error": "no row"}
         print(json.dumps({**answer, "memory": _peak_memory()}), file=answers, flush=True)
