@@ -39,6 +39,7 @@ class HookPoint:
         count: int | None = None,
         release: Callable[[], None] | None = None,
     ) -> None:
+        _refuse_in_region()
         # Tensors of their own keep the sources on evaluated tapes.
         self.sources = list(sources)
         self.function = function
@@ -98,6 +99,13 @@ def value_behind(tensor: Any, point: HookPoint, position: int) -> Any:
     """A tensor of the same value that is value `position` of a point; what made `tensor` gets no gradient."""
     (node,) = record_nodes("detach", (tensor._read(),), {})
     return wrap(_behind(node, point, position))
+
+
+def _refuse_in_region() -> None:
+    """Raises TraceError where a loop or branch is recorded: its body is differentiated as a whole, with no stops."""
+    region = current().region
+    if region is not None:
+        region.refuse("have hooks or autograd.Functions in it")
 
 
 def _behind(node: Node, point: HookPoint, position: int) -> Node:

@@ -25,7 +25,7 @@ from graphc.runtime.state import bump_epoch
 
 MOST_ENTRIES = 2000
 """The last resort against recordings that nothing ever asks a value of."""
-MOST_TRACED = 20_000
+MOST_TRACED = 40_000
 """A trace of so many operations is warned of: it unrolled a long Python loop."""
 UNLIMITED = 1 << 60
 """The limit while a stretch must stay in one recording."""

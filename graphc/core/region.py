@@ -86,7 +86,15 @@ class Region(Recording):
 
     def save_grad(self, tensor: Any, value: Any) -> None:
         """Raises TraceError."""
-        raise _refused("call backward or set gradients")
+        self.refuse("call backward or set gradients; use autograd.grad there, or return the loss")
+
+    def refuse(self, what: str) -> None:
+        """Raises TraceError: the body cannot do this."""
+        where = user_location()
+        message = f"the body of a loop or branch cannot {what}"
+        if where is None:
+            raise TraceError(message)
+        raise TraceError(message, filename=where.filename, lineno=where.lineno)
 
     def note_grad(self, tensor: Any, grad: Any) -> None:
         """Gradients are captured like other tensors."""
@@ -101,14 +109,6 @@ class Region(Recording):
         """Guards are those of the trace around the region."""
         if self.outer.trace is not None:
             self.outer.trace.guard(snapshot)
-
-
-def _refused(what: str) -> TraceError:
-    where = user_location()
-    message = f"the body of a loop or branch cannot {what}; use autograd.grad there, or return the loss"
-    if where is None:
-        return TraceError(message)
-    return TraceError(message, filename=where.filename, lineno=where.lineno)
 
 
 class RecordedRegion:

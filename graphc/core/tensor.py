@@ -527,7 +527,7 @@ def _finish_readers(storage: Storage) -> None:
 def _value_wanted() -> TraceError:
     return TraceError(
         "a value was asked for while a function was being compiled, so it is not known yet. Return the "
-        "value from the function, or use graphc.where in place of a data-dependent branch",
+        "value from the function, or use graphc.where, graphc.cond or graphc.while_loop in place of a data-dependent branch",
         **_where(),
     )
 

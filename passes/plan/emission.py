@@ -152,6 +152,7 @@ class _Emission:
     def while_(self, call: WhileCall, outer: Planner, test: Planner, step: Planner) -> None:
         """The phases of the predicate and of a step, repeated, and those that copy the results."""
         start, n = len(self.phases), call.op.carries
+        limit: int | None = call.op.attrs["limit"]
         around = self._around(call, outer)
         first: list[Move] = []
         then: list[Move] = []
@@ -161,15 +162,13 @@ class _Emission:
             for moves, more in zip((first, then), self._swap(swap, outer), strict=True):
                 moves += more
             self.rows.number[step.graph.inputs[i]] = self.rows.number[before]
-        # Where the limit ends the loop, nothing is moved after the last step: these show what it wrote.
-        shown = [Value(v.type, outer.graph, 0, "shown") for v in test.graph.inputs[:n]]
-        first += [
-            Move(self.rows.moving(v), self.rows.number[b])
-            for v, b in zip(shown, test.graph.inputs, strict=False)
-        ]
-        stepping = [
-            Move(self.rows.number[v], self.rows.number[a]) for v, a in zip(shown, step.outputs, strict=True)
-        ]
+        shown, stepping = test.graph.inputs[:n], list[Move]()
+        if limit is not None:
+            # Where the limit ends the loop, nothing is moved after the last step: these show what it wrote.
+            shown = [Value(v.type, outer.graph, 0, "shown") for v in shown]
+            for v, before, after in zip(shown, test.graph.inputs, step.outputs, strict=False):
+                first.append(Move(self.rows.moving(v), self.rows.number[before]))
+                stepping.append(Move(self.rows.number[v], self.rows.number[after]))
         for region in (test, step):
             for inner, block in zip(region.graph.inputs[n:], call.control.operands[n:], strict=True):
                 first += self._show(inner, block, outer)
@@ -180,8 +179,8 @@ class _Emission:
         if end > middle > start:
             row = self.rows.row(test.home(test.outputs[0]), middle - 1)
             self.choices.append(Choice(row, 0, middle, end, end, leaves=True))
-            limit: int | None = call.op.attrs["limit"]
-            self.repeats.append(Repeat(middle, end, 1, self._counter(), tuple(stepping)))
+            if stepping:
+                self.repeats.append(Repeat(middle, end, 1, self._counter(), tuple(stepping)))
             self.repeats.append(Repeat(start, end, limit, self._counter(), tuple(first), tuple(then)))
         copies = [
             copy_call(value, result, 0, self.context)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphc
-from graphc.core.recording import MOST_TRACED
+from graphc.core import recording
 
 torch = pytest.importorskip("torch")
 
@@ -171,6 +171,51 @@ def test_state() -> None:
         assert function(graphc.tensor(10))[0].item() == 13
         assert counts.tolist() == [8, 8, 8]
         assert not counts.requires_grad
+
+
+def test_training_in_a_loop() -> None:
+    """All steps of a training in one loop: the parameters that it writes in place are what it carries."""
+    xs = ramp(6, 3) + 1
+
+    def trained(library: Any, loop: Any) -> list[Any]:
+        w = library.nn.Parameter(library.tensor(ramp(3)))
+
+        def step(carry: Any, x: Any) -> Any:
+            loss = ((w * x).sum() - 1) ** 2
+            (gradient,) = library.autograd.grad(loss, w)
+            with library.no_grad():
+                w.sub_(gradient * 0.02)
+            return carry, loss.detach()
+
+        losses = loop(step, library.tensor(xs))
+        assert w.is_leaf
+        assert w.requires_grad
+        return [losses.tolist(), w.tolist()]
+
+    wanted = trained(torch, lambda f, xs: torch.stack([f(None, x)[1] for x in xs]))
+    for loop in (
+        lambda f, xs: graphc.scan(f, None, xs)[1],
+        lambda f, xs: graphc.compile(lambda xs: graphc.scan(f, None, xs)[1])(xs),
+        lambda f, xs: graphc.scan(f, None, xs.flip(0), reverse=True)[1].flip(0),
+    ):
+        for a, b in zip(trained(graphc, loop), wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_no_steps() -> None:
+    """A loop without steps writes and draws nothing."""
+    counts = graphc.zeros(2)
+
+    def body(c: Any, x: Any) -> Any:
+        counts.add_(1)
+        return c + graphc.rand(()), x
+
+    graphc.manual_seed(1)
+    carry, ys = graphc.scan(body, graphc.zeros(()), graphc.zeros(0, 3))
+    assert (carry.item(), ys.shape, counts.tolist()) == (0, (0, 3), [0, 0])
+    drawn = graphc.rand(2).tolist()
+    graphc.manual_seed(1)
+    assert graphc.rand(2).tolist() == drawn
 
 
 def test_modules_in_branches() -> None:
@@ -411,20 +456,19 @@ def test_gradients_inside() -> None:
     assert slope(graphc.tensor(False)).tolist() == ramp(3).tolist()
 
 
-def test_long_traces_are_warned_of() -> None:
+def test_long_traces_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unrolled loop of many operations names what keeps a program short, once, at the user's line."""
+    monkeypatch.setattr(recording, "MOST_TRACED", 100)
 
     def unrolled(x: Any) -> Any:
-        for _ in range(MOST_TRACED + 10):
+        for _ in range(110):
             x = x * 2
         return x
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         graphc.compile(unrolled).trace(graphc.ones(2))
-        graphc.compile(lambda x: graphc.fori_loop(0, MOST_TRACED + 10, lambda i, v: v * 2, x)).trace(
-            graphc.ones(2)
-        )
+        graphc.compile(lambda x: graphc.fori_loop(0, 110, lambda i, v: v * 2, x)).trace(graphc.ones(2))
     (warning,) = caught
     assert "graphc.scan" in str(warning.message)
     assert warning.filename == __file__
@@ -443,6 +487,20 @@ def test_pictures(tmp_path: pathlib.Path) -> None:
 
 
 X = graphc.zeros(3)
+W = graphc.ones(3, requires_grad=True)
+
+
+class Twice(graphc.autograd.Function):
+    """2 x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        return gradient * 2
+
 
 # what is called, the exception, part of the message
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -456,6 +514,9 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: graphc.cond(X.sum() > 0, X, lambda: X), RuntimeError, "callable"),
     (lambda: graphc.cond(X.sum() > 0, lambda a: a, lambda a: a, X), TypeError, "operands must be a tuple"),
     (lambda: graphc.cond(X.sum() > 0, lambda: X.requires_grad_().sum().backward(), lambda: X), graphc.TraceError, "cannot call backward"),
+    (lambda: graphc.map(lambda r: (r * 2).register_hook(print), W), graphc.TraceError, "cannot have hooks"),
+    (lambda: graphc.map(Twice.apply, W), graphc.TraceError, "autograd.Functions"),
+    (lambda: graphc.compile(lambda x: x if x.sum() > 0 else -x)(W), graphc.TraceError, "graphc.cond"),
     (lambda: graphc.while_loop(lambda v: v.sum() < 3, lambda v: v[:2], (X,)), RuntimeError, "carried value 0 is f32[3] before a step and f32[2] after"),
     (lambda: graphc.while_loop(lambda v: v.sum() < 3, lambda v: v.double(), (X,)), RuntimeError, "cast or reshape it in body_fn"),
     (lambda: graphc.while_loop(lambda v: v.sum() < 3, lambda v: (v, v), (X,)), RuntimeError, "nested like"),
