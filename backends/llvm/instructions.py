@@ -29,10 +29,6 @@ _NAME = re.compile(r"%[\w.]+")
 _NONZERO = re.compile(r"[udsrem iv]+\d+ \S+, [1-9]\d*$")
 """A scalar division by a constant that is not 0, which may run where nobody asked for it."""
 
-_MASK = re.compile(r"[if]cmp \w+ <|(?:and|or|xor|select|insertelement|shufflevector) <\d+ x i1>")
-"""Vectors of bits. Between blocks they are kept in a wider form, and it takes longer to make that
-than to make most of them again."""
-
 Line = str | tuple[str, str] | list["Line"]
 """Text as it is; name and text of an instruction that goes where nobody uses it; a place for more lines."""
 
@@ -43,8 +39,8 @@ class _Scope:
 
     before: list[Line] | None = None
     """Where instructions go that a loop repeats in vain; None of a condition."""
-    known: dict[str, str] = field(default_factory=dict)
-    """Names of values that are there from here to the scope's end, by text."""
+    known: list[str] = field(default_factory=list)
+    """Texts of the instructions whose values are there from here to the scope's end."""
 
 
 class Instructions:
@@ -53,6 +49,8 @@ class Instructions:
     def __init__(self) -> None:
         self._lines: list[Line] = []
         self._scopes = [_Scope()]
+        self._known: dict[str, str] = {}
+        """Names of the values that are there now, by text."""
         self._levels: dict[str, int] = {}
         """How many scopes stand around the place from which a value is known."""
         self._operands: dict[str, list[str]] = {}
@@ -74,46 +72,61 @@ class Instructions:
         self._lines.append(made)
         return made
 
-    def define(self, text: str) -> str:
-        """Adds an instruction that makes a value, unless the value is known; returns its name."""
+    def define(self, type_: str, text: str) -> str:
+        """Adds an instruction that makes a value of `type_`, unless the value is known; returns its name."""
+        found = self._known.get(text)
+        if found is not None:
+            return found
         operation, _, rest = text.partition(" ")
+        name = f"%v{self._next}"
+        self._next += 1
         if operation in _PURE or (operation == "call" and _PURE_CALL.match(text)):
-            for scope in reversed(self._scopes):
-                found = scope.known.get(text)
-                if found is not None:
-                    return found
             operands = _NAME.findall(rest)
-            level, lines = self._outermost(operation, text, operands)
-            name = self._append(lines, text, operands)
-            self._scopes[level].known[text] = name
+            level, lines = self._outermost(type_, operation, text, operands)
+            self._known[text] = name
+            self._scopes[level].known.append(text)
             self._levels[name] = level
+            lines.append((name, text))
+            self._operands[name] = operands
             return name
         if operation == "phi" or (operation == "load" and not rest.startswith(("atomic", "volatile"))):
-            name = self._append(self._lines, text, _NAME.findall(rest))
+            self._lines.append((name, text))
+            self._operands[name] = _NAME.findall(rest)
         else:
-            name = f"%v{self.number()}"
             self._lines.append(f"  {name} = {text}")
         self._levels[name] = len(self._scopes) - 1
         return name
 
-    def _append(self, lines: list[Line], text: str, operands: list[str]) -> str:
-        name = f"%v{self.number()}"
-        lines.append((name, text))
-        self._operands[name] = operands
-        return name
-
-    def _outermost(self, operation: str, text: str, operands: list[str]) -> tuple[int, list[Line]]:
+    def _outermost(
+        self, type_: str, operation: str, text: str, operands: list[str]
+    ) -> tuple[int, list[Line]]:
         """Where a pure instruction goes: in front of the outermost loop that its operands do not change in."""
         here = len(self._scopes) - 1
-        if not operands or _MASK.match(text) or (operation in _DIVISION and not _NONZERO.match(text)):
+        if not operands or type_.endswith("x i1>"):
+            # Between blocks, vectors of bits are kept in a wider form, and it takes longer to make that than to
+            # make most of them again; what is made of constants is folded only where it is used.
             return here, self._lines
-        levels = self._levels
-        level = max([levels.get(o, here) for o in operands], default=0)
+        if operation in _DIVISION and not _NONZERO.match(text):
+            return here, self._lines
+        level, levels = 0, self._levels
+        for operand in operands:
+            at = levels.get(operand, here)
+            if at > level:
+                level = at
         for n in range(level + 1, here + 1):
             before = self._scopes[n].before
             if before is not None:
                 return n - 1, before
         return here, self._lines
+
+    def recall(self, key: str) -> str | None:
+        """What was remembered under a key on every way to here."""
+        return self._known.get(key)
+
+    def remember(self, key: str, name: str) -> None:
+        """Keeps a name under a key, which is no instruction's text, to the end of this scope or block."""
+        self._known[key] = name
+        self._scopes[-1].known.append(key)
 
     def level(self, name: str) -> int:
         """How deep in loops and conditions a value is that is known here."""
@@ -134,13 +147,17 @@ class Instructions:
 
     def forget(self) -> None:
         """A block begins on whose way not all of this scope's instructions need to lie."""
-        self._scopes[-1].known.clear()
+        known = self._scopes[-1].known
+        for text in known:
+            self._known.pop(text, None)
+        known.clear()
 
     @contextmanager
     def scope(self, before: list[Line] | None = None) -> Iterator[None]:
         """A loop's inside, with the place in front of it, or a condition's."""
         self._scopes.append(_Scope(before))
         yield
+        self.forget()
         self._scopes.pop()
 
     @contextmanager

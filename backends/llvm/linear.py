@@ -17,6 +17,7 @@ _SCALAR_BYTES = {
     "i8": 1, "i16": 2, "i32": 4, "i64": 8, "half": 2, "bfloat": 2, "float": 4, "double": 8, "ptr": 8,
 }  # fmt: skip
 _WRAP = 1 << 64
+_LEAST = -(1 << 63)
 
 
 @cache
@@ -33,7 +34,7 @@ def bytes_of(type_: str) -> int | None:
 def scale_of(factors: list[int]) -> int:
     """The largest scale of an addressing mode that divides all factors."""
     common = gcd(*factors)
-    return next(s for s in (8, 4, 2, 1) if common % s == 0)
+    return min(common & -common, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,17 @@ class Linear:
 
     def plus(self, other: Linear, factor: int = 1) -> Linear:
         """self + factor·other."""
+        constant = self.constant + factor * other.constant
+        if not _LEAST <= constant < -_LEAST:
+            constant = _wrapped(constant)
         if not other.terms:
-            return Linear(self.terms, _wrapped(self.constant + factor * other.constant))
+            return Linear(self.terms, constant)
+        if not self.terms and factor == 1:
+            return Linear(other.terms, constant)
         total = dict(self.terms)
         for name, f in other.terms:
             total[name] = total.get(name, 0) + factor * f
-        terms = tuple((n, w) for n, f in total.items() if (w := _wrapped(f)))
-        return Linear(terms, _wrapped(self.constant + factor * other.constant))
+        return Linear(tuple([(n, w) for n, f in total.items() if (w := _wrapped(f))]), constant)
 
     def times(self, factor: int) -> Linear:
         """factor·self."""

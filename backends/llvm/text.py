@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from graphc.backends.llvm.emitter import OPTIMISED
 from graphc.backends.llvm.instructions import Instructions
@@ -171,7 +172,12 @@ _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
 
 def _number(value: Val) -> int | None:
     text = value.text
-    return int(text) if text[0].isdigit() or (text[0] == "-" and text[1:].isdigit()) else None
+    return None if text[0] == "%" else _literal(text)
+
+
+@cache
+def _literal(text: str) -> int | None:
+    return int(text) if text.removeprefix("-").isdigit() else None
 
 
 def _fold(opcode: str, a: Val, b: Val) -> Val | None:
@@ -235,7 +241,7 @@ class Builder:
 
     def op(self, type_: str, text: str) -> Val:
         """Adds `%n = text` and returns `%n` as a value of `type_`; a pure one that is known is not made again."""
-        return Val(type_, self._instructions.define(text))
+        return Val(type_, self._instructions.define(type_, text))
 
     def comment(self, text: str) -> None:
         """Appends a comment line."""
@@ -429,9 +435,27 @@ class Builder:
 
     def _address(self, root: Val, offset: Linear) -> Val:
         """`root` plus a number of bytes; what is known in outer loops is added first."""
+        if not offset.terms:
+            at = root
+        else:
+            key = f"@{root.text}{offset.terms}"
+            found = self._instructions.recall(key)
+            if found is not None:
+                at = Val("ptr", found)
+            else:
+                at = self._further(root, offset)
+                self._instructions.remember(key, at.text)
+        if offset.constant:
+            at = self.op("ptr", f"getelementptr i8, {at}, i64 {offset.constant}")
+        if at is not root:
+            self._addresses.setdefault(at.text, (root, offset))
+        return at
+
+    def _further(self, root: Val, offset: Linear) -> Val:
+        """`root` plus the parts of an offset that are no constants."""
         levels: dict[int, list[tuple[str, int]]] = {}
-        for name, factor in offset.terms:
-            levels.setdefault(self._instructions.level(name), []).append((name, factor))
+        for term in offset.terms:
+            levels.setdefault(self._instructions.level(term[0]), []).append(term)
         at = root
         for level in sorted(levels):
             terms = sorted(levels[level])
@@ -440,15 +464,11 @@ class Builder:
             for name, factor in terms:
                 total = self._plus(total, Val("i64", name), factor // scale)
             at = self.op("ptr", f"getelementptr i{8 * scale}, {at}, {total}")
-        if offset.constant:
-            at = self.op("ptr", f"getelementptr i8, {at}, i64 {offset.constant}")
-        if at is not root:
-            self._addresses.setdefault(at.text, (root, offset))
         return at
 
     def _plus(self, total: Val, value: Val, factor: int) -> Val:
         """total + factor·value."""
-        if abs(factor) != 1:
+        if factor not in (1, -1):
             value = self.op("i64", f"mul {value}, {factor}")
         if factor == -1:
             return self.op("i64", f"sub {total}, {value.text}")

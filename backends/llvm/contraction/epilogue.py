@@ -10,13 +10,14 @@ import functools
 from collections.abc import Sequence
 
 from graphc.backends.llvm.contraction.axes import Env
-from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, lane_step
 from graphc.backends.llvm.contraction.problem import Problem
+from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.backends.llvm.text import Builder, Val
-from graphc.ir.dims import symbols
+from graphc.ir.dims import Symbol, symbols
 from graphc.ir.kernel import Instruction
 
-__all__ = ["emit_epilogue", "emit_spread", "emit_uniform", "varying"]
+__all__ = ["emit_epilogue", "emit_spread", "emit_uniform", "length", "varying"]
 
 
 @functools.lru_cache(maxsize=64)
@@ -45,6 +46,19 @@ def _is_uniform(problem: Problem, i: Instruction) -> bool:
 def varying(problem: Problem) -> tuple[Instruction, ...]:
     """The instructions that are run for each vector."""
     return _split(problem)[1]
+
+
+def length(body: Sequence[Instruction], lane: Symbol | None, width: int) -> int:
+    """About how many instructions a body becomes for `width` lanes along `lane`: lanes that are not neighbours are
+    read and written one by one."""
+    lanes = None if lane is None else LaneAxis(lane.name, width, width)
+    total = 0
+    for i in body:
+        apart = (
+            i.opcode in ("load", "store") and lanes is not None and lane_step(lanes, i.index[0]) not in (0, 1)
+        )
+        total += 2 * width if apart else 1
+    return total
 
 
 def emit_uniform(builder: Builder, problem: Problem, pointers: Sequence[Val]) -> Scalars:

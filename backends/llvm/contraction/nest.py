@@ -19,7 +19,8 @@ from graphc.ir.types import TensorType
 
 __all__ = ["Nest", "Rows", "make_nest", "rows_in_place"]
 
-_MOST_UNROLLED = 16
+_MOST_UNROLLED = 9
+"""A 3×3 window, and enough for the loop around it to cost nothing; more is longer code and no faster."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def rows_in_place(problem: Problem) -> Rows | None:
 
 
 def make_nest(a: Sequence[int], b: Sequence[int], kc: int) -> Nest:
-    """The longest inner run of steps, up to 16, that all outer steps share; it divides blocks of `kc` steps."""
+    """The longest inner run of steps, up to 9, that all outer steps share; it divides blocks of `kc` steps."""
     common = gcd(len(a), kc)
     for unroll in range(min(_MOST_UNROLLED, common), 0, -1):
         if common % unroll == 0 and _repeats(a, unroll) and _repeats(b, unroll):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, plus
-from graphc.backends.llvm.contraction.epilogue import emit_spread, emit_uniform
+from graphc.backends.llvm.contraction.epilogue import emit_spread, emit_uniform, length
 from graphc.backends.llvm.contraction.field import Field
 from graphc.backends.llvm.contraction.micro import multiply_add
 from graphc.backends.llvm.contraction.nest import Nest
@@ -45,6 +45,10 @@ class _FieldTile(Tile):
         builder, problem = self.builder, self.problem
         env = problem.batch.split(builder, self.batch) | problem.rows.split(builder, row)
         return env | problem.spread_columns.split(builder, self.placed.first[j])
+
+    def _length(self) -> int:
+        problem = self.problem
+        return length(problem.spread, problem.spread_columns.inner, self.tiling.width)
 
     def _apply(self, row: Val, j: int, value: Val) -> None:
         env, width, mask = self._env(row, j), self.tiling.width, self.placed.masks[j]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.body import Scalars
-from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, varying
+from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, length, varying
 from graphc.backends.llvm.contraction.lines import Lines
 from graphc.backends.llvm.contraction.micro import UNROLL, Columns, Panel, accumulate, accumulate_some
 from graphc.backends.llvm.contraction.order import Order
@@ -319,10 +319,15 @@ class Tile:
     def _apply_piece(self, env: Env, value: Val, width: int, mask: Val | None) -> None:
         emit_epilogue(self.builder, self.problem, self.pointers, self.uniform, env, value, width, mask)
 
+    def _length(self) -> int:
+        """About how many instructions the epilogue of one vector takes."""
+        problem, piece = self.problem, self.problem.piece(self.tiling.width)
+        return self.tiling.width // piece * length(varying(problem), problem.columns.inner, piece)
+
     def finish(self, grid: list[list[Val]]) -> None:
         """Runs the epilogue on complete sums."""
         builder = self.builder
-        if len(varying(self.problem)) * self.shape.rows * self.shape.vectors <= _UNROLLED_EPILOGUE:
+        if self._length() * self.shape.rows * self.shape.vectors <= _UNROLLED_EPILOGUE:
             for i, row in enumerate(grid):
                 for j, value in enumerate(row):
                     self._apply(plus(builder, self.m, constant(i)), j, value)
