@@ -15,7 +15,7 @@ from graphc.ir.control import Control
 from graphc.ir.graph import Graph, Op
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import read_whole
-from graphc.passes.fuse.clone import clone_for_sparse_readers
+from graphc.passes.fuse.clone import clone_for_sparse_readers, clone_of_inputs
 from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars
 from graphc.passes.fuse.empty import replace_empty
 from graphc.passes.fuse.groups import Bindings, Edge, Fused, Group, Member, at_symbols
@@ -35,8 +35,10 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
     replace_empty(work)
     computed = read_whole(work)
     found = survey(work, computed)
-    if context.options.fuse and clone_for_sparse_readers(found):
-        found = survey(work, computed)
+    if context.options.fuse:
+        for clone in (clone_for_sparse_readers, clone_of_inputs):
+            if clone(found):
+                found = survey(work, computed)
     groups = _grouped(work, found, context.options.fuse)
     _place_free_ops(work, groups, found)
     for group in groups:
@@ -127,7 +129,8 @@ class _Grouping:
             if node.kind == "contraction":
                 self._follow(node)
         for node in self.nodes:
-            if node.kind == "reduce":
+            # What follows a small scalar is decided later: others may wait for it.
+            if node.kind == "reduce" and not small_scalars(node.group.root()):
                 for edge in self.readers[node]:
                     following = edge.consumer
                     if following.kind == "map" and self.merge(node.group.root(), following.group.root()):
@@ -237,6 +240,19 @@ class _Grouping:
         consumer.incoming = [e for e in producer.incoming + consumer.incoming if e.producer not in members]
         consumer.outgoing = [e for e in producer.outgoing + consumer.outgoing if e.consumer not in members]
         producer.merged = consumer
+        if consumer.before_check:
+            _mark_before(consumer)
+
+
+def _mark_before(group: Group) -> None:
+    """Marks what a group depends on that may find an error, or is read by one that may."""
+    waiting = [group]
+    while waiting:
+        for edge in waiting.pop().incoming:
+            before = edge.group_of_producer()
+            if not before.before_check:
+                before.before_check = True
+                waiting.append(before)
 
 
 def _before_checks(found: Survey) -> set[Node]:

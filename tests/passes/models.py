@@ -159,10 +159,10 @@ def reshaped_chain() -> Graph:
 
 
 MODELS: dict[str, tuple[Callable[[], Graph], int]] = {
-    "mlp_sgd": (lambda: mlp(sgd, 8, 12, 5), 9),
-    "mlp_adam": (lambda: mlp(adam, 8, 12, 5), 9),
-    "digits_sgd": (lambda: mlp(sgd), 9),
-    "digits_adam": (lambda: mlp(adam), 9),
+    "mlp_sgd": (lambda: mlp(sgd, 8, 12, 5), 10),
+    "mlp_adam": (lambda: mlp(adam, 8, 12, 5), 10),
+    "digits_sgd": (lambda: mlp(sgd), 10),
+    "digits_adam": (lambda: mlp(adam), 10),
     "linear_regression": (lambda: linear_regression(sgd), 3),
     "softmax": (softmax, 1),
     "long_softmax": (lambda: softmax(3, 20_000), 1),
