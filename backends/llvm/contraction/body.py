@@ -16,7 +16,7 @@ from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.backends.llvm.kernel.scalar_ops import apply
 from graphc.backends.llvm.kernel.values import constant as scalar_constant
 from graphc.backends.llvm.kernel.values import from_memory, memory_type, to_memory
-from graphc.backends.llvm.text import Builder, Val, vector
+from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.kernel import Instruction, KernelBuffer
 from graphc.ir.scalar import Guard
@@ -171,6 +171,10 @@ def _load(
         if point.width == 1 and mask is not None:
             at = builder.select(mask, at, constant(0))
         raw = builder.splat(builder.load(scalar, builder.gep(base, at, scalar), align), point.width)
+    elif stride == 2 and point.width >= 4:
+        raw = _every_other(
+            builder, type_, builder.gep(base, index_value(builder, offset, point.env), scalar), mask, align
+        )
     else:
         parts = []
         for i in range(point.width):
@@ -184,6 +188,25 @@ def _load(
         assert mask is not None
         value = builder.select(mask, value, fill)
     return value
+
+
+def _every_other(builder: Builder, type_: str, place: Val, mask: Val | None, align: int) -> Val:
+    """Lane i from element 2·i after `place`: two vectors, of which the second ends with the last lane's element."""
+    width = lanes(type_)
+    half = width // 2
+    taken = (range(0, width, 2), range(1, width, 2))
+    vectors = []
+    for part, chosen in enumerate(taken):
+        at = builder.gep(place, part * (width - 1), element(type_))
+        if mask is None:
+            vectors.append(builder.load(type_, at, align))
+            continue
+        spread = [width] * width
+        for i, lane in enumerate(chosen):
+            spread[lane] = part * half + i
+        inside = builder.shuffle(mask, builder.const(mask.type, False), spread)
+        vectors.append(builder.masked_load(type_, at, inside, builder.const(type_, 0), align))
+    return builder.shuffle(*vectors, [*taken[0], *(width + i for i in taken[1])])
 
 
 def _store(
