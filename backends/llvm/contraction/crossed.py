@@ -13,15 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import lcm
+from math import gcd, lcm
 
 from graphc.backends.llvm.contraction.axes import Env, chunks, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, varying
-from graphc.backends.llvm.contraction.micro import UNROLL, Panel, PanelColumns, accumulate
+from graphc.backends.llvm.contraction.fold import Earlier, accumulate_folds
+from graphc.backends.llvm.contraction.micro import Ahead, Panel, PanelColumns, accumulate
 from graphc.backends.llvm.contraction.packing import Block, pack_panels, pack_transposed, transpose
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import Units, each, load_pointers, place_scratch, shares
-from graphc.backends.llvm.contraction.tiling import along_steps, block_steps, register_rows, round_up
+from graphc.backends.llvm.contraction.tiling import (
+    along_steps,
+    block_steps,
+    cached_steps,
+    register_rows,
+    round_up,
+)
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
 from graphc.ir.target import Target
 
@@ -37,7 +44,7 @@ _PARAMETERS = (("ptr", "b"), ("ptr", "a"), ("i64", "steps"), ("ptr", "kept"), ("
 
 @dataclass(frozen=True)
 class Crossing:
-    """Sizes: a tile of `columns` × `vectors`·`width` rows, blocks of `kc` steps and `block` columns.
+    """Sizes: a tile of `columns` × `vectors`·`width` rows, folds of `fold` steps, blocks of `kc` steps and `block` columns.
 
     `full_width` is the target's vector, along columns, in which sums are finished.
     """
@@ -46,6 +53,7 @@ class Crossing:
     width: int
     columns: int
     vectors: int
+    fold: int
     kc: int
     block: int
     unit: int
@@ -93,7 +101,9 @@ def find_crossing(problem: Problem, target: Target) -> Crossing | None:
     unit = next((u for u in units if problem.n >= _LEAST_PIECES * u), columns)
     lead = round_up(problem.m, width * vectors)
     block = unit * max(1, target.l2_bytes // 8 // (lead * size) // unit)
-    return Crossing(full, width, columns, vectors, block_steps(k), block, unit)
+    fold = block_steps(k)
+    kc = cached_steps(k, fold, max(fold, target.l2_bytes // 2 // (lead * size)))
+    return Crossing(full, width, columns, vectors, fold, kc, block, unit)
 
 
 def crossed_scratch(problem: Problem, crossing: Crossing) -> tuple[int, int]:
@@ -118,29 +128,46 @@ def _emit_tile(module: ModuleText, name: str, problem: Problem, crossing: Crossi
     assert direct is not None
     scalar, width, size = problem.scalar, crossing.width, problem.dtype.itemsize
     type_ = vector(scalar, width)
-    whole = problem.k % UNROLL == 0 and (problem.k <= crossing.kc or crossing.kc % UNROLL == 0)
+    even = problem.k if problem.k <= crossing.fold else gcd(problem.k, crossing.fold)
+    is_first = builder.icmp("eq", block, constant(0))
 
-    def tile(packed: Val, place: Val, vectors: int) -> None:
+    def tile(packed: Val, place: Val, vectors: int, wanted: Val | None) -> None:
         source = PanelColumns(packed, scalar, width, vectors, crossing.panel, 0)
-        grid = accumulate(
-            builder, scalar, width, columns, vectors, (b, Panel(direct.row, 1)), source, steps, whole,
-            columns * direct.row,
-        )  # fmt: skip
-        first, later, done = (builder.label(x) for x in ("first", "later", "done"))
-        builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
-        for label in (first, later):
-            builder.block(label)
+        sizes = builder, scalar, width, columns, vectors
+        a, ahead = (b, Panel(direct.row, 1)), Ahead(columns * direct.row, wanted)
+
+        def at(i: int, j: int) -> Val:
+            return builder.gep(place, i * crossing.lead(problem) + j * width, scalar)
+
+        def load(i: int, j: int) -> Val:
+            return builder.load(type_, at(i, j), size)
+
+        def keep(grid: list[list[Val]], before: Callable[[int, int], Val] | None = None) -> None:
             for i, row in enumerate(grid):
                 for j, x in enumerate(row):
-                    at = builder.gep(place, i * crossing.lead(problem) + j * width, scalar)
-                    total = x if label == first else builder.fadd(builder.load(type_, at, size), x)
-                    builder.store(total, at, size)
-            builder.branch(done)
+                    builder.store(x if before is None else builder.fadd(before(i, j), x), at(i, j), size)
+
+        if problem.k > crossing.fold and crossing.kc > crossing.fold:
+            earlier = Earlier(is_first, load) if problem.k > crossing.kc else None
+            keep(accumulate_folds(*sizes, a, source, steps, crossing.fold, even, ahead, earlier))
+            return
+        grid = accumulate(*sizes, a, source, steps, even, ahead)
+        if problem.k <= crossing.kc:
+            keep(grid)
+            return
+        first, later, done = (builder.label(x) for x in ("first", "later", "done"))
+        builder.branch_if(is_first, first, later)
+        builder.block(first)
+        keep(grid)
+        builder.branch(done)
+        builder.block(later)
+        keep(grid, load)
+        builder.branch(done)
         builder.block(done)
 
     def full(i: Val, carried: tuple[Val, ...]) -> list[Val]:
         packed, place = carried
-        tile(packed, place, crossing.vectors)
+        tile(packed, place, crossing.vectors, builder.icmp("eq", i, constant(0)) if count > 1 else None)
         return [
             builder.gep(packed, crossing.depth * crossing.panel, scalar),
             builder.gep(place, crossing.panel, scalar),
@@ -149,7 +176,7 @@ def _emit_tile(module: ModuleText, name: str, problem: Problem, crossing: Crossi
     count, rest = divmod(problem.m, crossing.panel)
     after = builder.loop(0, count, 1, (a, kept), full, "strip") if count else (a, kept)
     if rest:
-        tile(after[0], after[1], -(-rest // width))
+        tile(after[0], after[1], -(-rest // width), builder.const("i1", 0) if count else None)
     builder.ret()
 
 

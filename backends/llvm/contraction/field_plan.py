@@ -36,6 +36,7 @@ _GATHER = 1.3
 def field_tilings(problem: Problem, target: Target) -> Iterator[tuple[Tiling, Field]]:
     """Every field of a problem with its best register tile."""
     base = choose_tiling(problem, target)
+    base = dataclasses.replace(base, kc=base.fold)
     width = target.width(problem.dtype.bits)
     widest = max(v for _, v in _tiles(target))
     tried = Blocking(base.kc, width, 2, target.l2_bytes // 2)

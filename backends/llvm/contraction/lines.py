@@ -12,6 +12,7 @@ from functools import cached_property
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.body import lane_step
+from graphc.backends.llvm.contraction.micro import STRETCH
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.tiling import Tiling
 from graphc.backends.llvm.kernel.lanes import LaneAxis
@@ -62,11 +63,14 @@ class Lines:
         self._ask(shared, row)
 
     def below(self, row: Val, kept: Val) -> Callable[[Val], None]:
-        """What asks for the nth row of the tile below the one that begins at `row`."""
+        """What asks for the rows of the tile below the one that begins at `row`, a few for each stretch of steps."""
+        each = -(-self.rows // max(1, self._steps // STRETCH))
 
         def turn(n: Val) -> None:
-            at = plus(self.builder, minimum(self.builder, n, constant(self.rows - 1)), constant(self.rows))
-            self._row(row, kept, at, self._places[0])
+            for i in range(each):
+                at = plus(self.builder, times(self.builder, n, each), constant(i))
+                at = minimum(self.builder, at, constant(self.rows - 1))
+                self._row(row, kept, plus(self.builder, at, constant(self.rows)), self._places[0])
 
         return turn
 

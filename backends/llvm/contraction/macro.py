@@ -314,7 +314,8 @@ class _Blocked:
         kept = builder.gep(
             self.kept, plus(builder, relative, builder.sub(n, self.block_n)), self.problem.scalar
         )
-        arguments = [self.buffers, a, b, self.steps, kept, self.block_k, m, n, self.batch, count]
+        far = builder.icmp("eq", n, self.block_n)
+        arguments = [self.buffers, a, b, self.steps, kept, self.block_k, m, n, self.batch, count, far]
         builder.call_void(self.tiles[shape], arguments)
 
     def _address(self, operand: Operand, source: Source, row: Val, start: Val, packed: Val) -> Val:

@@ -9,17 +9,25 @@ tiles, edge tiles and any split of the output give the same bits.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from graphc.backends.llvm.contraction.axes import constant, times
+from graphc.backends.llvm.contraction.axes import constant, minimum, times
 from graphc.backends.llvm.text import Builder, Val, element, vector
 
-__all__ = ["UNROLL", "Columns", "Panel", "PanelColumns", "accumulate", "accumulate_some", "multiply_add"]
-
-UNROLL = 4
-"""Steps of k in one iteration of the innermost loop."""
+__all__ = [
+    "STRETCH",
+    "Ahead",
+    "Columns",
+    "Panel",
+    "PanelColumns",
+    "accumulate",
+    "accumulate_some",
+    "multiply_add",
+    "unroll",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,50 @@ def multiply_add(builder: Builder, a: Val, b: Val, c: Val) -> Val:
     return builder.fma(a, b, c)
 
 
+def unroll(even: int) -> int:
+    """Steps of k in one iteration of the innermost loop, where blocks have a multiple of `even` steps.
+
+    Eight, so that counting takes little of the instructions that a core issues: it may share them with another
+    hardware thread.
+    """
+    return 8 if even % 8 == 0 else 4
+
+
+STRETCH = 64
+"""Steps of k between two requests for lines."""
+
+_CROWDED = 2048
+"""Rows a multiple of so many bytes apart lie in at most two places of each way of L1."""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is asked for while a tile sums: the A of the tile `distance` elements on, where `wanted` (None: always; not
+    at all where the distance is 0), and by `between` what else comes next; it is called with 0, 1, … for each stretch.
+    """
+
+    distance: int = 0
+    wanted: Val | None = None
+    between: Callable[[Val], None] | None = None
+
+    def ask(self, builder: Builder, number: Val, address: Val, panel: Panel, rows: int, scalar: str) -> None:
+        """The requests of stretch `number`, whose A begins at `address`."""
+        if self.between is not None:
+            self.between(number)
+        if not self.distance:
+            return
+        size = 8 if scalar == "double" else 4
+        # Rows that share few sets of L1 would drive out those that are summed now.
+        level = 2 if panel.step == 1 and panel.lane * size % _CROWDED == 0 else 1
+        if panel.step == 1:
+            places = [i * panel.lane + k for k in range(0, STRETCH, 64 // size) for i in range(rows)]
+        else:
+            places = [k * panel.step for k in range(STRETCH)]
+        with contextlib.nullcontext() if self.wanted is None else builder.if_(self.wanted):
+            for at in places:
+                builder.prefetch(builder.gep(address, self.distance + at, scalar), level=level)
+
+
 def accumulate(
     builder: Builder,
     scalar: str,
@@ -99,28 +151,24 @@ def accumulate(
     a: tuple[Val, Panel],
     b: Columns,
     steps: Val,
-    whole_unrolls: bool,
-    a_next: int = 0,
-    between: Callable[[Val], None] | None = None,
+    even: int,
+    ahead: Ahead | None = None,
     sums: Sequence[Val] | None = None,
+    begun: Val | int = 0,
 ) -> list[list[Val]]:
     """Emits the loop over `steps` values of k; returns accumulators [row][vector].
 
-    `whole_unrolls` says that `steps` is always a multiple of `UNROLL`. `a` is the address of its
-    first element and its panel; where `a_next` is not 0, what lies that many elements on is fetched
-    meanwhile. `scalar` is the LLVM element type of both operands and of the accumulators. `between`
-    is called with 0, 1, … at least `rows` times, evenly through the steps. `sums` are what the accumulators
-    begin with instead of +0, row by row.
+    `steps` is always a multiple of `even`. `a` is the address of its first element and its panel. `scalar` is the
+    LLVM element type of both operands and of the accumulators. `sums` are what the accumulators begin with instead of
+    +0, row by row. The tile has done `begun` steps before, a multiple of `STRETCH` or nearly.
     """
     zero = builder.const(vector(scalar, width), 0)
     start, panel = a
     count = len(b.begin())
 
-    fetch = _Fetch(builder, panel, rows, scalar, a_next, steps) if a_next else None
-
-    def body(unroll: int, carried: tuple[Val, ...]) -> list[Val]:
+    def body(size: int, carried: tuple[Val, ...]) -> list[Val]:
         address, walking, acc = carried[0], carried[1 : 1 + count], list(carried[1 + count :])
-        for u in range(unroll):
+        for u in range(size):
             columns = b.load(builder, walking, u)
             for i in range(rows):
                 place = builder.gep(address, u * panel.step + i * panel.lane, scalar)
@@ -128,29 +176,28 @@ def accumulate(
                 for j in range(vectors):
                     at = i * vectors + j
                     acc[at] = multiply_add(builder, broadcast, columns[j], acc[at])
-        following = builder.gep(address, unroll * panel.step, scalar)
-        return [following, *b.advance(builder, walking, unroll), *acc]
+        following = builder.gep(address, size * panel.step, scalar)
+        return [following, *b.advance(builder, walking, size), *acc]
 
-    def unrolled(carried: tuple[Val, ...]) -> list[Val]:
-        if fetch is None:
-            return body(UNROLL, carried)
-        walked = fetch.emit(carried[0], carried[len(carried) - fetch.carries :])
-        return [*body(UNROLL, carried[: len(carried) - fetch.carries]), *walked]
+    def walk(first: Val | int, end: Val, size: int, carried: tuple[Val, ...], hint: str) -> tuple[Val, ...]:
+        return builder.loop(first, end, size, carried, lambda _, c: body(size, c), hint)
 
-    whole = steps if whole_unrolls else builder.binary("and", steps, constant(-UNROLL))
+    def stretch(first: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
+        assert ahead is not None
+        done = builder.add(first, begun if isinstance(begun, Val) else constant(begun))
+        number = builder.binary("udiv", done, constant(STRETCH))
+        ahead.ask(builder, number, carried[0], panel, rows, scalar)
+        return walk(first, minimum(builder, builder.add(first, constant(STRETCH)), whole), size, carried, "k")
+
+    size = unroll(even)
+    whole = steps if even % size == 0 else builder.binary("and", steps, constant(-size))
     carried: tuple[Val, ...] = (start, *b.begin(), *(sums or [zero] * (rows * vectors)))
-    walks = fetch.begin(start) if fetch is not None else ()
-
-    def steps_from(first: Val | int, end: Val, carried: tuple[Val, ...]) -> tuple[Val, ...]:
-        return builder.loop(first, end, UNROLL, carried, lambda _, c: unrolled(c), "k")
-
-    if between is None:
-        carried = steps_from(0, whole, (*carried, *walks))
+    if ahead is None:
+        carried = walk(0, whole, size, carried, "k")
     else:
-        carried = _in_turns(builder, rows, whole, (*carried, *walks), between, steps_from)
-    carried = carried[: len(carried) - len(walks)]
-    if not whole_unrolls:
-        carried = builder.loop(whole, steps, 1, carried, lambda _, c: body(1, c), "krest")
+        carried = builder.loop(0, whole, STRETCH, carried, stretch, "stretch")
+    if even % size != 0:
+        carried = walk(whole, steps, 1, carried, "krest")
     acc = carried[1 + count :]
     return [list(acc[i * vectors : (i + 1) * vectors]) for i in range(rows)]
 
@@ -188,89 +235,3 @@ def accumulate_some(
 
     found = builder.loop(*bounds, 1, [x for row in grid for x in row], step, "ksome")
     return [list(found[i * vectors : (i + 1) * vectors]) for i in range(rows)]
-
-
-def _in_turns(
-    builder: Builder,
-    rows: int,
-    steps: Val,
-    carried: tuple[Val, ...],
-    between: Callable[[Val], None],
-    steps_from: Callable[[Val, Val, tuple[Val, ...]], tuple[Val, ...]],
-) -> tuple[Val, ...]:
-    """The loop over steps in at least `rows` nearly equal parts, `between` before each of them."""
-    part = builder.op("i64", f"udiv {steps}, {rows * UNROLL}")
-    part = builder.select(builder.icmp("eq", part, Val("i64", "0")), Val("i64", "1"), part)
-    length = builder.mul(part, Val("i64", str(UNROLL)))
-
-    def turn(first: Val, carried: tuple[Val, ...]) -> Sequence[Val]:
-        between(carried[0])
-        end = builder.add(first, length)
-        end = builder.select(builder.icmp("slt", end, steps), end, steps)
-        return [builder.add(carried[0], Val("i64", "1")), *steps_from(first, end, carried[1:])]
-
-    return builder.loop(0, steps, length, (Val("i64", "0"), *carried), turn, "turn")[1:]
-
-
-@dataclass(frozen=True)
-class _Fetch:
-    """Asks for the A of the next tile, `distance` elements on, a few lines in each unrolled iteration.
-
-    Rows that lie apart are walked in `turns` rounds, so that each of their lines is asked for once:
-    round r takes rows r, r + turns, … over all steps.
-    """
-
-    builder: Builder
-    panel: Panel
-    rows: int
-    scalar: str
-    distance: int
-    steps: Val
-
-    @property
-    def line(self) -> int:
-        return 64 // (8 if self.scalar == "double" else 4)
-
-    @property
-    def turns(self) -> int:
-        return max(1, self.line // UNROLL)
-
-    @property
-    def carries(self) -> int:
-        return 2 if self.panel.step == 1 else 0
-
-    def begin(self, start: Val) -> tuple[Val, ...]:
-        """The carried values: where the walk is, and how many steps its round has left."""
-        if self.panel.step != 1:
-            return ()
-        return self.builder.gep(start, self.distance, self.scalar), self._round()
-
-    def _round(self) -> Val:
-        return self.builder.binary("sdiv", self.steps, constant(self.turns))
-
-    def emit(self, address: Val, carried: Sequence[Val]) -> list[Val]:
-        """One iteration; `address` is where the tile reads A."""
-        builder, panel = self.builder, self.panel
-        if panel.step != 1:
-            lines = (
-                range(0, UNROLL * self.rows, self.line)
-                if panel.step == self.rows
-                else [k * panel.step for k in range(UNROLL)]
-            )
-            for at in lines:
-                builder.prefetch(builder.gep(address, self.distance + at, self.scalar))
-            return []
-        place, left = carried
-        for i in range(0, self.rows, self.turns):
-            builder.prefetch(builder.gep(place, i * panel.lane, self.scalar))
-        rest = builder.binary("add nsw", left, constant(-UNROLL))
-        over = builder.icmp("slt", rest, Val("i64", "1"))
-        size = self._round()
-        back = builder.op(
-            "i64", f"sub nsw i64 {panel.lane}, {builder.op('i64', f'mul nsw {size}, {self.turns}').text}"
-        )
-        onward = builder.gep(place, self.line, self.scalar)
-        return [
-            builder.select(over, builder.gep(onward, back, self.scalar), onward),
-            builder.select(over, size, rest),
-        ]

@@ -15,7 +15,7 @@ from graphc.backends.llvm.contraction.epilogue import varying
 from graphc.backends.llvm.contraction.field import Field
 from graphc.backends.llvm.contraction.field_plan import again_cycles, field_cycles, field_tilings
 from graphc.backends.llvm.contraction.fielded import field_totals, field_units
-from graphc.backends.llvm.contraction.micro import UNROLL
+from graphc.backends.llvm.contraction.micro import unroll
 from graphc.backends.llvm.contraction.problem import Operand, Problem, Side, readings
 from graphc.backends.llvm.contraction.share import Totals, Units, split_side
 from graphc.backends.llvm.contraction.tiling import (
@@ -163,7 +163,7 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
     steps = [a for a in kernel.stages[0].axes if extent(a) != 1]
     around = [Loop(a.name, "sequential") for a in kernel.stages[0].axes if a not in steps[-1:]]
     sums = [Loop(a.name, "tile", tiling.kc) for a in steps[-1:]] + [
-        Loop(a.name, "unroll", UNROLL) for a in steps[-1:]
+        Loop(a.name, "unroll", unroll(tiling.even(problem.k))) for a in steps[-1:]
     ]
     return Schedule(
         (*loops, *inner),

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Protocol
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.body import Scalars
 from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, length, varying
+from graphc.backends.llvm.contraction.fold import Earlier, accumulate_folds
 from graphc.backends.llvm.contraction.lines import Lines
-from graphc.backends.llvm.contraction.micro import UNROLL, Columns, Panel, accumulate, accumulate_some
+from graphc.backends.llvm.contraction.micro import Ahead, Columns, Panel, accumulate, accumulate_some
 from graphc.backends.llvm.contraction.order import Order
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
@@ -32,11 +34,15 @@ __all__ = [
 
 TILE_PARAMETERS = (
     ("ptr", "buffers"), ("ptr", "a"), ("ptr", "b"), ("i64", "steps"), ("ptr", "kept"),
-    ("i64", "block"), ("i64", "m"), ("i64", "n"), ("i64", "batch"),
+    ("i64", "block"), ("i64", "m"), ("i64", "n"), ("i64", "batch"), ("i64", "count"), ("i1", "far"),
 )  # fmt: skip
-"""`block` is the first step of the block of k; `kept` the tile's partial sums (unused with a plain store)."""
+"""`block` is the first step of the block of k; `kept` the tile's partial sums (unused with a plain store); `count`
+the tiles; `far` says that A is not near yet."""
 
 _UNROLLED_EPILOGUE = 160
+
+_LEAST_STEPS_TO_FETCH = 32
+"""Steps of k below which a tile is over before a line that it asked for has come."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +86,16 @@ def emit_strip(
     kept_lead: int,
     a_next: int,
 ) -> None:
-    """Emits `name(TILE_PARAMETERS, i64 count)`: `count` tiles below one another, the columns placed once.
+    """Emits `name(TILE_PARAMETERS)`: `count` tiles below one another, the columns placed once.
 
-    `a_next` is the number of elements from one tile's rows of A to the next one's. While a tile
-    sums, the rows of A of the next one and the lines that its own epilogue uses are fetched.
+    `a_next` is the number of elements from one tile's rows of A to the next one's. While a tile sums, the
+    lines that the next one's epilogue uses are fetched, and its rows of A where they are read in place.
     """
     builder = module.function(
-        name, "void", (*TILE_PARAMETERS, ("i64", "count")), linkage="internal", attributes="nounwind noinline"
+        name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline"
     )
-    buffers, a_address, b_address, steps, kept, block, m, n, batch, count = builder.params
+    buffers, a_address, b_address, steps, kept, block, m, n, batch, count, far = builder.params
+    distance = a_next if tiling.a == "place" and min(problem.k, tiling.kc) >= _LEAST_STEPS_TO_FETCH else 0
     placed = side.place(builder, shape, b_address, n)
     pointers = load_pointers(builder, problem, buffers)
     uniform = emit_uniform(builder, problem, pointers)
@@ -106,7 +113,8 @@ def emit_strip(
         if not lines.in_turn:
             lines.at_once(row, keeps)
         between = lines.below(row, keeps) if lines.in_turn else None
-        tile.emit(here, a, steps, keeps, block, kept_lead, a_next, between)
+        ahead = Ahead(distance, far, between) if distance or between else None
+        tile.emit(here, a, steps, keeps, block, kept_lead, ahead)
         return [
             builder.gep(here, a_next, problem.scalar),
             builder.gep(keeps, shape.rows * kept_lead, problem.scalar),
@@ -139,36 +147,71 @@ class Tile:
         kept: Val,
         block: Val,
         kept_lead: int,
-        a_next: int,
-        between: Callable[[Val], None] | None,
+        ahead: Ahead | None,
     ) -> None:
-        """The sum over a block of k and what becomes of it; goes on at a block of its own. For the last two
-        parameters see `accumulate`."""
+        """The sum over a block of k and what becomes of it; goes on at a block of its own."""
         builder, problem, tiling, shape = self.builder, self.problem, self.tiling, self.shape
-        blocks = tiling.blocks(problem.k)
         source = self.placed.source
         assert source is not None
+        sizes = builder, problem.scalar, tiling.width, shape.rows, shape.vectors
+        even = tiling.even(problem.k)
+        if shape != TileShape(tiling.rows, tiling.vectors, 0):
+            even = gcd(even, 4)  # less code for what runs seldom
+        if tiling.kc > tiling.fold and problem.k > tiling.fold:
+            earlier = None
+            if tiling.blocks(problem.k) > 1:
+                stored = self.stored if problem.plain_store is not None else self._kept(kept, kept_lead)
+                earlier = Earlier(builder.icmp("eq", block, constant(0)), stored)
+            total = accumulate_folds(*sizes, (a_address, a), source, steps, tiling.fold, even, ahead, earlier)
+            self._settle(total, kept, block, kept_lead)
+            return
         if problem.order is not None and problem.order.of_results:
             steps = builder.select(self._has_terms(problem.order), steps, constant(0))
-        whole = problem.k % UNROLL == 0 and (blocks == 1 or tiling.kc % UNROLL == 0)
 
-        def summed(first: Val, count: Val, whole: bool, sums: Sequence[Val] | None = None) -> list[list[Val]]:
+        def summed(first: Val, count: Val, even: int, sums: Sequence[Val] | None = None) -> list[list[Val]]:
             at, columns = a_address, source
             if first.text != "0":
                 at = builder.gep(a_address, times(builder, first, a.step), problem.scalar)
                 columns = source.from_step(builder, first)
-            return accumulate(
-                builder, problem.scalar, tiling.width, shape.rows, shape.vectors, (at, a), columns, count, whole,
-                a_next, between, sums,
-            )  # fmt: skip
+            return accumulate(*sizes, (at, a), columns, count, even, ahead, sums)
 
         if problem.order is None:
-            grid = summed(constant(0), steps, whole)
+            grid = summed(constant(0), steps, even)
         elif problem.order.of_results:
-            grid = self._present(problem.order, summed(constant(0), steps, whole))
+            grid = self._present(problem.order, summed(constant(0), steps, even))
         else:
             grid = self._in_order(problem.order, (a_address, a), steps, block, summed)
         self.conclude(grid, kept, block, kept_lead)
+
+    def _kept(self, kept: Val, lead: int) -> Callable[[int, int], Val]:
+        """Reads kept sums by row and vector."""
+        builder, width = self.builder, self.tiling.width
+
+        def load(i: int, j: int) -> Val:
+            place = builder.gep(kept, i * lead + j * width, self.problem.scalar)
+            return builder.load(vector(self.problem.scalar, width), place, self.problem.dtype.itemsize)
+
+        return load
+
+    def _settle(self, total: list[list[Val]], kept: Val, block: Val, lead: int) -> None:
+        """Keeps the total over this block and those before it, or finishes it after the last one."""
+        builder, problem, tiling = self.builder, self.problem, self.tiling
+        blocks = tiling.blocks(problem.k)
+        if blocks == 1 or problem.plain_store is not None:
+            self.finish(total)
+            return
+        more, last, done = (builder.label(x) for x in ("more", "last", "done"))
+        builder.branch_if(builder.icmp("eq", block, constant((blocks - 1) * tiling.kc)), last, more)
+        builder.block(more)
+        for i, row in enumerate(total):
+            for j, x in enumerate(row):
+                place = builder.gep(kept, i * lead + j * tiling.width, problem.scalar)
+                builder.store(x, place, problem.dtype.itemsize)
+        builder.branch(done)
+        builder.block(last)
+        self.finish(total)
+        builder.branch(done)
+        builder.block(done)
 
     def _has_terms(self, order: Order) -> Val:
         """True of a tile some element of which has terms."""
@@ -203,7 +246,7 @@ class Tile:
         a: tuple[Val, Panel],
         steps: Val,
         block: Val,
-        summed: Callable[[Val, Val, bool, Sequence[Val] | None], list[list[Val]]],
+        summed: Callable[[Val, Val, int, Sequence[Val] | None], list[list[Val]]],
     ) -> list[list[Val]]:
         """The sums over those steps of a block that each row has: those of all rows, and before or after these
         the ones that some rows have."""
@@ -222,13 +265,13 @@ class Tile:
 
         if order.low == "steps":
             shared, end = clamped(1), clamped(rows)
-            grid = summed(constant(0), shared, False, None)
+            grid = summed(constant(0), shared, 1, None)
             return accumulate_some(builder, problem.scalar, width, a, source, (shared, end), grid, there)
         begin, shared = clamped(0), clamped(rows - 1)
         zero = builder.const(vector(problem.scalar, width), 0)
         grid = [[zero] * self.shape.vectors for _ in range(rows)]
         grid = accumulate_some(builder, problem.scalar, width, a, source, (begin, shared), grid, there)
-        return summed(shared, builder.sub(steps, shared), False, [x for row in grid for x in row])
+        return summed(shared, builder.sub(steps, shared), 1, [x for row in grid for x in row])
 
     def conclude(self, grid: list[list[Val]], kept: Val, block: Val, kept_lead: int) -> None:
         """What becomes of a block's sums: kept, or added to what is kept, or finished; goes on at a block of its own."""

@@ -1,13 +1,13 @@
 """Sizes of a contraction's loops, from its shape and target alone.
 
-The result's bits depend on `kc` only (the sum over k is a sum of block sums); it is a function
-of k and the target. Everything else is free to follow layouts and cache sizes.
+The result's bits depend on `fold` only (the sum over k is a sum of sums of `fold` steps); it is a function
+of k. Everything else is free to follow layouts and cache sizes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from typing import Literal
 
 from graphc.backends.llvm.contraction.axes import Group
@@ -21,6 +21,7 @@ __all__ = [
     "Tiling",
     "along_steps",
     "block_steps",
+    "cached_steps",
     "choose_tiling",
     "register_rows",
     "round_up",
@@ -41,6 +42,7 @@ transpose  the same layout, copied along k and transposed in registers
 class Tiling:
     """Register tile `rows` × `vectors`·`width` (`full_width` is the target's); blocks of `kc` steps, `mc` rows, `nc` columns.
 
+    `kc` is a multiple of `fold`: so many steps are summed from zero and added to what there is.
     `mb` rows are finished before the next ones are begun, which bounds the partial sums kept.
     `a_lead` and `b_lead` are element strides of packed blocks (see `Source`). `rows_outside` says
     that register tiles follow one another along rows of the result.
@@ -50,6 +52,7 @@ class Tiling:
     width: int
     rows: int
     vectors: int
+    fold: int
     kc: int
     mc: int
     nc: int
@@ -75,36 +78,60 @@ class Tiling:
         """What a partition's share is a multiple of."""
         return {"batch": 1, "rows": self.rows, "columns": self.columns}
 
+    def even(self, k: int) -> int:
+        """What the number of steps of every fold is a multiple of."""
+        return k if k <= self.fold else gcd(k, self.fold)
+
     def blocks(self, k: int) -> int:
         """Number of blocks of k."""
         return max(1, -(-k // self.kc))
 
 
-_KC = 256
-_KC_ALONE = 320
+_FOLD = 160
+_FOLD_OF_RUNS = 320
+_DEPTH = 512
 
 
 def block_steps(*extents: int) -> int:
-    """Steps of k that one block sums, by the extents of the k axes: all of a short k, else nearly equal blocks near 256.
+    """Steps of k that are summed from zero, by the extents of the k axes: all of a short k, else nearly equal blocks.
 
-    A block is whole runs of the inner axes where those are short, and divides the next axis where
-    it can, so that no block crosses from one image to the next.
+    Short blocks keep rounding errors small: they grow with the root of what one block sums. Blocks of a single axis
+    have up to 160 steps and are folded in registers. Those of several axes have up to 320; such a block is whole runs of
+    the inner axes where those are short, and divides the next axis where it can, so that none crosses from one image to
+    the next.
     """
     k = prod(extents)
-    if k <= _KC_ALONE:
+    outer = [e for e in extents if e > 1]
+    if len(outer) < 2:
+        return _fold_of(k)
+    if k <= _FOLD_OF_RUNS:
         return max(k, 1)
-    size = -(-k // -(-k // _KC_ALONE))
-    unit, outer = 1, [e for e in extents if e > 1]
-    while unit * outer[-1] <= _KC_ALONE:
+    size = -(-k // -(-k // _FOLD_OF_RUNS))
+    unit = 1
+    while unit * outer[-1] <= _FOLD_OF_RUNS:
         unit *= outer.pop()
     if unit == 1:
         return round_up(size, 16)
     if len(outer) > 1:
-        whole = max(m for m in range(1, _KC_ALONE // unit + 1) if outer[-1] % m == 0)
-        if 2 * whole * unit >= _KC_ALONE:
+        whole = max(m for m in range(1, _FOLD_OF_RUNS // unit + 1) if outer[-1] % m == 0)
+        if 2 * whole * unit >= _FOLD_OF_RUNS:
             return whole * unit
     up = round_up(size, unit)
-    return up if up <= _KC_ALONE + 32 else max(unit, size // unit * unit)
+    return up if up <= _FOLD_OF_RUNS + 32 else max(unit, size // unit * unit)
+
+
+def _fold_of(k: int) -> int:
+    """Of one axis: blocks that divide it, if such there are."""
+    if k <= _FOLD:
+        return max(k, 1)
+    whole = [f for f in range(96, _FOLD + 1, 16) if k % f == 0]
+    return whole[-1] if whole else round_up(-(-k // -(-k // _FOLD)), 16)
+
+
+def cached_steps(k: int, fold: int, most: int = _DEPTH) -> int:
+    """Steps of a block whose sums stay in registers: nearly equal blocks of whole folds, at most about `most`."""
+    count = max(1, -(-k // max(fold, most)))
+    return max(fold, round_up(-(-k // count), fold)) if count > 1 else round_up(max(k, 1), fold)
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -138,7 +165,9 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
         width //= 2
     rows, vectors = _register_tile(problem, target, width)
     columns = width * vectors
-    kc = block_steps(*(extent(a) for a in problem.step_axes))
+    fold = block_steps(*(extent(a) for a in problem.step_axes))
+    deep = len(problem.step_axes) == 1 and problem.order is None
+    kc = cached_steps(problem.k, fold) if deep else fold
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     if problem.order is not None and not problem.order.of_results:
@@ -147,7 +176,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     # A block of B that stays in L2. Where A is packed again for each, a larger one, of which a panel at a
     # time is in L1; but partial sums that are kept for all its columns are to stay near.
     kept = kc < problem.k and problem.plain_store is None
-    block_bytes = target.l2_bytes // 2 if a == "place" else target.l2_bytes if kept else 2 * target.l2_bytes
+    block_bytes = target.l2_bytes // 2 if a == "place" else target.l2_bytes if kept else 4 * target.l2_bytes
     rows_outside = problem.k <= _SHORT and _updates(problem)
     if rows_outside:
         block_bytes = target.l2_bytes // 4
@@ -155,7 +184,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     mb = round_up(max(1, min(problem.m, max(mc, 1024))), mc)
     b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, size, target)
     return Tiling(
-        full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
+        full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, fold=fold, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
         a_lead={"runs": kc + 64 // size, "panels": rows}.get(a, _odd_lines(mc + width, size)),
         b_lead=columns if b in ("panels", "transpose") else _odd_lines(nc + width, size),
         rows_outside=rows_outside,

@@ -14,7 +14,7 @@ Each product's terms are added in ascending channels. Everything of a block stay
 from __future__ import annotations
 
 from graphc.backends.llvm.contraction.axes import constant, minimum, plus, times
-from graphc.backends.llvm.contraction.micro import UNROLL, Panel, PanelColumns, accumulate
+from graphc.backends.llvm.contraction.micro import Panel, PanelColumns, accumulate
 from graphc.backends.llvm.contraction.share import shares
 from graphc.backends.llvm.contraction.winograd.plan import FREQUENCIES, Plan
 from graphc.backends.llvm.contraction.winograd.stages import (
@@ -47,7 +47,7 @@ def _emit_strip(module: ModuleText, name: str, plan: Plan, rows: int, vectors: i
         panel = Panel(channels, 1)
         grid = accumulate(
             builder, _SCALAR, plan.width, rows, vectors, (here, panel), columns, constant(channels),
-            channels % UNROLL == 0,
+            channels,
         )  # fmt: skip
         for i, row in enumerate(grid):
             for j, value in enumerate(row):
