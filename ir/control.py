@@ -99,6 +99,21 @@ class Loop(Control):
         """True where the result for a carried value is its history."""
         return carry in self.attrs["history"]
 
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        """One loop for all instances: everything that is carried has them."""
+        n, m = self.carries, self.attrs["slices"]
+        given = []
+        for i, (v, on) in enumerate(zip(operands, batched, strict=True)):
+            if i < n:
+                given.append(b.whole(v, on))
+            else:
+                given.append(_swapped(b, v) if on and i < n + m else v)
+        outputs = tuple(t.with_shape((b.instances, *t.shape)) for t in self.attrs["outputs"])
+        region = b.region(self.body, [True] * n + list(batched[n:]))
+        attrs = {**self.attrs, "outputs": outputs}
+        found = b.create(type(self), given, [region], **attrs).results
+        return [v if i < n and not self.is_history(i) else _swapped(b, v) for i, v in enumerate(found)]
+
     # -- inference ------------------------------------------------------------------------
 
     @classmethod
@@ -152,6 +167,14 @@ class Branch(Control):
         if not types or types[0] != FLAG:
             raise RuntimeError(f"{cls.name}: expected a predicate of type {FLAG}, got {_list(types[:1])}")
         return tuple(attrs["outputs"])
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        """One branch for all instances where they share the predicate."""
+        if batched[0]:
+            return b.each(self, operands, batched)  # type: ignore[no-any-return]
+        outputs = tuple(t.with_shape((b.instances, *t.shape)) for t in self.attrs["outputs"])
+        regions = [b.region(r, batched[1:]) for r in self.regions]
+        return b.create(type(self), operands, regions, outputs=outputs).results  # type: ignore[no-any-return]
 
     @classmethod
     def check_regions(cls, types: Types, attrs: Attrs, regions: Sequence[Graph]) -> None:
@@ -207,6 +230,11 @@ class While(Control):
         """Raises RuntimeError where a region does not take and return what this op passes and expects."""
         cls.check_region("its first region", regions[0], types, [FLAG])
         cls.check_region("its second region", regions[1], types, types[: attrs["carries"]])
+
+
+def _swapped(b: Any, x: Value) -> Value:
+    """The value with its first two axes exchanged."""
+    return b.permute(x, axes=(1, 0, *range(2, x.type.rank)))  # type: ignore[no-any-return]
 
 
 def _stacked(t: TensorType, length: Dim) -> TensorType:

@@ -37,6 +37,7 @@ __all__ = [
     "Elementwise",
     "Gather",
     "GraphOp",
+    "Leading",
     "Pointwise",
     "Random",
     "Reduce",
@@ -68,6 +69,27 @@ Trait = Literal[
     "random",  # depends on (seed, offset, index) only; recomputed exactly
     "structural",  # expanded by a pass before any backend sees it; has no reference of its own
 ]
+
+
+Leading = Literal[
+    "axis",  # an axis, or a tuple of them: each is one more
+    "order",  # all axes in some order: the new one stays first
+    "zero",  # one entry an axis: 0 for the new one
+    "one",  # one entry an axis: 1 for the new one
+    "size",  # one entry an axis: the number of instances for the new one
+]
+
+
+def _moved(kind: Leading | None, value: Any, instances: int) -> Any:
+    """An attribute with one more leading axis."""
+    match kind:
+        case None:
+            return value
+        case "axis":
+            return tuple([a + 1 for a in value]) if isinstance(value, tuple) else value + 1
+        case "order":
+            return (0, *(a + 1 for a in value))
+    return ({"zero": 0, "one": 1, "size": instances}[kind], *value)
 
 
 @dataclass(frozen=True)
@@ -117,6 +139,9 @@ class GraphOp(Op):
     no_gradient: ClassVar[tuple[str, ...]] = ()
     """Names of operands that get no cotangent by definition, though the result depends on them."""
     region_count: ClassVar[int] = 0
+    leading: ClassVar[Mapping[str, Leading] | None] = None
+    """How attributes change where every operand gets one more leading axis, which the op then works along;
+    others stay. None where the op cannot simply be given one."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -139,6 +164,15 @@ class GraphOp(Op):
         `cotangents` has one entry per result. Only called where `differentiable`.
         """
         raise NotImplementedError(f"{self.name}.vjp")
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        """The results for many instances, stacked along a leading axis, which `batched` operands have; at
+        least one is. Built with a `graphc.ir.batching.Batcher`."""
+        if self.leading is None:
+            return b.each(self, operands, batched)  # type: ignore[no-any-return]
+        attrs = {k: _moved(self.leading.get(k), v, b.instances) for k, v in self.attrs.items()}
+        values = [b.whole(v, on) for v, on in zip(operands, batched, strict=True)]
+        return b.create(type(self), values, **attrs).results  # type: ignore[no-any-return]
 
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
@@ -184,6 +218,8 @@ class Pointwise(GraphOp):
 
 class Elementwise(Pointwise):
     """All operands and results have one shape; `body` is the scalar function."""
+
+    leading: ClassVar[Mapping[str, Leading] | None] = {}
 
     @classmethod
     def body(cls, s: ScalarBuilder[S], attrs: Attrs, *x: S) -> S:
@@ -342,6 +378,7 @@ class Reduce(Accumulate):
 
     operand_names = ("x",)
     attributes: ClassVar[dict[str, Any]] = {"axes": ...}
+    leading: ClassVar[Mapping[str, Leading] | None] = {"axes": "axis"}
 
     @classmethod
     def result_shape(cls, types: Types, attrs: Attrs) -> tuple[Dim, ...]:
@@ -394,6 +431,11 @@ class Contraction(Accumulate):
     def magnitude(cls, attrs: Attrs, *arrays: Any) -> Any:
         return cls.reference(attrs, *(abs(a.astype(float)) for a in arrays))
 
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        if self.stacks_steps():
+            return (self.all_steps(b, operands, batched),)
+        return super().batch(b, operands, batched)
+
     def over_steps(self, b: Any, operands: Sequence[Any], stepped: Sequence[bool]) -> Any:
         """The sum of this product over steps, where operands that are `stepped` have the steps as a further
         leading axis; at least one is."""
@@ -444,6 +486,18 @@ class Composite(GraphOp):
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         """Composites without a VJP of their own are decomposed before differentiation."""
         raise NotImplementedError
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        """By the parts, unless the op itself can be given a leading axis."""
+        if self.leading is not None:
+            return super().batch(b, operands, batched)
+        parts = Graph(self.name)
+        inputs = [parts.add_input(v.type) for v in self.operands]
+        op = type(self)(inputs, self.attrs, self.result_types, self.loc)
+        parts.insert(op)
+        found = op.decompose(b.over(parts))
+        results = [found] if isinstance(found, Value) else list(found)
+        return b.all(parts, op, dict(zip(inputs, zip(operands, batched, strict=True), strict=True)), results)  # type: ignore[no-any-return]
 
     @classmethod
     def has_vjp(cls) -> bool:

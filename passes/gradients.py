@@ -7,9 +7,11 @@ The marks go when every gradient is expanded.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
+from graphc.ir.batching import Batcher, batch_ops
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.ops.tape import NO_GRAD, Gradient
@@ -43,10 +45,15 @@ def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value]) -> None:
     n = op.attrs["roots"]
     roots, seeds, wrt = op.operands[:n], op.operands[n : 2 * n], op.operands[2 * n :]
     last = op.previous
-    gradients = differentiate(graph, roots, seeds, wrt, before=op, stop=False, blocked=blocked_values(graph))
+    blocked = blocked_values(graph)
+    instances = op.attrs["instances"]
+    if instances is None:
+        gradients = differentiate(graph, roots, seeds, wrt, before=op, stop=False, blocked=blocked)
+    else:
+        gradients = _for_instances(graph, op, instances, blocked)
     b = Builder(graph, before=op, loc=op.loc)
-    for old, new, target in zip(op.results, gradients, wrt, strict=True):
-        moved[old] = b.zeros_like(target) if new is None else new
+    for old, new in zip(op.results, gradients, strict=True):
+        moved[old] = b.zeros_like(old) if new is None else new
         old.replace_by(moved[old])
     if not op.attrs["create_graph"]:
         at: Op | None = op.previous
@@ -54,6 +61,30 @@ def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value]) -> None:
             at.mark = at.mark or NO_GRAD
             at = at.previous
     op.erase()
+
+
+def _for_instances(
+    graph: Graph, op: Gradient, instances: int, blocked: Collection[Value]
+) -> list[Value | None]:
+    """The gradients for cotangents of many instances: those for one, batched."""
+    n = op.attrs["roots"]
+    roots, seeds, wrt = op.operands[:n], op.operands[n : 2 * n], op.operands[2 * n :]
+    one = [Builder(graph, before=op, loc=op.loc).full(r.type.shape, 1, r.type.dtype) for r in roots]
+    last = op.previous
+    gradients = differentiate(graph, roots, one, wrt, before=op, stop=False, blocked=blocked)
+    made: list[Op] = []
+    at = op.previous
+    while at is not None and at is not last:
+        made.append(at)
+        at = at.previous
+    b = Batcher(graph, instances, before=op, loc=op.loc)
+    values = {v: (s, True) for v, s in zip(one, seeds, strict=True)}
+    batch_ops(made[::-1], b, values)
+    found = [None if g is None else b.whole(*values.get(g, (g, False))) for g in gradients]
+    for old in made:
+        if not any(r.uses for r in old.results):
+            old.erase()
+    return found
 
 
 @dataclass(frozen=True)

@@ -51,23 +51,30 @@ def grad(
 ) -> tuple[Any, ...]:
     """Gradients of the sum of `outputs` with respect to each of `inputs`; `.grad` is not touched.
 
-    Raises RuntimeError for an input that is unused, unless `allow_unused` (then None) or
+    With `is_grads_batched`, `grad_outputs` and results have a leading axis of instances, all of them computed
+    at once. Raises RuntimeError for an input that is unused, unless `allow_unused` (then None) or
     `materialize_grads` (then zeros).
     """
-    if is_grads_batched:
-        raise NotImplementedError("autograd.grad: is_grads_batched is not supported; call grad in a loop")
     roots, leaves = _sequence(outputs), _sequence(inputs)
+    seeds, instances = _seeds(roots, grad_outputs), None
+    if is_grads_batched:
+        given = [s for s in seeds if s is not None and s.tensor_type.shape]
+        if not given:
+            raise RuntimeError("is_grads_batched=True: grad_outputs must have a leading axis of instances")
+        instances = int(given[0].shape[0])
     found = core.gradients(
         roots,
         leaves,
-        _seeds(roots, grad_outputs),
+        seeds,
         retain_graph,
         create_graph,
         bool(allow_unused) or materialize_grads,
+        instances,
     )
     if not materialize_grads:
         return found
+    lead = () if instances is None else (instances,)
     return tuple(
-        core.constant(np.zeros(x.tensor_type.sizes, x.dtype.numpy)) if g is None else g
+        core.constant(np.zeros((*lead, *x.tensor_type.sizes), x.dtype.numpy)) if g is None else g
         for x, g in zip(leaves, found, strict=True)
     )

@@ -40,8 +40,12 @@ _OVERWRITTEN = (
 class _Walk:
     """Carries cotangents from roots back to leaves, over pending entries and evaluated tapes."""
 
-    def __init__(self, retain: bool, create: bool, inputs: Sequence[Node]) -> None:
+    def __init__(
+        self, retain: bool, create: bool, inputs: Sequence[Node], instances: int | None = None
+    ) -> None:
         self.retain = retain
+        self.instances = instances
+        """Cotangents have a leading axis of so many; None is none."""
         self.create = create
         self.inputs = list(inputs)
         self.found: dict[Node, Node] = {}
@@ -102,6 +106,11 @@ class _Walk:
         """Asks a point's function and goes on from what it stands behind."""
         if point.freed:
             raise RuntimeError(_AGAIN)
+        if self.instances is not None:
+            raise NotImplementedError(
+                "gradients of many instances at once cannot pass a hook or an autograd.Function; "
+                "take them one by one"
+            )
         if point.release is not None and not self.retain:
             self.points.append(point)
         given: list[Any] = [None] * point.count
@@ -144,9 +153,9 @@ class _Walk:
         results = self.append(
             Gradient,
             (*roots, *seeds, *wrt),
-            {"roots": len(roots), "create_graph": self.create},
-            ("gradient", len(roots), self.create),
-            [n.type for n in wrt],
+            {"roots": len(roots), "create_graph": self.create, "instances": self.instances},
+            ("gradient", len(roots), self.create, self.instances),
+            [self.stacked(n.type) for n in wrt],
         )
         for node, gradient in zip(wrt, results, strict=True):
             if _between(node):
@@ -170,14 +179,16 @@ class _Walk:
             raise RuntimeError(_OVERWRITTEN)
         for node in residuals if self.create else tape.needed(given):
             check_version(node)
-        seeds = [given[i] if i in given else _filled(t, 0) for i, t in enumerate(tape.roots)]
+        if self.instances is not None:
+            plan = plan.for_instances(self.instances, len(tape.roots))
+        seeds = [given[i] if i in given else _filled(self.stacked(t), 0) for i, t in enumerate(tape.roots)]
         attrs: dict[str, Any] = {"plan": plan, "create_graph": self.create}
         results = self.append(
             REPLAY,
             (*residuals, *seeds),
             attrs,
             ("replay", plan.number, self.create),
-            [n.type for n in tape.wrt],
+            [self.stacked(n.type) for n in tape.wrt],
         )
         passed = tape.passed(given)
         for node in self.inputs:
@@ -188,6 +199,10 @@ class _Walk:
             self.replayed.append((tape, list(given), attrs))
         for node, gradient in reached:
             self.arrive(node, gradient)
+
+    def stacked(self, type_: TensorType) -> TensorType:
+        """The type of a cotangent of a value."""
+        return type_ if self.instances is None else type_.with_shape((self.instances, *type_.shape))
 
     def pass_by(self, way: Collection[Entry]) -> None:
         """Raises where an operation on the way was freed; marks the way as freed unless retained."""
@@ -236,12 +251,14 @@ def _filled(type_: TensorType, number: float) -> Node:
     return scalar if not type_.shape else record_nodes("expand", (scalar,), {"shape": type_.shape})[0]
 
 
-def _seed(root: TensorBase, gradient: Any) -> Node:
+def _seed(root: TensorBase, gradient: Any, instances: int | None) -> Node:
     if gradient is None:
         if root.tensor_type.numel != 1:
             raise RuntimeError("grad can be implicitly created only for scalar outputs")
-        return _filled(root.tensor_type, 1)
-    if gradient.tensor_type.shape != root.tensor_type.shape:
+        type_ = root.tensor_type
+        return _filled(type_ if instances is None else type_.with_shape((instances, *type_.shape)), 1)
+    lead = () if instances is None else (instances,)
+    if gradient.tensor_type.shape != (*lead, *root.tensor_type.shape):
         raise RuntimeError(
             f"Mismatch in shape: grad_output has a shape of {gradient.shape} and output has a shape of {root.shape}."
         )
@@ -252,7 +269,12 @@ def _seed(root: TensorBase, gradient: Any) -> Node:
 
 
 def _walk(
-    roots: Sequence[Any], seeds: Sequence[Any], retain: bool | None, create: bool, inputs: Sequence[Node]
+    roots: Sequence[Any],
+    seeds: Sequence[Any],
+    retain: bool | None,
+    create: bool,
+    inputs: Sequence[Node],
+    instances: int | None = None,
 ) -> _Walk:
     for root in roots:
         if not root.requires_grad:
@@ -260,13 +282,18 @@ def _walk(
     recording = current()
     if recording.trace is None and recording.cut:
         evaluate(recording, recording.cut)
-    walk = _Walk(create if retain is None else retain, create, inputs)
+    walk = _Walk(create if retain is None else retain, create, inputs, instances)
     before = _mode.enabled
     nodes = [r._read() for r in roots]
+    if recording.region is not None and any(n in recording.region.captured.values() for n in nodes):
+        raise RuntimeError(
+            "the result to differentiate was computed outside of the function that is being mapped or looped; "
+            "compute it inside (for example with func.vjp), or use func.jacrev"
+        )
     start = len(recording.entries)
     _mode.enabled = create
     try:
-        walk.run(nodes, [_seed(r, s) for r, s in zip(roots, seeds, strict=True)])
+        walk.run(nodes, [_seed(r, s, instances) for r, s in zip(roots, seeds, strict=True)])
     finally:
         _mode.enabled = before
     if anomaly.checks_nan and recording.trace is None:
@@ -347,15 +374,19 @@ def gradients(
     retain_graph: bool | None,
     create_graph: bool,
     allow_unused: bool,
+    instances: int | None = None,
 ) -> tuple[Any, ...]:
-    """Gradients of the sum of `outputs` (weighted by `seeds`) by `inputs`; None where unused and allowed."""
+    """Gradients of the sum of `outputs` (weighted by `seeds`) by `inputs`; None where unused and allowed.
+
+    With `instances`, seeds and gradients have a leading axis of so many.
+    """
     for t in inputs:
         if not t.requires_grad:
             raise RuntimeError("One of the differentiated Tensors does not require grad")
     nodes = [t._read() for t in inputs]
     # In a region a leaf from outside is an input like any other.
     leaves = current().region is None
-    walk = _walk(outputs, seeds, retain_graph, create_graph, nodes)
+    walk = _walk(outputs, seeds, retain_graph, create_graph, nodes, instances)
     result: list[Any] = []
     for tensor, node in zip(inputs, nodes, strict=True):
         gradient = _of_leaf(walk, tensor) if leaves and tensor._leaf else walk.found.get(node)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from graphc.core.node import Entry, Node
+from graphc.ir.batching import batch_graph
 from graphc.ir.graph import Graph, Role, Value, clone_ops
 from graphc.ir.ops.tape import NO_GRAD
 from graphc.ir.types import TensorType
@@ -36,6 +37,7 @@ class ReplayPlan:
     graph: Graph
     again_graph: Callable[[], Graph] | None = None
     """Makes the graph that computes again what this one reads as residuals; it can be differentiated."""
+    _batched: dict[int, ReplayPlan] = field(default_factory=dict)
     number: int = field(default_factory=lambda: next(_numbers))
     """What keys of programs name the plan by; never used twice."""
 
@@ -49,6 +51,15 @@ class ReplayPlan:
         """The plan of `again_graph`, which is made on first use."""
         assert self.again_graph is not None
         return ReplayPlan(self.again_graph())
+
+    def for_instances(self, instances: int, cotangents: int) -> ReplayPlan:
+        """The plan for many instances at once of the last `cotangents` inputs, along a leading axis."""
+        known = self._batched.get(instances)
+        if known is None:
+            fixed = len(self.graph.inputs) - cotangents
+            graph, _ = batch_graph(self.graph, [i >= fixed for i in range(len(self.graph.inputs))], instances)
+            known = self._batched[instances] = ReplayPlan(graph)
+        return known
 
 
 SECTION_PLANS: dict[Any, ReplayPlan] = {}

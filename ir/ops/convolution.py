@@ -48,7 +48,34 @@ class Convolution(Contraction):
 
     dtypes = FLOATS
     attributes: ClassVar[dict[str, Any]] = GEOMETRY
+    images: ClassVar[tuple[bool, bool, bool]] = (True, False, True)
+    """Whether operands and result are images [N, C, H, W]; else weights."""
     ulp = {"f16": 1, "bf16": 1, "f32": 16, "f64": 16}
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        """Instances are further images where these alone have them, otherwise further groups of channels."""
+        images, n = type(self).images, b.instances
+        if batched == [True, False] and images == (True, False, True):
+            (x, w), result = operands, self.results[0].type
+            folded = b.reshape_to(x, (x.type.shape[0] * x.type.shape[1], *x.type.shape[2:]))
+            (found,) = b.create(type(self), [folded, w], **self.attrs).results
+            return [b.reshape_to(found, (n, *result.shape))]
+        grouped = []
+        for v, on, image in zip(operands, batched, images, strict=False):
+            v = b.whole(v, on)
+            shape = v.type.shape
+            if image:
+                v, shape = b.permute(v, axes=(1, 0, 2, 3, 4)), (shape[1], shape[0], *shape[2:])
+                grouped.append(b.reshape_to(v, (shape[0], shape[1] * shape[2], *shape[3:])))
+            else:
+                grouped.append(b.reshape_to(v, (shape[0] * shape[1], *shape[2:])))
+        attrs = {**self.attrs, "groups": self.attrs["groups"] * n}
+        (found,) = b.create(type(self), grouped, **attrs).results
+        shape = self.results[0].type.shape
+        if not images[2]:
+            return [b.reshape_to(found, (n, *shape))]
+        apart = b.reshape_to(found, (shape[0], n, *shape[1:]))
+        return [b.permute(apart, axes=(1, 0, 2, 3, 4))]
 
     @classmethod
     def checked(cls, types: Types, attrs: Attrs, expected_dtype: str) -> None:
@@ -258,6 +285,7 @@ class Conv2dWeightGrad(Convolution):
     """
 
     name = "conv2d_weight_grad"
+    images = (True, True, False)
     attributes: ClassVar[dict[str, Any]] = {**GEOMETRY, "size": ...}
 
     @classmethod

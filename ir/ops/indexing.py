@@ -58,6 +58,13 @@ def _bounded(indices: Any, axis: int, extent: int, check: str | None, elements: 
     return np.where(outside, 0, indices).astype(np.int64)
 
 
+def _further(attrs: Attrs) -> dict[str, Any]:
+    """Attributes for the axis after; the message names the axis that it was."""
+    check = attrs["check"]
+    named = check if check is None else check.replace("{axis}", str(attrs["axis"]))
+    return {"axis": attrs["axis"] + 1, "check": named}
+
+
 class GatherAxis(Gather):
     """x[…, indices[…], …]: the result has the shape of `indices`, whose every entry picks along `axis`
     of x at its own place in the other axes (which may be shorter than those of x).
@@ -67,6 +74,10 @@ class GatherAxis(Gather):
     operand_names = ("x", "indices")
     attributes = {"axis": ..., "check": GATHER_CHECK}
     dtypes = ALL_DTYPES
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        values = [b.whole(v, on) for v, on in zip(operands, batched, strict=True)]
+        return [b.gather(*values, **_further(self.attrs))]
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
@@ -150,6 +161,10 @@ class ScatterAdd(Scatter):
     dtypes = NUMERIC
     ulp = {"f16": 4, "bf16": 4, "f32": 8, "f64": 8}
 
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        values = [b.whole(v, on) for v, on in zip(operands, batched, strict=True)]
+        return [b.scatter_add(*values, **_further(self.attrs))]
+
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         base, indices, source = types
@@ -219,6 +234,15 @@ class Take(Gather):
     operand_names = ("x", "indices")
     attributes = {"axis": 0, "check": TAKE_CHECK}
     dtypes = ALL_DTYPES
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        if all(batched):
+            return b.each(self, operands, batched)  # type: ignore[no-any-return]
+        if batched[0]:
+            return [b.take(*operands, **_further(self.attrs))]
+        found, axis = b.take(*operands, **self.attrs), self.attrs["axis"]
+        order = (axis, *(i for i in range(found.type.rank) if i != axis))
+        return [b.permute(found, axes=order) if axis else found]
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
@@ -290,6 +314,16 @@ class TakeAdd(Scatter):
     attributes = {"axis": 0, "check": TAKE_CHECK}
     dtypes = NUMERIC
     ulp = {"f16": 4, "bf16": 4, "f32": 8, "f64": 8}
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        if batched[1]:
+            return b.each(self, operands, batched)  # type: ignore[no-any-return]
+        base, indices, source = operands
+        return [
+            b.take_add(
+                b.whole(base, batched[0]), indices, b.whole(source, batched[2]), **_further(self.attrs)
+            )
+        ]
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphc.ir.dims import Dim, less_equal
-from graphc.ir.families import Attrs, Index, Sample, Types, View
+from graphc.ir.families import Attrs, Index, Leading, Sample, Types, View
 from graphc.ir.graph import Value
 from graphc.ir.ops.view import Pieces
 from graphc.ir.types import DTYPES, TensorType
@@ -20,6 +20,7 @@ class Pad(View):
     """x with `low` elements of `value` before and `high` after it on every axis; negative ones cut off."""
 
     name = "pad"
+    leading: ClassVar[Mapping[str, Leading] | None] = {"low": "zero", "high": "zero"}
     operand_names = ("x",)
     attributes = {"low": ..., "high": ..., "value": 0}
 
@@ -94,6 +95,7 @@ class Concat(View):
     """Operands one after the other along `axis`; their other dimensions are equal."""
 
     name = "concat"
+    leading: ClassVar[Mapping[str, Leading] | None] = {"axis": "axis"}
     operand_names = ("operands",)
     variadic = True
     attributes = {"axis": ...}

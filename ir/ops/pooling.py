@@ -7,9 +7,11 @@ nothing is scattered. See `graphc.ir.ops.window` for the geometry.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from graphc.ir.dims import Dim, less_equal
 from graphc.ir.families import FLOATS, Attrs, Index, Types, Window
+from graphc.ir.graph import Value
 from graphc.ir.ops.window import gather_position, output_size, scatter_position, window_guard
 from graphc.ir.scalar import Guard
 from graphc.ir.types import TensorType
@@ -24,6 +26,15 @@ class Pooling(Window):
     """
 
     dtypes = FLOATS
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        """Instances are further images."""
+        whole = [b.whole(v, on) for v, on in zip(operands, batched, strict=True)]
+        folded = [b.reshape_to(v, (v.type.shape[0] * v.type.shape[1], *v.type.shape[2:])) for v in whole]
+        found = b.create(type(self), folded, **self.attrs).results
+        return [
+            b.reshape_to(v, (b.instances, *r.type.shape)) for v, r in zip(found, self.results, strict=True)
+        ]
 
     @classmethod
     def axes(cls, attrs: Attrs) -> list[tuple[int, int, int]]:

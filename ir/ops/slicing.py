@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphc.ir.dims import Dim, ceil_div, floor_div, less_equal, mod
-from graphc.ir.families import Attrs, Index, Sample, Types, View
+from graphc.ir.families import Attrs, Index, Leading, Sample, Types, View
 from graphc.ir.graph import Value
 from graphc.ir.ops.view import Pieces
 from graphc.ir.scalar import Guard
@@ -41,6 +41,7 @@ class Slice(View):
     """
 
     name = "slice"
+    leading: ClassVar[Mapping[str, Leading] | None] = {"starts": "zero", "stops": "size", "strides": "one"}
     operand_names = ("x",)
     attributes = {"starts": ..., "stops": ..., "strides": ...}
     traits = frozenset({"view", "cheap"})
@@ -111,6 +112,7 @@ class UpdateSlice(View):
     """
 
     name = "update_slice"
+    leading: ClassVar[Mapping[str, Leading] | None] = {"starts": "zero", "strides": "one"}
     operand_names = ("base", "update")
     attributes = {"starts": ..., "strides": ...}
 
@@ -192,6 +194,7 @@ class Flip(View):
     """x with the order of elements along `axes` reversed."""
 
     name = "flip"
+    leading: ClassVar[Mapping[str, Leading] | None] = {"axes": "axis"}
     operand_names = ("x",)
     attributes = {"axes": ...}
 

@@ -51,7 +51,8 @@ class Gradient(GraphOp):
 
     Operands are the roots, one cotangent each (of the root's type), then the values to
     differentiate by; there is one result of the type of each of these. `create_graph` says whether
-    the gradients can be differentiated again. The `expand_gradients` pass replaces it by VJPs
+    the gradients can be differentiated again. With `instances` the cotangents have a leading axis of so many,
+    and so have the results. The `expand_gradients` pass replaces it by VJPs
     before anything else looks at the graph, so it has no other hook. Raises RuntimeError where
     a cotangent's type is not its root's.
     """
@@ -59,14 +60,16 @@ class Gradient(GraphOp):
     name = "gradient"
     operand_names = ("values",)
     variadic = True
-    attributes = {"roots": ..., "create_graph": False}
+    attributes = {"roots": ..., "create_graph": False, "instances": None}
     traits = frozenset({"structural"})
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         n = attrs["roots"]
-        if list(types[:n]) != list(types[n : 2 * n]):
+        lead = () if attrs["instances"] is None else (attrs["instances"],)
+        expected = [t.with_shape((*lead, *t.shape)) for t in types[:n]]
+        if expected != list(types[n : 2 * n]):
             raise RuntimeError(
-                f"gradient: cotangents must have the roots' types {list(types[:n])}, got {list(types[n : 2 * n])}"
+                f"gradient: cotangents must have the roots' types {expected}, got {list(types[n : 2 * n])}"
             )
-        return tuple(types[2 * n :])
+        return tuple([t.with_shape((*lead, *t.shape)) for t in types[2 * n :]])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphc.ir.dims import Dim, floor_div, mod, product
-from graphc.ir.families import Attrs, Index, Sample, Types, View
+from graphc.ir.families import Attrs, Index, Leading, Sample, Types, View
 from graphc.ir.graph import Value
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DTYPES, TensorType
@@ -22,6 +22,7 @@ class Reshape(View):
     """The same elements in row-major order as `shape`."""
 
     name = "reshape"
+    leading: ClassVar[Mapping[str, Leading] | None] = {"shape": "size"}
     operand_names = ("x",)
     attributes = {"shape": ...}
     traits = frozenset({"view"})
@@ -98,6 +99,7 @@ class Permute(View):
     """Axes in the order `axes`: result axis i is operand axis axes[i]."""
 
     name = "permute"
+    leading: ClassVar[Mapping[str, Leading] | None] = {"axes": "order"}
     operand_names = ("x",)
     attributes = {"axes": ...}
     traits = frozenset({"view"})
@@ -186,6 +188,12 @@ class Expand(View):
                 "memory location. Please clone() the tensor before performing the operation."
             )
         return b.reshape(update, shape=base.type.shape)
+
+    def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:
+        (x,), shape = operands, self.attrs["shape"]
+        lead = len(shape) - len(self.operands[0].type.shape)
+        x = b.reshape_to(x, (b.instances, *(1,) * lead, *self.operands[0].type.shape))
+        return [b.broadcast_to(x, (b.instances, *shape))]
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         return [b.sum_to(cotangents[0], self.operands[0].type.shape)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphc.ir.dims import product
-from graphc.ir.families import FLOATS, Attrs, Composite, Sample, Types
+from graphc.ir.families import FLOATS, Attrs, Composite, Leading, Sample, Types
 from graphc.ir.graph import Value
 from graphc.ir.ops.elementwise import narrow, on_wide, widen
 from graphc.ir.ops.reduce import REDUCED
@@ -27,6 +27,7 @@ class ProdOthers(Composite):
     name = "prod_others"
     operand_names = ("x",)
     attributes = {"axes": ...}
+    leading: ClassVar[Mapping[str, Leading] | None] = {"axes": "axis"}
     dtypes = FLOATS
     ulp = {"f16": 2, "bf16": 2, "f32": 64, "f64": 64}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc.ir.families import FLOATS, Attrs, Composite, Sample, Types
+from graphc.ir.families import FLOATS, Attrs, Composite, Leading, Sample, Types
 from graphc.ir.graph import Value
 from graphc.ir.ops.elementwise import narrow, on_wide, widen
 from graphc.ir.types import DTYPES, TensorType
@@ -28,6 +28,7 @@ class AlongAxis(Composite):
 
     operand_names = ("x",)
     attributes = {"axis": ...}
+    leading: ClassVar[Mapping[str, Leading] | None] = {"axis": "axis"}
     dtypes = FLOATS
 
     @classmethod

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc.ir.families import FLOATS, Attrs, Composite, Sample, Types
+from graphc.ir.families import FLOATS, Attrs, Composite, Leading, Sample, Types
 from graphc.ir.graph import Value
 from graphc.ir.ops.elementwise import narrow, on_wide, size_value, widen
 from graphc.ir.ops.reduce import REDUCED, Mean
@@ -32,6 +32,7 @@ class Var(Composite):
     name = "var"
     operand_names = ("x",)
     attributes = {"axes": ..., "correction": 0}
+    leading: ClassVar[Mapping[str, Leading] | None] = {"axes": "axis"}
     dtypes = FLOATS
     ulp = {"f16": 1, "bf16": 1, "f32": 24, "f64": 24}
 
