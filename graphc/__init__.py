@@ -32,6 +32,7 @@ from graphc.core import (
 )
 from graphc.devices import device
 from graphc.formatting import get_printoptions, set_printoptions
+from graphc.func import vmap
 from graphc.functions.control import cond, fori_loop, map, scan, while_loop
 from graphc.functions.conversion import (
     is_floating_point,
@@ -595,6 +596,7 @@ __all__ = [
     "var",
     "var_mean",
     "visualize",
+    "vmap",
     "vstack",
     "where",
     "while_loop",

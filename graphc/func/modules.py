@@ -1,0 +1,58 @@
+"""Modules as functions of their parameters and buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphc.functions import shape
+from graphc.nn.modules.module import Module
+
+__all__ = ["functional_call", "stack_module_state"]
+
+
+def functional_call(
+    module: Module, parameter_and_buffer_dicts: Any, args: Any = None, kwargs: dict[str, Any] | None = None
+) -> Any:
+    """Calls a Module with parameters and buffers replaced, by dotted name, for this call only."""
+    given = parameter_and_buffer_dicts
+    tables = [given] if isinstance(given, Mapping) else list(given)
+    kept: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for path, value in (item for table in tables for item in table.items()):
+            where, _, name = path.rpartition(".")
+            owner = module.get_submodule(where)
+            place = owner._parameters if name in owner._parameters else owner._buffers
+            if name not in place:
+                raise KeyError(
+                    f"functional_call: {path!r} is no parameter or buffer of {type(module).__name__}"
+                )
+            kept.append((place, name, place[name]))
+            place[name] = value
+        positional = args if isinstance(args, tuple) else () if args is None else (args,)
+        return module(*positional, **(kwargs or {}))
+    finally:
+        for place, name, before in reversed(kept):
+            place[name] = before
+
+
+def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and buffers of modules of one kind, each stacked along a new first axis, by dotted name.
+
+    Parameters require grad where they did. For `vmap` over models with `functional_call`. Raises RuntimeError
+    for no models, for modules of different classes and for some in training and some not.
+    """
+    if not models:
+        raise RuntimeError("stack_module_state: Expected at least one model, got 0.")
+    if not (all(m.training for m in models) or all(not m.training for m in models)):
+        raise RuntimeError("stack_module_state: Expected all models to have the same training/eval mode.")
+    if any(type(m) is not type(models[0]) for m in models):
+        raise RuntimeError("stack_module_state: Expected all models to be of the same class.")
+    tables = [dict(m.named_parameters()) for m in models], [dict(m.named_buffers()) for m in models]
+    parameters, buffers = ({k: _stacked([t[k] for t in table]) for k in table[0]} for table in tables)
+    return parameters, buffers
+
+
+def _stacked(tensors: list[Any]) -> Any:
+    stacked: Any = shape.stack([t.detach() for t in tensors])
+    return stacked.requires_grad_(True) if any(t.requires_grad for t in tensors) else stacked
