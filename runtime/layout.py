@@ -334,6 +334,8 @@ class _Together:
 
 
 _UNLIMITED = (1 << 63) - 1
+_Rank = tuple[int, int, int]
+"""By what marks at one place are put in order: the other end of their range, kind, number."""
 
 
 @dataclass
@@ -363,6 +365,16 @@ class _Marks:
         """Places to go on at where a choice's byte is 0."""
         self.jumps: dict[int, int] = {}
         """Places of the marks between the two ranges of choices."""
+        self._beginning: dict[int, list[tuple[_Rank, int, int]]] = {}
+        self._ending: dict[int, list[tuple[_Rank, int, Repeat | Choice]]] = {}
+        for n, r in enumerate(program.repeats):
+            self._beginning.setdefault(r.begin, []).append(((-r.end, 1, -n), n, BEGIN_REPEAT))
+            self._ending.setdefault(r.end, []).append(((-r.begin, 1, n), n, r))
+        for n, c in enumerate(program.choices):
+            self._beginning.setdefault(c.begin, []).append(((-c.end, 0 if c.leaves else 2, -n), n, CHOOSE))
+            self._ending.setdefault(c.end, []).append(((-c.begin, 2 if c.leaves else 0, n), n, c))
+            if not c.leaves:
+                self._ending.setdefault(c.middle, []).append(((-c.begin, 2, n), n, c))
 
     def chosen(self) -> tuple[tuple[int, ...], ...]:
         """The `CHOICE` records."""
@@ -370,31 +382,16 @@ class _Marks:
 
     def begin(self, number: int, phases: list[tuple[int, ...]]) -> None:
         """Puts the marks of what begins at phase `number`, the outermost first."""
-        found: list[tuple[tuple[int, int, int], tuple[int, int]]] = []
-        for n, r in enumerate(self.repeats):
-            if r.repeat.begin == number:
-                found.append(((-r.repeat.end, 1, -n), (n, BEGIN_REPEAT)))
-        for n, c in enumerate(self.choices):
-            if c.begin == number:
-                found.append(((-c.end, 0 if c.leaves else 2, -n), (n, CHOOSE)))
-        for _, (n, kind) in sorted(found):
+        for _, n, kind in sorted(self._beginning.get(number, ())):
             if kind == BEGIN_REPEAT:
                 self.repeats[n].begin = len(phases)
             phases.append((n, kind))
 
     def end(self, number: int, phases: list[tuple[int, ...]]) -> None:
         """Puts the marks of what ends before phase `number`, the innermost first."""
-        found: list[tuple[tuple[int, int, int], int, Repeat | Choice]] = []
-        for n, r in enumerate(self.repeats):
-            if r.repeat.end == number:
-                found.append(((-r.repeat.begin, 1, n), n, r.repeat))
-        for n, c in enumerate(self.choices):
-            if c.end == number:
-                found.append(((-c.begin, 2 if c.leaves else 0, n), n, c))
-            elif c.middle == number:
-                found.append(((-c.begin, 2, n), n, c))
+        found = sorted(self._ending.get(number, ()), key=lambda entry: entry[0])
         leaving: list[int] = []
-        for _, n, what in sorted(found, key=lambda entry: entry[0]):
+        for _, n, what in found:
             if isinstance(what, Repeat):
                 self.repeats[n].end = len(phases)
                 phases.append((n, END_REPEAT))
