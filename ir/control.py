@@ -28,6 +28,10 @@ class Control(GraphOp):
     region_names: ClassVar[tuple[str, ...]] = ()
     """What each region is, in a word or two."""
 
+    def arrivals(self, operand: int) -> list[Value]:
+        """Inputs of regions that are operand number `operand` whenever they are run; none where it may be otherwise."""
+        raise NotImplementedError(f"{self.name}.arrivals")
+
     @classmethod
     def check_region(
         cls, what: str, region: Graph, taken: Sequence[TensorType], returned: Sequence[TensorType]
@@ -94,6 +98,10 @@ class Loop(Control):
     def constants(self) -> tuple[Value, ...]:
         """Operands that are the same in every step."""
         return self.operands[self.carries + self.attrs["slices"] :]
+
+    def arrivals(self, operand: int) -> list[Value]:
+        """The input of the region, for a constant."""
+        return [self.body.inputs[operand]] if operand >= self.carries + self.attrs["slices"] else []
 
     def is_history(self, carry: int) -> bool:
         """True where the result for a carried value is its history."""
@@ -162,6 +170,10 @@ class Branch(Control):
         """Operands that the regions take."""
         return self.operands[1:]
 
+    def arrivals(self, operand: int) -> list[Value]:
+        """The inputs of both regions, for all but the predicate."""
+        return [r.inputs[operand - 1] for r in self.regions] if operand else []
+
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         if not types or types[0] != FLAG:
@@ -215,6 +227,10 @@ class While(Control):
     def constants(self) -> tuple[Value, ...]:
         """Operands that are the same in every step."""
         return self.operands[self.carries :]
+
+    def arrivals(self, operand: int) -> list[Value]:
+        """The inputs of both regions, for a constant."""
+        return [r.inputs[operand] for r in self.regions] if operand >= self.carries else []
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:

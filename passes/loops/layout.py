@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
-from graphc.ir.control import Loop
+from graphc.ir.control import Control, Loop, While
 from graphc.ir.dims import Symbol, less_equal, split_linear
 from graphc.ir.families import Contraction, axes_of
 from graphc.ir.graph import Graph, Value
@@ -25,7 +25,7 @@ LEAST_COLUMNS = 8
 
 @dataclass(frozen=True)
 class LoopLayouts(GraphPass):
-    """Transposes constant operands of products in loops of some length."""
+    """Transposes constant operands of products in loops of some length, in branches of theirs too."""
 
     name: ClassVar[str] = "loop_layouts"
     least_steps: int = 4
@@ -33,30 +33,44 @@ class LoopLayouts(GraphPass):
     def apply(self, graph: Graph) -> bool:
         changed = False
         for op in list(graph.ops):
-            if isinstance(op, Loop) and less_equal(self.least_steps, op.attrs["length"]):
-                changed = _transpose_constants(op) or changed
+            if isinstance(op, (Loop, While)):
+                steps = op.attrs["length"] if isinstance(op, Loop) else op.attrs["limit"]
+                if steps is None or less_equal(self.least_steps, steps):
+                    changed = _transpose_constants(op) or changed
         return changed
 
 
-def _transpose_constants(loop: Loop) -> bool:
+def _transpose_constants(loop: Loop | While) -> bool:
     """Replaces constants by transposed ones where every use asks for the same order of axes."""
     assert loop.graph is not None
-    body, first = loop.body, loop.carries + loop.attrs["slices"]
     changed = False
-    for i in range(first, len(body.inputs)):
-        value = body.inputs[i]
-        orders = {
-            _wanted_order(use.op, use.index) if isinstance(use.op, Contraction) else None
-            for use in value.uses
-        }
+    for i in range(len(loop.operands)):
+        orders = {order for v in loop.arrivals(i) for order in _wanted_orders(v)}
         order = orders.pop() if len(orders) == 1 else None
-        if order is None or value in body.outputs:
+        if order is None:
             continue
         outside = Builder(loop.graph, before=loop, loc=loop.loc)
-        turned = outside.permute(loop.operands[i], axes=order)
-        _replace_input(loop, i, turned, order)
+        arrivals = loop.arrivals(i)
+        loop.set_operand(i, outside.permute(loop.operands[i], axes=order))
+        for v in arrivals:
+            _turn(v, loop.operands[i], order)
         changed = True
     return changed
+
+
+def _wanted_orders(value: Value) -> set[tuple[int, ...] | None]:
+    """The orders of axes that uses of a region's input ask for, in regions inside of it too."""
+    assert isinstance(value.owner, Graph)
+    found: set[tuple[int, ...] | None] = set()
+    if value in value.owner.outputs:
+        found.add(None)
+    for use in value.uses:
+        if isinstance(use.op, Control):
+            further = use.op.arrivals(use.index)
+            found.update(*(_wanted_orders(v) for v in further), () if further else (None,))
+        else:
+            found.add(_wanted_order(use.op, use.index) if isinstance(use.op, Contraction) else None)
+    return found
 
 
 def _wanted_order(op: Contraction, operand: int) -> tuple[int, ...] | None:
@@ -85,13 +99,21 @@ def _plain(x: object, axes: Sequence[Symbol]) -> Symbol | None:
     return next((a for a in axes if split_linear(x, a) == (1, 0)), None)
 
 
-def _replace_input(loop: Loop, i: int, turned: Value, order: tuple[int, ...]) -> None:
-    """Makes input i of the region the turned constant, and what was read of it a view of that."""
-    body, old = loop.body, loop.body.inputs[i]
-    new = Value(turned.type, body, i, old.name, old.role)
-    body.inputs[i] = new
-    loop.set_operand(i, turned)
+def _turn(old: Value, turned: Value, order: tuple[int, ...]) -> None:
+    """Makes an input of a region the turned constant, and what was read of it a view of that."""
+    body = old.owner
+    assert isinstance(body, Graph)
+    new = Value(turned.type, body, old.index, old.name, old.role)
+    body.inputs[old.index] = new
     back = tuple(order.index(k) for k in range(len(order)))
-    view = Builder(body, before=next(body.ops), loc=loop.loc).permute(new, axes=back)
+    view: Value | None = None
     for use in list(old.uses):
-        use.op.set_operand(use.index, view)
+        if isinstance(use.op, Control):
+            further = use.op.arrivals(use.index)
+            use.op.set_operand(use.index, new)
+            for v in further:
+                _turn(v, turned, order)
+        else:
+            if view is None:
+                view = Builder(body, before=next(body.ops)).permute(new, axes=back)
+            use.op.set_operand(use.index, view)

@@ -93,7 +93,7 @@ CASES: list[tuple[str, str, Graph, tuple[int, int, int], int]] = [
             "%c: f32[2, 3] argument, %x: f32[4, 2, 5] argument, %k: f32[3, 5] argument | f32[2, 3] | %c, %x, %k",
             attributes(4, 1, 1),
             "(%c: f32[2, 3] argument, %x: f32[2, 5] argument, %k: f32[3, 5] argument) -> (f32[2, 3]) {\n"
-            "%0: f32[2, 5] = abs %x\n%1: f32[2, 3] = dot %0, %k {contract=[[1], [1]], batch=[[], []]}\n"
+            "%0: f32[2, 5] = abs %x\n%1: f32[2, 3] = dot %0, %k {contract=[[1], [1]], batch=[[], []], ordered=[]}\n"
             "%2: f32[2, 3] = add %1, %c\nreturn %2",
             "%a: f32[2, 3]",
         ),
@@ -107,7 +107,7 @@ CASES: list[tuple[str, str, Graph, tuple[int, int, int], int]] = [
             "%c: f32[3, 2] argument, %x: f32[4, 5, 2] argument, %k: f32[3, 5] argument | f32[3, 2] | %c, %x, %k",
             attributes(4, 1, 1),
             "(%c: f32[3, 2] argument, %x: f32[5, 2] argument, %k: f32[3, 5] argument) -> (f32[3, 2]) {\n"
-            "%0: f32[3, 2] = dot %k, %x {contract=[[1], [0]], batch=[[], []]}\n"
+            "%0: f32[3, 2] = dot %k, %x {contract=[[1], [0]], batch=[[], []], ordered=[]}\n"
             "%1: f32[3, 2] = add %0, %c\nreturn %1",
             "%a: f32[3, 2]",
         ),
@@ -121,13 +121,43 @@ CASES: list[tuple[str, str, Graph, tuple[int, int, int], int]] = [
             "%c: f32[2, 9] argument, %k: f32[9, 9] argument | f32[2, 9] | %c, %k",
             attributes(4, 1, 0),
             "(%c: f32[2, 9] argument, %k: f32[9, 9] argument) -> (f32[2, 9]) {\n"
-            "%0: f32[2, 9] = dot %c, %k {contract=[[1], [1]], batch=[[], []]}\nreturn %0",
+            "%0: f32[2, 9] = dot %c, %k {contract=[[1], [1]], batch=[[], []], ordered=[]}\nreturn %0",
             "%a: f32[2, 9]",
         ),
         (1, 0, 0),
         2,
     ),
 ]
+
+
+def test_layouts_in_regions() -> None:
+    """A matrix that products in branches of an open loop read is transposed once, before the loop."""
+    product = "%0: f32[4, 9] = dot %h, %w {{contract=[[1], [1]], batch=[[], []], ordered=[]}}"
+    taken = "(%h: f32[4, 9] argument, %w: f32[9, 9] argument)"
+    graph = parse(
+        "graph @g(%h: f32[4, 9] argument, %n: f32[] argument, %w: f32[9, 9] argument) -> (f32[4, 9]) {\n"
+        "%0: f32[4, 9] = while %h, %n, %w {carries=1, limit=none}\n"
+        "region graph @test(%h: f32[4, 9] argument, %n: f32[] argument, %w: f32[9, 9] argument) -> (bool[]) {\n"
+        "%0: f32[] = sum %h {axes=[0, 1]}\n%1: bool[] = lt %0, %n\nreturn %1\n}\n"
+        "region graph @step(%h: f32[4, 9] argument, %n: f32[] argument, %w: f32[9, 9] argument) -> (f32[4, 9]) {\n"
+        "%0: f32[] = max %h {axes=[0, 1]}\n%1: bool[] = lt %0, %n\n"
+        "%2: f32[4, 9] = cond %1, %h, %w {outputs=[f32[4, 9]]}\n"
+        f"region graph @one{taken} -> (f32[4, 9]) {{{{\n{product}\n%1: f32[4, 9] = exp %0\nreturn %1\n}}}}\n"
+        f"region graph @two{taken} -> (f32[4, 9]) {{{{\n{product}\n%1: f32[4, 9] = add %0, %h\nreturn %1\n}}}}\n"
+        "return %2\n}\nreturn %0\n}".replace("{{", "{").replace("}}", "}")
+    )
+    graph.verify()
+    arrays = [np.abs(a) for a in drawn(graph)]
+    arrays[1] = np.array(200, np.float32)
+    wanted, after = run(graph, *arrays), graph.copy()
+    assert run_pipeline(after, "loop_layouts,canonicalise,dce")
+    after.verify()
+    # Once before the loop; each product looks at that through a view.
+    assert [op.name for op in after.ops] == ["permute", "while"]
+    assert str(after).count("permute") == 3
+    for g in (after, graph):
+        np.testing.assert_allclose(run_graph(g, *arrays)[0], wanted[0], rtol=1e-4)
+    np.testing.assert_allclose(run(after, *arrays)[0], wanted[0], rtol=1e-4)
 
 
 def drawn(graph: Graph) -> list[Any]:
@@ -156,7 +186,7 @@ RECURRENT = """graph @g(%h: f32[{b}, {n}] argument, %x: f32[{t}, {b}, {n}] argum
  -> (f32[{b}, {n}], f32[{b}, {n}], f32[{t}, {b}]) {{
   %0: f32[{b}, {n}], %1: f32[{b}, {n}], %2: f32[{t}, {b}] = scan %h, %h, %x, %w {{length={t}, carries=2, slices=1, outputs=[f32[{b}]], history=[], reverse={reverse}}}
   region graph @body(%h: f32[{b}, {n}] argument, %g: f32[{b}, {n}] argument, %x: f32[{b}, {n}] argument, %w: f32[{n}, {n}] argument) -> (f32[{b}, {n}], f32[{b}, {n}], f32[{b}]) {{
-    %0: f32[{b}, {n}] = dot %h, %w {{contract=[[1], [1]], batch=[[], []]}}
+    %0: f32[{b}, {n}] = dot %h, %w {{contract=[[1], [1]], batch=[[], []], ordered=[]}}
     %1: f32[{b}, {n}] = add %0, %x
     %2: f32[{b}, {n}] = tanh %1
     %3: f32[{b}, {n}] = mul %2, %g
