@@ -11,12 +11,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import overload
 
+from graphc.ir.chains import interleaved
 from graphc.ir.dims import Symbol, split_linear
 from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
 from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered, LoweredControl
-from graphc.passes.schedule.cost import interleaved, lanes, partitions, points, stride_cost
+from graphc.passes.schedule.cost import lanes, partitions, points, stride_cost
 from graphc.passes.schedule.flatten import flatten, join_outer_axes
 from graphc.passes.schedule.instances import divide
 from graphc.passes.schedule.split import split_reduction

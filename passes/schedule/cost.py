@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from graphc.ir.dims import Dim, Symbol, split_linear, symbols
 from graphc.ir.kernel import Instruction, Kernel, Stage, extent
 from graphc.ir.target import Target
-from graphc.ir.types import bool_
 
-__all__ = ["interleaved", "lanes", "partitions", "points", "stride_cost", "work"]
+__all__ = ["lanes", "partitions", "points", "stride_cost", "work"]
 
 EXPENSIVE = frozenset(
     {
@@ -30,11 +29,6 @@ EXPENSIVE = frozenset(
     }
 )
 EXPENSIVE_COST = 8
-
-
-SHORT_CHAINS = frozenset({"exp", "expm1", "sigmoid"})
-LONG_CHAINS = frozenset({"log", "log1p", "tanh", "erf", "sin", "cos", "pow"})
-"""Opcodes whose code is a long chain of dependent instructions."""
 
 
 def points(axes: Iterable[Symbol]) -> int:
@@ -82,22 +76,6 @@ def lanes(kernel: Kernel, target: Target) -> int:
                     integers = max(integers, i.dtype.bits)
         varies.update(stage.results)
     return target.width(floats or integers)
-
-
-def interleaved(body: Iterable[Instruction]) -> int:
-    """How many registers one vector should take, so that a processor has several chains to work on.
-
-    Masks of several registers are slow, so a body with masks gets one.
-    """
-    found = 1
-    for i in body:
-        if i.guards or (i.opcode in ("load", "store") and i.dtype is bool_):
-            return 1
-        if i.opcode in LONG_CHAINS:
-            found = max(found, 2)
-        elif i.opcode in SHORT_CHAINS:
-            found = 4
-    return found
 
 
 def _expressions(i: Instruction) -> list[Dim]:

@@ -241,3 +241,21 @@ def test_uneven_divisions(rows: int) -> None:
         print(f"partitions of {rows} rows, grain {grain}: {parts(program)}")
         assert rows == 1 or max(map(max, parts(program))) > 1
         assert all(f == expected[0] for f in (*expected, *found))
+
+
+@pytest.mark.parametrize(
+    "shape", [(64, 96, 40), (37, 50, 300), (6, 16, 48), (12, 24, 33), (70, 1, 40)], ids=str
+)
+def test_chains_after_a_product_are_those_of_a_kernel_of_their_own(shape: tuple[int, int, int]) -> None:
+    m, n, k = shape
+
+    def f(a: Any, w: Any, b: Any, c: Any) -> Any:
+        x = F.linear(a, w, b)
+        y = F.linear(a, w, b + 1)
+        return F.gelu(x, approximate="tanh"), y.tanh() * c.exp(), F.gelu(x * c)
+
+    arrays = [array(m, k), array(n, k), array(n), array(m, n)]
+    graph = graphc.compile(f).trace(*arrays)
+    _, expected = run_divided(graph, arrays, Options(fuse=False))
+    _, found = run_divided(graph, arrays, Options())
+    assert all(f == expected[0] for f in (*expected, *found))

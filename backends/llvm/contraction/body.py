@@ -22,7 +22,16 @@ from graphc.ir.kernel import Instruction, KernelBuffer
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, int64, row_major_strides
 
-__all__ = ["Point", "Scalars", "emit_body", "gather", "lane_step", "linear_offset"]
+__all__ = [
+    "Point",
+    "Scalars",
+    "emit_body",
+    "emit_body_at_all",
+    "gather",
+    "joined",
+    "lane_step",
+    "linear_offset",
+]
 
 Scalars = dict[int, tuple[DType, Val]]
 """Scalar number to its dtype and its value (one vector of lanes, in the dtype's carrier)."""
@@ -100,6 +109,48 @@ def emit_body(
             case opcode:
                 value = apply(builder, opcode, operands[-1][0], [v for _, v in operands])
         scalars[instruction.id] = (dtype, value)
+
+
+def emit_body_at_all(
+    builder: Builder,
+    buffers: Sequence[KernelBuffer],
+    body: Sequence[Instruction],
+    points: Sequence[Point],
+    scalars: Scalars,
+) -> None:
+    """Emits `body` at several points of one width, without masks, their number a power of two: each step of all
+    of them before the next step. Values in `scalars` have the lanes of all points one after the other.
+    """
+    width = points[0].width
+    total = width * len(points)
+    for instruction in body:
+        dtype = instruction.dtype
+        operands = [scalars[o] for o in instruction.operands]
+        match instruction.opcode:
+            case "load":
+                value = joined(builder, [_load(builder, buffers, instruction, p, None) for p in points])
+            case "store":
+                for i, p in enumerate(points):
+                    part = builder.shuffle(operands[0][1], None, range(i * width, (i + 1) * width))
+                    _store(builder, buffers, instruction, p, part)
+                continue
+            case "const":
+                value = builder.splat(scalar_constant(builder, dtype, instruction.value), total)
+            case "index":
+                value = joined(builder, [_index(builder, instruction.index[0], dtype, p) for p in points])
+            case "cast":
+                value = convert(builder, operands[0][1], operands[0][0], dtype)
+            case opcode:
+                value = apply(builder, opcode, operands[-1][0], [v for _, v in operands])
+        scalars[instruction.id] = (dtype, value)
+
+
+def joined(builder: Builder, parts: Sequence[Val]) -> Val:
+    """The lanes of all parts one after the other."""
+    while len(parts) > 1:
+        size = 2 * lanes(parts[0].type)
+        parts = [builder.shuffle(a, b, range(size)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
 
 
 def _guard_mask(builder: Builder, guards: Sequence[Guard], point: Point) -> Val | None:

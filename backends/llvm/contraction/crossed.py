@@ -11,12 +11,19 @@ transposed; only sums are, k times fewer. A sum's terms and order are those of e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd, lcm
 
 from graphc.backends.llvm.contraction.axes import Env, chunks, constant, index_value, minimum, plus, times
-from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, varying
+from graphc.backends.llvm.contraction.body import joined
+from graphc.backends.llvm.contraction.epilogue import (
+    emit_epilogue,
+    emit_epilogues,
+    emit_uniform,
+    side_by_side,
+    varying,
+)
 from graphc.backends.llvm.contraction.fold import Earlier, accumulate_folds
 from graphc.backends.llvm.contraction.micro import Ahead, Panel, PanelColumns, accumulate
 from graphc.backends.llvm.contraction.packing import Block, pack_panels, pack_transposed, transpose
@@ -302,6 +309,11 @@ class _Crossed:
                 for q in range(width)
             ],
         )[:count]
+        together = side_by_side(problem)
+        if together > 1 and mask is None and count % together == 0:
+            for i in range(0, count, together):
+                self._apply_to_rows(plus(builder, row, constant(i)), n, lines[i : i + together])
+            return
         if len(varying(problem)) * count <= _UNROLLED_EPILOGUE:
             for i, line in enumerate(lines):
                 self._apply(plus(builder, row, constant(i)), n, line, mask)
@@ -315,6 +327,14 @@ class _Crossed:
             return []
 
         builder.loop(0, count, 1, (), one, "finish")
+
+    def _apply_to_rows(self, row: Val, n: Val, lines: Sequence[Val]) -> None:
+        """The epilogue of neighbouring rows."""
+        builder, problem, axis = self.builder, self.problem, self.problem.columns.inner
+        assert axis is not None
+        rows = [plus(builder, row, constant(i)) for i in range(len(lines))]
+        envs = [self.env | problem.rows.split(builder, r) | {axis: n} for r in rows]
+        emit_epilogues(builder, problem, self.pointers, self.uniform, envs, joined(builder, lines))
 
     def _apply(self, row: Val, n: Val, value: Val, mask: Val | None) -> None:
         problem, axis = self.problem, self.problem.columns.inner

@@ -10,14 +10,24 @@ import functools
 from collections.abc import Sequence
 
 from graphc.backends.llvm.contraction.axes import Env
-from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, lane_step
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, emit_body_at_all, lane_step
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.backends.llvm.text import Builder, Val
+from graphc.backends.llvm.text import lanes as lanes_of
+from graphc.ir.chains import interleaved
 from graphc.ir.dims import Symbol, symbols
 from graphc.ir.kernel import Instruction
 
-__all__ = ["emit_epilogue", "emit_spread", "emit_uniform", "length", "varying"]
+__all__ = [
+    "emit_epilogue",
+    "emit_epilogues",
+    "emit_spread",
+    "emit_uniform",
+    "length",
+    "side_by_side",
+    "varying",
+]
 
 
 @functools.lru_cache(maxsize=64)
@@ -83,6 +93,34 @@ def emit_epilogue(
     scalars[problem.sum] = (problem.dtype, value)
     point = Point(pointers, env, problem.columns.inner, width, mask, width)
     emit_body(builder, problem.buffers, varying(problem), point, scalars)
+
+
+def side_by_side(problem: Problem) -> int:
+    """How many vectors the epilogue takes at once, where nothing is masked: its chains of instructions overlap."""
+    body = varying(problem)
+    wanted = interleaved(body)
+    return min(wanted, 2) if len(body) > _SHORT else wanted
+
+
+_SHORT = 18
+"""Instructions up to which values of four vectors stay in registers."""
+
+
+def emit_epilogues(
+    builder: Builder,
+    problem: Problem,
+    pointers: Sequence[Val],
+    uniform: Scalars,
+    envs: Sequence[Env],
+    value: Val,
+) -> None:
+    """As `emit_epilogue` at several places, a power of two of them. `value` has the lanes of all."""
+    lanes = lanes_of(value.type)
+    scalars = {n: (dtype, builder.splat(x, lanes)) for n, (dtype, x) in uniform.items()}
+    scalars[problem.sum] = (problem.dtype, value)
+    width = lanes // len(envs)
+    points = [Point(pointers, env, problem.columns.inner, width, None, width) for env in envs]
+    emit_body_at_all(builder, problem.buffers, varying(problem), points, scalars)
 
 
 def emit_spread(

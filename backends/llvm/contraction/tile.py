@@ -13,7 +13,14 @@ from typing import Protocol
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.body import Scalars
-from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform, length, varying
+from graphc.backends.llvm.contraction.epilogue import (
+    emit_epilogue,
+    emit_epilogues,
+    emit_uniform,
+    length,
+    side_by_side,
+    varying,
+)
 from graphc.backends.llvm.contraction.fold import Earlier, accumulate_folds
 from graphc.backends.llvm.contraction.lines import Lines
 from graphc.backends.llvm.contraction.micro import Ahead, Columns, Panel, accumulate, accumulate_some
@@ -367,10 +374,35 @@ class Tile:
         problem, piece = self.problem, self.problem.piece(self.tiling.width)
         return self.tiling.width // piece * length(varying(problem), problem.columns.inner, piece)
 
+    def _rows_together(self) -> int:
+        """How many rows of the tile are finished at once; 0 where each vector is by itself."""
+        wanted, vectors = side_by_side(self.problem), self.shape.vectors
+        if (
+            wanted == 1
+            or any(self.placed.masks)
+            or self.problem.piece(self.tiling.width) != self.tiling.width
+        ):
+            return 0
+        rows = max(1, wanted // vectors) if vectors in (1, 2, 4) else wanted
+        return rows if self.shape.rows % rows == 0 else 0
+
+    def _apply_to_rows(self, first: Val, rows: int, sums: Val, groups: int) -> None:
+        """The epilogue of `rows` rows, whose sums lie one after the other, in so many groups."""
+        builder, vectors = self.builder, self.shape.vectors
+        at = [plus(builder, self.m, plus(builder, first, constant(i))) for i in range(rows)]
+        envs = [self._env(row, j) for row in at for j in range(vectors)]
+        size = len(envs) // groups
+        type_ = vector(self.problem.scalar, self.tiling.width * size)
+        for g in range(groups):
+            value = builder.load(type_, builder.gep(sums, g, type_), self.problem.dtype.itemsize)
+            here = envs[g * size : (g + 1) * size]
+            emit_epilogues(builder, self.problem, self.pointers, self.uniform, here, value)
+
     def finish(self, grid: list[list[Val]]) -> None:
         """Runs the epilogue on complete sums."""
         builder = self.builder
-        if self._length() * self.shape.rows * self.shape.vectors <= _UNROLLED_EPILOGUE:
+        together = self._rows_together()
+        if not together and self._length() * self.shape.rows * self.shape.vectors <= _UNROLLED_EPILOGUE:
             for i, row in enumerate(grid):
                 for j, value in enumerate(row):
                     self._apply(plus(builder, self.m, constant(i)), j, value)
@@ -380,6 +412,17 @@ class Tile:
         for i, row in enumerate(grid):
             for j, value in enumerate(row):
                 builder.store(value, builder.gep(stack, i * self.shape.vectors + j, type_))
+
+        if together:
+            count = together * self.shape.vectors // side_by_side(self.problem)
+
+            def some(i: Val, _: tuple[Val, ...]) -> list[Val]:
+                line = builder.gep(stack, times(builder, i, self.shape.vectors), type_)
+                self._apply_to_rows(i, together, line, count)
+                return []
+
+            builder.loop(0, self.shape.rows, together, (), some, "finish")
+            return
 
         def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
             line = builder.gep(stack, builder.mul(i, constant(self.shape.vectors)), type_)
