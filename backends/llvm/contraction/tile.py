@@ -377,11 +377,8 @@ class Tile:
     def _rows_together(self) -> int:
         """How many rows of the tile are finished at once; 0 where each vector is by itself."""
         wanted, vectors = side_by_side(self.problem), self.shape.vectors
-        if (
-            wanted == 1
-            or any(self.placed.masks)
-            or self.problem.piece(self.tiling.width) != self.tiling.width
-        ):
+        apart = self._length() > len(varying(self.problem))
+        if wanted == 1 or apart or any(self.placed.masks):
             return 0
         rows = max(1, wanted // vectors) if vectors in (1, 2, 4) else wanted
         return rows if self.shape.rows % rows == 0 else 0
