@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ else:
     workers = lazy_module("graphc.backends.llvm.workers")
     module = lazy_module("graphc.backends.llvm.host.module")
 
-__all__ = ["begin_host", "load_host"]
+__all__ = ["begin_host", "load_host", "while_host_is_made"]
 
 
 def _baseline() -> Target:
@@ -52,6 +53,14 @@ _CHARACTERS = 1 << 20
 """It takes 0.2 s, so it is worth a worker whatever else there is."""
 
 
+_meanwhile: list[Callable[[], object]] = []
+
+
+def while_host_is_made(prepare: Callable[[], object]) -> None:
+    """Says what is worth doing while a worker compiles the module and this thread waits for it."""
+    _meanwhile.append(prepare)
+
+
 def begin_host() -> None:
     """Sees to it that a worker compiles the module, where that is necessary, while other things are done."""
     if not is_loaded():
@@ -64,10 +73,10 @@ def load_host() -> jit.LinkedCode:
 
     def make() -> bytes:
         request = _begun()
-        return (
-            native.compile_text(str(module.host_module(target)), target)
-            if request is None
-            else request.result()
-        )
+        if request is None:
+            return native.compile_text(str(module.host_module(target)), target)
+        for prepare in _meanwhile:
+            prepare()
+        return request.result()
 
     return jit.link([default_cache().get_or_make(_key(target), make)], permanent=True)
