@@ -201,6 +201,17 @@ class Fused:
         for i, group in enumerate(self.groups):
             results = ", ".join(f"%{names[v]}" for v in self.outputs(group))
             lines.append(f"  group {i} {group.kind} -> ({results}) {{")
-            lines += [op_text(op, names, "    ") for op in group.ops]
+            if group.control is None:
+                lines += [op_text(op, names, "    ") for op in group.ops]
+            else:
+                lines += _control_lines(group.control, group.bodies, names)
             lines.append("  }")
         return "\n".join([*lines, "}"])
+
+
+def _control_lines(op: Control, bodies: Iterable[Fused], names: Mapping[Value, str]) -> list[str]:
+    """An op with regions, and the groups of each."""
+    lines = [op_text(op, names, "    ").partition("\n")[0]]
+    for title, body in zip(op.region_names, bodies, strict=True):
+        lines += [f"    {title}:", *(f"    {line}" for line in str(body).splitlines())]
+    return lines

@@ -144,9 +144,9 @@ def test_models_in_an_ensemble() -> None:
                 model.bias.copy_(m.tensor(W[0, :2]))
         parameters, buffers = m.func.stack_module_state(models)
         assert parameters["weight"].requires_grad
-        out = m.func.vmap(lambda p, b, x: m.func.functional_call(models[0], (p, b), (x,)), in_dims=(0, 0, None))(
-            parameters, buffers, m.tensor(X[0])
-        )
+        out = m.func.vmap(
+            lambda p, b, x: m.func.functional_call(models[0], (p, b), (x,)), in_dims=(0, 0, None)
+        )(parameters, buffers, m.tensor(X[0]))
         out.square().sum().backward()
         return out, parameters["weight"].grad
 
