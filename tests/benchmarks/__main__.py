@@ -5,8 +5,9 @@ machine hits all alike. Printed are medians over rounds in microseconds, the rat
 to graphc, first-call time (trace and compile with an empty cache), the process's peak memory, and the share
 that the time at the measured peak or bandwidth has of graphc's time (the roofline). Every framework's process runs the
 loop of the FMA peak between its timings, and arithmetic is compared with the peak of that moment, in those batches of runs
-in which the core is quiet: another loop tells where somebody else uses its second hardware thread. In the last column
-are the peak (median and extremes over rounds) and the number of quiet batches. A peer that is
+in which the core is quiet: another loop tells where somebody else uses its second hardware thread. Beside it are
+the share of the peak in the best round (others only slow a round down), the peak (median and extremes over rounds) and the
+number of quiet batches. A peer that is
 missing, or that cannot run a row, is left out and named below the table with the reason.
 """
 
@@ -43,6 +44,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.25, help="length of one round of one framework")
     parser.add_argument(
         "--gap", type=float, default=0.0, metavar="MS", help="Python between runs; time inside the call only"
+    )
+    parser.add_argument(
+        "--quiet",
+        type=int,
+        default=0,
+        metavar="N",
+        help="more rounds until N batches had the core for themselves",
     )
     parser.add_argument("--warm", action="store_true", help="use the disk cache instead of an empty one")
     parser.add_argument(
@@ -88,7 +96,7 @@ def main() -> None:
             results.append(
                 measure(
                     pool, workload, named, options.threads or workload.threads, options.rounds,
-                    seconds=options.seconds, pause=options.gap / 1e3,
+                    seconds=options.seconds, pause=options.gap / 1e3, quiet=options.quiet,
                 )
             )  # fmt: skip
             print(text_row(results[-1], peers, machine), flush=True)

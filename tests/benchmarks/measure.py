@@ -32,7 +32,7 @@ class Measured:
     `first` is 0 where the compile cache was not empty. `peak` is the core's FMA peak between the runs in GFLOP/s, median
     over rounds, `peak_low` and `peak_high` its extremes; `at_peak` is how many GFLOP that peak would have done in one run,
     compared batch by batch: the median over the `quiet` of all `batches`, in which the core was not shared, or over all
-    where few were quiet. They are 0 where no peak was measured.
+    where few were quiet. `at_peak_best` is the least median of a round. They are 0 where no peak was measured.
     """
 
     peer: str
@@ -45,6 +45,7 @@ class Measured:
     peak_low: float = 0.0
     peak_high: float = 0.0
     at_peak: float = 0.0
+    at_peak_best: float = 0.0
     quiet: int = 0
     batches: int = 0
 
@@ -69,6 +70,7 @@ class RowResult:
         return best.median / ours.median if ours and best else None
 
 
+_MOST_ROUNDS = 6
 _LEAST_QUIET = 5
 """Quiet batches from which on the others do not count for the share of the peak."""
 
@@ -95,6 +97,7 @@ class Worker:
         self.times: list[float] = []
         self.peaks: list[float] = []
         self.batches: list[tuple[float, bool]] = []
+        self.rounds: list[float] = []
         self.head: dict[str, Any] = {}
         self.error = ""
         self.memory = 0
@@ -116,7 +119,7 @@ class Worker:
 
     def build(self, row: str) -> None:
         """Builds a row; `error` says why where that failed."""
-        self.times, self.peaks, self.batches = [], [], []
+        self.times, self.peaks, self.batches, self.rounds = [], [], [], []
         self.head = self._ask(row=row)
 
     def round(self, seconds: float, pause: float = 0.0, raised: bool = False) -> None:
@@ -127,6 +130,12 @@ class Worker:
             if "peak" in answer:
                 self.peaks.append(answer["peak"])
                 self.batches += answer["batches"]
+                self.rounds.append(statistics.median(work for work, _ in answer["batches"]))
+
+    @property
+    def quiet(self) -> int:
+        """Batches of the row in which the core was not shared."""
+        return sum(alone for _, alone in self.batches)
 
     @property
     def alive(self) -> bool:
@@ -148,7 +157,7 @@ class Worker:
             quiet = [work for work, alone in self.batches if alone]
             made.quiet, made.batches = len(quiet), len(self.batches)
             chosen = quiet if len(quiet) >= _LEAST_QUIET else [work for work, _ in self.batches]
-            made.at_peak = statistics.median(chosen)
+            made.at_peak, made.at_peak_best = statistics.median(chosen), min(self.rounds)
         return made
 
     def close(self) -> None:
@@ -202,12 +211,18 @@ class Pool:
 
 def measure(
     pool: Pool, workload: Workload, peers: Sequence[str], threads: int, rounds: int, *,
-    seconds: float = 0.25, pause: float = 0.0,
+    seconds: float = 0.25, pause: float = 0.0, quiet: int = 0,
 ) -> RowResult:  # fmt: skip
-    """All peers that the row is for, `rounds` rounds in turn, `pause` seconds of Python before each run."""
+    """All peers that the row is for, `rounds` rounds in turn, `pause` seconds of Python before each run.
+
+    Further rounds of all follow while one of them has fewer than `quiet` quiet batches, up to six times as many.
+    """
     result = RowResult(workload, threads)
     workers = [pool.take(peer, threads, workload) for peer in peers if runs(peer, workload)]
-    for _ in range(rounds):
+    for number in range(rounds * _MOST_ROUNDS):
+        waiting = [w for w in workers if not w.error and w.quiet < quiet]
+        if number >= rounds and not waiting:
+            break
         with locked(pool.lock):
             for worker in workers:
                 if not worker.error:

@@ -22,7 +22,10 @@ def text_head(peers: Sequence[str]) -> str:
     """The head of the text table; times in microseconds, the FMA peak between graphc's runs in GFLOP/s."""
     cells = [f"{'µs':{_TITLE}}", *(f"{p:>13}" for p in peers)]
     return " ".join(
-        [*cells, f"{'speedup':>8} {'first ms':>9} {'MiB':>6} {'roofline':>8}  FMA peak (rounds), quiet"]
+        [
+            *cells,
+            f"{'speedup':>8} {'first ms':>9} {'MiB':>6} {'roofline':>8} {'best':>6}  FMA peak (rounds), quiet",
+        ]
     )
 
 
@@ -36,7 +39,7 @@ def text_row(result: RowResult, peers: Sequence[str], machine: Machine) -> str:
         cells.append(f"{'–':>9} {'–':>6} {'–':>8}")
     else:
         share = machine.share(result.workload.floor, result.threads, ours)
-        cells.append(f"{_first(ours):>9} {ours.memory / 2**20:>6,.0f} {share:>8.1%}{_peak(ours)}")
+        cells.append(f"{_first(ours):>9} {ours.memory / 2**20:>6,.0f} {share:>8.1%}{_peak(result, ours)}")
     lines = [" ".join(cells)]
     lines += [f"    {peer}: not there: {why}" for peer, why in result.missing.items()]
     return "\n".join(lines)
@@ -103,11 +106,14 @@ def _time(found: Measured | None) -> str:
     return f"{micros:,.2f}" if micros < 100 else f"{micros:,.0f}"
 
 
-def _peak(found: Measured) -> str:
+def _peak(result: RowResult, found: Measured) -> str:
+    """The share of the peak in the best round, the peak over rounds, and how many batches were quiet."""
     if not found.peak:
         return ""
+    best = result.workload.floor.flops / 1e9 / found.at_peak_best / result.threads
     return (
-        f"  {found.peak:.1f} ({found.peak_low:.1f}–{found.peak_high:.1f}), {found.quiet} of {found.batches}"
+        f" {best:>6.1%}  {found.peak:.1f} ({found.peak_low:.1f}–{found.peak_high:.1f}), "
+        f"{found.quiet} of {found.batches}"
     )
 
 

@@ -39,7 +39,8 @@ def _round(
     """Median "seconds" of one run; short runs are timed in batches so that the clock costs nothing.
 
     With `probes`, "peak" and "batches" too: the core's rates are measured between the batches, since a core that is
-    shared with others changes within a round, and each batch is compared with those before and after it.
+    shared with others changes within a round, and each batch is compared with those before and after it. Two runs
+    that do not count come first: caches and clock are as in the ones that follow, and say how long `once` takes.
     With a `pause`, Python sleeps-by-spinning that long before each run and only the run is timed.
     """
     if pause:
@@ -52,6 +53,10 @@ def _round(
             work()
             times.append(time.perf_counter() - start)
         return {"seconds": statistics.median(times)}
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        once = max(1e-7, min(once, time.perf_counter() - start))
     repeats = max(3, min(200_000, int(seconds / once)))
     batch = max(1, repeats // _BATCHES)
     times = []
