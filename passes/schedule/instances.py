@@ -28,6 +28,9 @@ __all__ = ["divide"]
 LEAST_ROWS = 5
 """Fewest rows of an instance: a product with fewer reads its other operand too often."""
 MOST_INSTANCES = 8
+LONG_STEP = 16
+"""Grains of work from which a step's own kernels are shared by all threads: waiting for each other costs them
+little then, and each of several instances would read all that the steps have in common, such as large weights."""
 
 
 def divide(loop: LoweredControl, context: CompileContext) -> LoweredControl:
@@ -39,7 +42,7 @@ def divide(loop: LoweredControl, context: CompileContext) -> LoweredControl:
     rows = _rows(loop)
     if len(kernels) != len(loop.steps) or rows is None or not context.options.fuse:
         return loop
-    count = _instances(rows, loop.loop.attrs["length"] * sum(work(k.kernel) for k in kernels), context)
+    count = _instances(rows, loop.loop.attrs["length"], sum(work(k.kernel) for k in kernels), context)
     batched = {v for v in _values(loop) if v.type.rank and v.type.shape[0] == rows}
     fixed = set(loop.body.graph.inputs[loop.loop.carries + loop.loop.attrs["slices"] :])
     batched -= fixed | {op.result for op in loop.body.constants}
@@ -65,8 +68,12 @@ def _rows(loop: LoweredControl) -> int | None:
     return found if isinstance(found, int) and found > 1 else None
 
 
-def _instances(rows: int, total: int, context: CompileContext) -> int:
-    most = min(MOST_INSTANCES, context.options.max_parts, total // context.options.grain)
+def _instances(rows: int, length: int, step: int, context: CompileContext) -> int:
+    """How many instances a loop of `length` steps with `step` element operations each is worth."""
+    options = context.options
+    if step >= LONG_STEP * options.grain:
+        return 1
+    most = min(MOST_INSTANCES, context.target.cores, options.max_parts, length * step // options.grain)
     return max((d for d in range(1, most + 1) if rows % d == 0 and rows // d >= LEAST_ROWS), default=1)
 
 

@@ -207,13 +207,19 @@ def test_instances(length: int, reverse: bool) -> None:
     """A loop over a batch is run in parts that have the bits of the whole, in any context."""
     graph = recurrent(20, 64, length, reverse)
     arrays = drawn(graph)
-    together = CompileContext(options=Options(grain=1024))
+    together = CompileContext(options=Options(grain=32 * 1024))
+    shared = CompileContext(options=Options(grain=1024))
     alone = CompileContext(options=Options(max_parts=1))
     assert len(build(graph, together)[1].together[0]) == 4
+    # Steps that are long beside the grain are shared by all threads instead.
+    program = build(graph, shared)[1]
+    assert not program.together and any(c.parts > 1 for phase in program.phases for c in phase.calls)
     assert not build(graph, alone)[1].together
+    whole = execute(graph, arrays, alone)
+    assert [x.tobytes() for x in execute(graph, arrays, shared)] == [x.tobytes() for x in whole]
     for a, b, c, d in zip(
         execute(graph, arrays, together),
-        execute(graph, arrays, alone),
+        whole,
         run_graph(graph, *arrays),
         run(graph, *arrays),
         strict=True,
@@ -229,4 +235,4 @@ def test_rows_that_mix() -> None:
             "dot %h, %w {contract=[[1], [1]]", "dot %w, %h {contract=[[1], [0]]"
         )
     )
-    assert not build(graph, CompileContext(options=Options(grain=1024)))[1].together
+    assert not build(graph, CompileContext(options=Options(grain=8 * 1024)))[1].together
