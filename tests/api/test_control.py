@@ -486,6 +486,26 @@ def test_pictures(tmp_path: pathlib.Path) -> None:
         assert all(word in text for word in words), name
 
 
+def test_exported_training(tmp_path: pathlib.Path) -> None:
+    """A training step whose loss branches trains in a library as it does in the process."""
+    w = graphc.nn.Parameter(graphc.tensor(ramp(3)))
+    optimizer = graphc.optim.SGD([w], lr=0.1)
+
+    def train(x: Any, flag: Any) -> Any:
+        loss = graphc.cond(flag, lambda: ((w * x).sum() - 1) ** 2, lambda: (w * w).sum())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    x = graphc.tensor(ramp(3) + 1)
+    graphc.export_library(train, (x, graphc.tensor(True)), tmp_path / "libstep.so", name="step")
+    library = graphc.load_library(tmp_path / "libstep.so")
+    compiled = graphc.compile(train)
+    for flag in (True, False, False, True):
+        assert library(x, graphc.tensor(flag)).tobytes() == compiled(x, graphc.tensor(flag)).numpy().tobytes()
+
+
 X = graphc.zeros(3)
 W = graphc.ones(3, requires_grad=True)
 

@@ -132,6 +132,31 @@ def test_nested() -> None:
     np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=1e-5)
 
 
+def test_module_in_a_step() -> None:
+    """Running statistics are carried from step to step; gradients of a module's parameters are those of PyTorch."""
+    x, found = ramp(5, 8, 3) ** 3 + ramp(8, 3), []
+    for library in (graphc, torch):
+        layer, norm = library.nn.Linear(3, 3), library.nn.BatchNorm1d(3)
+        with library.no_grad():
+            layer.weight.copy_(library.tensor(W + 0.1))
+            layer.bias.copy_(library.tensor(ramp(3)))
+
+        def step(c: Any, x: Any, layer: Any = layer, norm: Any = norm) -> Any:
+            h = norm(layer(x + c)).tanh()
+            return h, h
+
+        given = library.tensor(x, requires_grad=True)
+        if library is graphc:
+            _, ys = graphc.compile(lambda x, f=step: graphc.scan(f, graphc.zeros(8, 3), x))(given)
+        else:
+            _, (ys,) = unrolled(step, torch.zeros(8, 3), given)
+        (ys * ys * ys).sum().backward()
+        state = [given.grad, layer.weight.grad, norm.weight.grad, norm.running_mean, norm.running_var]
+        found.append([t.detach().numpy() for t in (ys, *state, norm.num_batches_tracked)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
 def test_second_derivative() -> None:
     x = graphc.tensor(ramp(4, 3), requires_grad=True)
     carry, _ = graphc.scan(lambda c, x: (c * x + x * x, None), graphc.ones(3), x)
