@@ -28,6 +28,7 @@ __all__ = [
     "emit_body",
     "emit_body_at_all",
     "gather",
+    "guard_mask",
     "joined",
     "lane_step",
     "linear_offset",
@@ -153,18 +154,19 @@ def joined(builder: Builder, parts: Sequence[Val]) -> Val:
     return parts[0]
 
 
-def _guard_mask(builder: Builder, guards: Sequence[Guard], point: Point) -> Val | None:
+def guard_mask(builder: Builder, guards: Sequence[Guard], point: Point) -> Val | None:
+    """The point's lanes at which all guards hold; None for all lanes."""
     result = point.mask
     for expression, lower, upper in guards:
         shifted = index_value(builder, expression - lower, point.env)
         size = index_value(builder, upper - lower, point.env)
         stride = point.step(expression - lower)
-        if point.width == 1 or (stride == 0):
+        if point.width == 1 or stride == 0:
             inside = builder.splat(builder.icmp("ult", shifted, size), point.width)
         elif stride is not None:
-            start = builder.splat(builder.op("i32", f"trunc {shifted} to i32"), point.width)
+            start = builder.splat(_narrow(builder, shifted), point.width)
             steps = builder.vector_literal("i32", [str(stride * i) for i in range(point.width)])
-            limit = builder.splat(builder.op("i32", f"trunc {size} to i32"), point.width)
+            limit = builder.splat(_narrow(builder, size), point.width)
             inside = builder.icmp("ult", builder.add(start, steps), limit)
         else:
             bits = [
@@ -174,6 +176,13 @@ def _guard_mask(builder: Builder, guards: Sequence[Guard], point: Point) -> Val 
             inside = gather(builder, bits)
         result = inside if result is None else builder.and_(result, inside)
     return result
+
+
+def _narrow(builder: Builder, x: Val) -> Val:
+    """An i64 as an i32."""
+    if x.text.lstrip("-").isdigit():
+        return Val("i32", x.text)
+    return builder.op("i32", f"trunc {x} to i32")
 
 
 def gather(builder: Builder, scalars: Sequence[Val]) -> Val:
@@ -208,7 +217,7 @@ def _load(
     type_ = vector(scalar, point.width)
     offset = load.index[0]
     base = point.pointers[load.buffer]
-    mask = _guard_mask(builder, load.guards, point)
+    mask = guard_mask(builder, load.guards, point)
     stride = point.step(offset)
     align = dtype.itemsize
     if point.width > 1 and stride == 1:
@@ -268,7 +277,7 @@ def _store(
     value = to_memory(builder, dtype, value)
     offset = store.index[0]
     base = point.pointers[store.buffer]
-    mask = _guard_mask(builder, store.guards, point)
+    mask = guard_mask(builder, store.guards, point)
     if point.width > 1 and point.step(offset) == 1:
         place = builder.gep(base, index_value(builder, offset, point.env), scalar)
         if mask is None:

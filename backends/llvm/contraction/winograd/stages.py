@@ -7,6 +7,7 @@ image they are in: a vector may spoil what follows the end of its row, which is 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from graphc.backends.llvm.contraction.axes import (
@@ -19,7 +20,7 @@ from graphc.backends.llvm.contraction.axes import (
     runs,
     times,
 )
-from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, gather
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, gather, guard_mask, joined
 from graphc.backends.llvm.contraction.packing import transpose
 from graphc.backends.llvm.contraction.winograd.pattern import TAPS, Windows
 from graphc.backends.llvm.contraction.winograd.plan import FREQUENCIES, GROUP, Plan
@@ -28,7 +29,7 @@ from graphc.backends.llvm.contraction.winograd.transforms import (
     transform_result,
     transform_weights,
 )
-from graphc.backends.llvm.text import Builder, ModuleText, Val, lanes, vector
+from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
 from graphc.ir.dims import Dim, split_linear, symbols
 from graphc.ir.kernel import Instruction, extent
 from graphc.ir.types import float32
@@ -107,18 +108,10 @@ def _plain_taps(
             )
             for group in range(0, width, side)
         ]
-        taps += [_joined(builder, parts) for parts in zip(*squares, strict=True)]
+        taps += [joined(builder, parts) for parts in zip(*squares, strict=True)]
     last = [builder.gep(place, (i + 1) * TAPS * TAPS - 1, _SCALAR) for i in range(width)]
     taps.append(gather(builder, [builder.load(_SCALAR, at, _SIZE) for at in last]))
     return [taps[r * TAPS : (r + 1) * TAPS] for r in range(TAPS)]
-
-
-def _joined(builder: Builder, parts: Sequence[Val]) -> Val:
-    """The parts, one or two, as one vector."""
-    if len(parts) == 1:
-        return parts[0]
-    first, second = parts
-    return builder.shuffle(first, second, range(2 * lanes(first.type)))
 
 
 def _tap(
@@ -194,11 +187,13 @@ class _Data:
                     left = builder.select(builder.icmp("slt", row, constant(rows)), left, constant(0))
                 masks.append(builder.lane_mask(left, width))
 
+            around = [images | {row_axis: row, column_axis: at} for at in firsts]
+            signs = [self._signs(env, mask) for env, mask in zip(around, masks, strict=True)]
+
             def channel(k: Val, _: tuple[Val, ...]) -> list[Val]:
-                here = images | {windows.channel: k, row_axis: row}
                 a, b = (
-                    self._values(here | {column_axis: at}, mask)
-                    for at, mask in zip(firsts, masks, strict=True)
+                    self._values(env | {windows.channel: k}, mask, sign)
+                    for env, mask, sign in zip(around, masks, signs, strict=True)
                 )
                 place = builder.gep(
                     line, plus(builder, times(builder, builder.sub(k, c), 8 * self.plan.line), v), _SCALAR
@@ -214,11 +209,38 @@ class _Data:
         builder.loop(0, plus(builder, count, constant(1)), width, (), pair, "pair")
         return []
 
-    def _values(self, env: Env, mask: Val) -> Val:
-        windows = self.windows
+    def _plain(self) -> Instruction | None:
+        """The data's load where they are one array with zeros around it."""
+        *constants, load = self.windows.data.body
+        if load.opcode != "load" or load.dtype is not float32 or len(constants) != len(load.operands):
+            return None
+        guarded = any(self.windows.channel in symbols(e) for guard in load.guards for e in guard)
+        zero = all(i.opcode == "const" and i.value == 0 for i in constants)
+        return load if zero and not guarded else None
+
+    def _signs(self, env: Env, mask: Val) -> Val | None:
+        """Lanes that are read of plain data, all bits of each set: that is what a masked load takes, made before the loop."""
+        load = self._plain()
+        if load is None:
+            return None
+        inside = guard_mask(
+            self.builder, load.guards, Point(self.pointers, env, self.windows.at[1], self.plan.width, mask)
+        )
+        assert inside is not None
+        return self.builder.cast("sext", inside, vector("i32", self.plan.width))
+
+    def _values(self, env: Env, mask: Val, signs: Val | None) -> Val:
+        builder, windows, width = self.builder, self.windows, self.plan.width
+        load = self._plain()
+        axis = windows.at[1]
+        if load is not None and signs is not None:
+            bits = builder.icmp("slt", signs, builder.const(signs.type, 0))
+            point = Point(self.pointers, env, axis, width, bits)
+            bare = (dataclasses.replace(load, guards=(), operands=()),)
+        else:
+            point, bare = Point(self.pointers, env, axis, width, mask), windows.data.body
         scalars: Scalars = {}
-        point = Point(self.pointers, env, windows.at[1], self.plan.width, mask)
-        emit_body(self.builder, windows.buffers, windows.data.body, point, scalars)
+        emit_body(builder, windows.buffers, bare, point, scalars)
         return scalars[windows.data.result][1]
 
     def _transform(self, k: Val, c: Val, count: Val, target: Val) -> list[Val]:
