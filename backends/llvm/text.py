@@ -12,8 +12,8 @@ import operator
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from graphc.backends.llvm.emitter import OPTIMISED
 from graphc.backends.llvm.instructions import Instructions
@@ -23,8 +23,7 @@ from graphc.ir.target import Target
 __all__ = ["Builder", "ModuleText", "Val", "element", "float_literal", "lanes", "vector"]
 
 
-@dataclass(frozen=True, slots=True)
-class Val:
+class Val(NamedTuple):
     """An LLVM value: its type text (`"<8 x float>"`) and its spelling (`"%12"`, `"7"`)."""
 
     type: str
@@ -34,16 +33,19 @@ class Val:
         return f"{self.type} {self.text}"
 
 
+@cache
 def lanes(type_: str) -> int:
     """Number of lanes of an LLVM type; 1 for a scalar."""
     return int(type_[1 : type_.index(" ")]) if type_.startswith("<") else 1
 
 
+@cache
 def element(type_: str) -> str:
     """Element type of a vector type; the type itself for a scalar."""
     return type_[type_.index("x ") + 2 : -1] if type_.startswith("<") else type_
 
 
+@cache
 def vector(type_: str, width: int) -> str:
     """The vector of `width` lanes of the scalar `type_`; the scalar itself for width 1."""
     return type_ if width == 1 else f"<{width} x {type_}>"
@@ -99,8 +101,9 @@ class ModuleText:
 
     def declare(self, name: str, result: str, parameters: Sequence[str], attributes: str = "") -> None:
         """Declares an external function or intrinsic once."""
-        signature = f"declare {result} @{name}({', '.join(parameters)}) {attributes}".rstrip()
-        self._declarations.setdefault(name, signature)
+        if name not in self._declarations:
+            signature = f"declare {result} @{name}({', '.join(parameters)}) {attributes}".rstrip()
+            self._declarations[name] = signature
 
     def global_text(self, name: str, definition: str) -> Val:
         """Adds `@name = definition` once and returns its address."""
@@ -638,6 +641,7 @@ class Builder:
 _MANGLED = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
 
 
+@cache
 def mangle(type_: str) -> str:
     """LLVM's suffix of an overloaded intrinsic for `type_` (`"v8f32"`)."""
     if not type_:

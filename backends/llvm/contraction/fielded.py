@@ -282,7 +282,7 @@ class _Fielded:
         at = times(builder, builder.sub(m, self.row), self.lead)
         kept = builder.gep(self.kept, plus(builder, at, times(builder, v, self.field.width)), scalar)
         table = builder.gep(self.tables.steps, times(builder, outer, 2), "i32")
-        arguments = [
+        arguments: list[Val] = [
             self.buffers, a, self.read, table, steps, kept, self.block, m, v, self.origin, self.batch, count,
         ]  # fmt: skip
         builder.call_void(self.strips[shape], arguments)

@@ -317,7 +317,7 @@ def _add_entry_function(module: ModuleText) -> None:
     current = r.variable(r.read_ptr(record, DISPATCHER, "variants"))
     with r.while_(lambda: r.not_null(current.get())):
         variant = current.get()
-        arguments = [variant, args, nargs, kwnames, keywords.get(), epoch, mode]
+        arguments: list[Val] = [variant, args, nargs, kwnames, keywords.get(), epoch, mode]
         with r.exit_if(r.call("i1", "variant_matches", arguments)):
             r.ret(r.call("ptr", "run_variant", [variant, args, r.add(nargs, keywords.get())]))
         current.set(r.read_ptr(variant, VARIANT, "next"))
