@@ -14,7 +14,7 @@ from graphc.backends.llvm.contraction.field_search import Blocking, find_fields
 from graphc.backends.llvm.contraction.fielded import keeps_sums, kept_lead
 from graphc.backends.llvm.contraction.nest import rows_in_place
 from graphc.backends.llvm.contraction.problem import Problem, Side
-from graphc.backends.llvm.contraction.tiling import Tiling, choose_tiling, round_up
+from graphc.backends.llvm.contraction.tiling import Tiling, choose_tiling, is_near, round_up
 from graphc.ir.target import Target
 
 __all__ = ["again_cycles", "field_cycles", "field_tilings"]
@@ -27,6 +27,8 @@ _NEAR = 0.06
 """Cycles an element of A in another pass over it where it stays in L2."""
 _FAR = 0.25
 """The same where it does not."""
+_APART = 0.3
+"""The same, the first pass too, where each step of k is on another page."""
 _ASKEW = 1.05
 """Tiles whose vectors begin anywhere take longer: some cross a cache line."""
 _GATHER = 1.3
@@ -124,6 +126,9 @@ def _rows_cycles(problem: Problem, tiling: Tiling, passes: int) -> float:
     elements = problem.m * problem.k
     if tiling.a == "runs":
         return passes * elements * 1.2
+    direct = problem.a.direct
+    if direct is not None and not is_near(direct, problem.dtype.itemsize):
+        return passes * elements * _APART
     return (passes - 1) * elements * (_FAR if elements * problem.dtype.itemsize > _NEAR_BYTES else _NEAR)
 
 

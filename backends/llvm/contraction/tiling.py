@@ -23,6 +23,7 @@ __all__ = [
     "block_steps",
     "cached_steps",
     "choose_tiling",
+    "is_near",
     "register_rows",
     "round_up",
 ]
