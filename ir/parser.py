@@ -107,7 +107,10 @@ def _parse_op(
         lines[at] = lines[at].removeprefix("region ")
         region, at = _parse_graph(lines, at)
         regions.append(region)
-    op: Op = REGISTRY[word.group(1)](operands, attrs, [t for _, t in results], loc, regions)
+    cls = REGISTRY[word.group(1)]
+    # What is not spelt has its default, so that text stays good when an op gets a new attribute.
+    attrs = {**{k: v for k, v in cls.attributes.items() if v is not ... or k in attrs}, **attrs}
+    op: Op = cls(operands, attrs, [t for _, t in results], loc, regions)
     op.mark = mark
     graph.insert(op)
     for value, (name, _) in zip(op.results, results, strict=True):

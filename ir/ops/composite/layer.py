@@ -56,7 +56,7 @@ class Linear(Composite):
     @classmethod
     def reference(cls, attrs: Attrs, *arrays: Any) -> Any:
         x, weight, *bias = arrays
-        contract = {"contract": ((x.ndim - 1,), (1,)), "batch": ((), ())}
+        contract = {**Dot.attributes, "contract": ((x.ndim - 1,), (1,))}
         y = Dot.reference(contract, x, weight)
         return on_wide(np.add, y, np.broadcast_to(bias[0], y.shape)) if bias else y
 
