@@ -23,7 +23,7 @@ from graphc.backends.llvm.contraction.axes import (
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, gather, guard_mask, joined
 from graphc.backends.llvm.contraction.packing import transpose
 from graphc.backends.llvm.contraction.winograd.pattern import TAPS, Windows
-from graphc.backends.llvm.contraction.winograd.plan import FREQUENCIES, GROUP, Plan
+from graphc.backends.llvm.contraction.winograd.plan import GROUP, Plan
 from graphc.backends.llvm.contraction.winograd.transforms import (
     transform_data,
     transform_result,
@@ -406,6 +406,3 @@ def _by_row(windows: Windows) -> tuple[list[Instruction], list[Instruction]]:
         if i.id not in uniform or i.opcode == "const":
             others.append(i)
     return list(uniform.values()), others
-
-
-assert FREQUENCIES == 16
