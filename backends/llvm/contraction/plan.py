@@ -110,6 +110,8 @@ def best_parts(plan: Plan, cores: int) -> int:
         """Of the thread with most to do; with few parts a thread that is late is waited for longer."""
         rounds = -(-parts // cores)
         share = -(-pieces // parts) / pieces
+        if plan.problem.order is not None:
+            share *= 1 + 1 / parts  # the parts have unequal numbers of terms
         return rounds * (work * share + again) * (1 + _LATE / rounds)
 
     return min((p for p in (1, 2, 4, 8, 16) if p <= pieces), key=cycles)
