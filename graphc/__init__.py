@@ -12,7 +12,7 @@ import math as _math
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from graphc import accelerator, autograd, cuda, func, ir, nn, optim, utils
+from graphc import accelerator, autograd, cuda, func, ir, nn, optim, random, utils
 from graphc.autograd.anomaly import is_anomaly_enabled
 from graphc.compiler.api import Dim, compile, run_graph
 from graphc.core import (
@@ -530,6 +530,7 @@ __all__ = [
     "randint_like",
     "randn",
     "randn_like",
+    "random",
     "randperm",
     "ravel",
     "realize",

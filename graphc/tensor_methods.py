@@ -248,7 +248,10 @@ class FillMethods:
 
     bernoulli_ = inplace.bernoulli_
     copy_ = inplace.copy_
+    cauchy_ = inplace.cauchy_
     exponential_ = inplace.exponential_
+    geometric_ = inplace.geometric_
+    log_normal_ = inplace.log_normal_
     fill_ = inplace.fill_
     fill_diagonal_ = inplace.fill_diagonal_
     index_put_ = inplace.index_put_

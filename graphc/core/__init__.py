@@ -25,6 +25,7 @@ from graphc.core.numbers import NumberSlot, number_slot, scalar
 from graphc.core.random import (
     Generator,
     default_generator,
+    fork_rng,
     initial_seed,
     manual_seed,
     next_random,
@@ -65,6 +66,7 @@ __all__ = [
     "enable_grad",
     "enter_outermost",
     "evaluate",
+    "fork_rng",
     "from_array",
     "gradients",
     "guard",

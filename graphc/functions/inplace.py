@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,8 @@ def random_(
 
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """1 with probability `p` (a number or tensor), else 0. Returns the tensor."""
+    if isinstance(p, (int, float)) and not 0 <= p <= 1:
+        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
     drawn = random.uniform_values(self.tensor_type.shape, get_default_dtype(), generator)
     return _drawn(self, pointwise.lt(drawn, p))
 
@@ -177,6 +180,41 @@ def exponential_(self: Tensor, lambd: float = 1, *, generator: Generator | None 
     return _drawn(
         self, random.exponential_values(self.tensor_type.shape, self.tensor_type.dtype, lambd, generator)
     )
+
+
+def log_normal_(
+    self: Tensor, mean: float = 1, std: float = 2, *, generator: Generator | None = None
+) -> Tensor:
+    """Numbers whose logarithms are normal. Returns the tensor. Raises RuntimeError unless std is positive."""
+    if std <= 0:
+        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std}")
+    drawn = random.normal_values(self.tensor_type.shape, self.tensor_type.dtype, generator)
+    return _drawn(self, pointwise.exp(pointwise.add(pointwise.mul(drawn, float(std)), float(mean))))
+
+
+def cauchy_(
+    self: Tensor, median: float = 0, sigma: float = 1, *, generator: Generator | None = None
+) -> Tensor:
+    """Numbers of a Cauchy distribution. Returns the tensor. Raises RuntimeError unless sigma is positive."""
+    if sigma <= 0:
+        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma}")
+    # tan π(u - ½) is -cos πu / sin πu.
+    angle = pointwise.mul(
+        random.uniform_values(self.tensor_type.shape, self.tensor_type.dtype, generator), math.pi
+    )
+    drawn = pointwise.neg(pointwise.div(pointwise.cos(angle), pointwise.sin(angle)))
+    return _drawn(self, pointwise.add(pointwise.mul(drawn, float(sigma)), float(median)))
+
+
+def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
+    """The number of the first success, from 1 on, of trials with probability `p`. Returns the tensor.
+
+    Raises RuntimeError unless 0 < p < 1.
+    """
+    if not 0 < p < 1:
+        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p}")
+    drawn = random.exponential_values(self.tensor_type.shape, get_default_dtype(), -math.log1p(-p), generator)
+    return _drawn(self, pointwise.add(pointwise.floor(drawn), 1))
 
 
 def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:

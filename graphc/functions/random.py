@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import Generator, TensorBase, default_generator, is_tracing, next_random
+from graphc.core import Generator, TensorBase, default_generator, is_tracing, next_random, no_grad
 from graphc.devices import check_device
-from graphc.functions import pointwise
+from graphc.functions import pointwise, reduction
 from graphc.functions.axes import checked_size, shape_argument
+from graphc.functions.ordering import order_of
 from graphc.functions.promotion import as_dtype, converted, get_default_dtype, shapes_broadcast
-from graphc.functions.recording import from_array, record
+from graphc.functions.recording import record
 from graphc.ir.dims import product
 from graphc.ir.types import DType, Shape, float64, int64
 
@@ -187,8 +188,13 @@ def normal(
     return pointwise.add(pointwise.mul(normal_values(shape, d, generator), std), mean)
 
 
-def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that each element gives, else 0."""
+def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+    """1 with the probability that each element gives (or `p`, for all), else 0."""
+    if p is not None:
+        if not 0 <= p <= 1:
+            raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+        drawn = uniform_values(input.tensor_type.shape, get_default_dtype(), generator)
+        return converted(pointwise.lt(drawn, p), input.tensor_type.dtype)
     _floating(input.tensor_type.dtype, "bernoulli")
     state, offset = next_random(_count(input.tensor_type.shape), generator)
     return record("bernoulli", input, state, offset=offset)
@@ -202,59 +208,67 @@ def randperm(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A random permutation of 0 … n - 1. Evaluates, so it is not for traced code."""
+    """A random permutation of 0 … n - 1: the order of random keys."""
     check_device(device)
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got {n}")
-    if is_tracing():
-        uniform_values((n,), float64, generator).realize()
-    keys = integers((n,), -(2**62), 2**62, int64, generator)._values()
-    order = np.argsort(keys, kind="stable").astype((dtype or int64).numpy)
-    return _finished(from_array(order, share=True), requires_grad)
+    keys = integers((n,), -(2**62), 2**62, int64, generator)
+    order = converted(order_of(keys), as_dtype(dtype) or int64)
+    return _finished(order, requires_grad)
 
 
 def multinomial(
     input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
 ) -> Tensor:
-    """Indices drawn with probability proportional to each row of `input`. Evaluates `input`."""
-    weights = np.asarray(input._values(), np.float64)
-    if weights.ndim not in (1, 2):
+    """Indices drawn with probability proportional to each row of `input`, [..., num_samples] in int64.
+
+    Raises RuntimeError for an input that has not 1 or 2 dimensions, for more samples than there are without
+    replacement, and, where values are known (not while a function is compiled), for weights that are negative or
+    not finite or whose sum is zero.
+    """
+    sizes = input.tensor_type.sizes
+    if len(sizes) not in (1, 2):
         raise RuntimeError("prob_dist must be 1 or 2 dim")
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-    rows = np.atleast_2d(weights)
-    if not replacement and num_samples > rows.shape[1]:
+    _floating(input.tensor_type.dtype, "multinomial")
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    if not replacement and num_samples > sizes[-1]:
         raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
-    if replacement:
-        drawn = uniform_values((rows.shape[0], num_samples), float64, generator)._values()
-        sums = np.cumsum(rows, 1)
-        picks = np.stack(
-            [np.searchsorted(s, u * s[-1], side="right") for s, u in zip(sums, drawn, strict=True)]
-        )
-    else:
-        drawn = uniform_values(tuple(rows.shape), float64, generator)._values()
-        # The largest of log(u)/w are a sample without replacement (Efraimidis and Spirakis 2006).
-        with np.errstate(divide="ignore"):
-            keys = np.where(rows > 0, np.log(drawn) / rows, -math.inf)
-        picks = np.argsort(-keys, 1, kind="stable")[:, :num_samples]
-    return from_array(picks.reshape(*weights.shape[:-1], num_samples).astype(np.int64), share=True)
+    if not is_tracing():
+        weights = input._values()
+        if not np.isfinite(weights.astype(np.float64)).all() or (weights < 0).any():
+            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+        if (weights.astype(np.float64).sum(-1) <= 0).any():
+            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
+    with no_grad():
+        rows = converted(input, float64).reshape(-1, sizes[-1])
+        count = rows.tensor_type.sizes[0]
+        if replacement:
+            sums = reduction.cumsum(rows, 1)
+            drawn = pointwise.mul(uniform_values((count, num_samples), float64, generator), sums[:, -1:])
+            picks = reduction.sum(pointwise.le(sums[:, None, :], drawn[:, :, None]), 2)
+        else:
+            # The largest of log(u)/w are a sample without replacement (Efraimidis and Spirakis 2006).
+            logs = pointwise.log(uniform_values((count, sizes[-1]), float64, generator))
+            keys = pointwise.where(pointwise.gt(rows, 0), pointwise.div(pointwise.neg(logs), rows), math.inf)
+            picks = order_of(keys)[:, :num_samples]
+        return picks.reshape(*sizes[:-1], num_samples)
 
 
 def exponential_values(shape: Shape, dtype: DType, rate: float, generator: Generator | None) -> Tensor:
     """Exponential numbers of a rate: -log(1 - u) / rate."""
+    if rate <= 0:
+        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={rate}")
     drawn = uniform_values(shape, dtype, generator)
     return pointwise.div(pointwise.neg(record("log1p", pointwise.neg(drawn))), rate)
 
 
 def get_rng_state() -> Tensor:
     """The default generator's state (seed and position) as an int64 tensor."""
-    return from_array(np.array(default_generator._state._values()), share=False)
+    state: Tensor = default_generator.get_state()
+    return state
 
 
 def set_rng_state(new_state: Tensor) -> None:
     """Puts the default generator into a state that `get_rng_state` gave."""
-    values = new_state._values()
-    if values.shape != (2,) or values.dtype != np.int64:
-        raise TypeError(f"expected a state of get_rng_state, got {new_state.tensor_type}")
-    default_generator.manual_seed(int(values[0]))
-    default_generator._state._values()[...] = values
+    default_generator.set_state(new_state)

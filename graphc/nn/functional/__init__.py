@@ -29,9 +29,12 @@ from graphc.nn.functional.convolutions import (
     conv2d,
 )
 from graphc.nn.functional.dropouts import (
+    alpha_dropout,
     dropout,
     dropout1d,
     dropout2d,
+    dropout3d,
+    feature_alpha_dropout,
 )
 from graphc.nn.functional.layers import (
     cosine_similarity,
@@ -68,6 +71,7 @@ from graphc.nn.losses import (
 
 __all__ = [
     "adaptive_avg_pool2d",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
@@ -81,8 +85,10 @@ __all__ = [
     "dropout",
     "dropout1d",
     "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
+    "feature_alpha_dropout",
     "gelu",
     "hardsigmoid",
     "hardswish",

@@ -41,9 +41,12 @@ from graphc.nn.modules.conv import (
     Conv2d,
 )
 from graphc.nn.modules.dropout import (
+    AlphaDropout,
     Dropout,
     Dropout1d,
     Dropout2d,
+    Dropout3d,
+    FeatureAlphaDropout,
 )
 from graphc.nn.modules.flatten import (
     Flatten,
@@ -103,6 +106,7 @@ __all__ = [
     "RNN",
     "SELU",
     "AdaptiveAvgPool2d",
+    "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
     "BCELoss",
@@ -116,7 +120,9 @@ __all__ = [
     "Dropout",
     "Dropout1d",
     "Dropout2d",
+    "Dropout3d",
     "Embedding",
+    "FeatureAlphaDropout",
     "Flatten",
     "GRUCell",
     "Hardsigmoid",

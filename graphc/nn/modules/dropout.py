@@ -6,7 +6,7 @@ from graphc.nn import functional as F
 from graphc.nn.modules.module import Module
 from graphc.tensor_class import Tensor
 
-__all__ = ["Dropout", "Dropout1d", "Dropout2d"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
 
 
 class _Dropout(Module):
@@ -44,3 +44,27 @@ class Dropout2d(_Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """The tensor with channels dropped."""
         return F.dropout2d(input, self.p, self.training, self.inplace)
+
+
+class Dropout3d(_Dropout):
+    """Dropout of whole channels of [N, C, D, H, W]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The tensor with elements or channels dropped."""
+        return F.dropout3d(input, self.p, self.training, self.inplace)
+
+
+class AlphaDropout(_Dropout):
+    """Dropout that keeps mean 0 and variance 1, for networks with SELU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The tensor with elements or channels dropped."""
+        return F.alpha_dropout(input, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(_Dropout):
+    """`AlphaDropout` of whole channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The tensor with elements or channels dropped."""
+        return F.feature_alpha_dropout(input, self.p, self.training, self.inplace)
