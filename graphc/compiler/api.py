@@ -83,20 +83,29 @@ def compile(
 
     `target` is `"host"` or a target's name; `threads` sets the process's thread count; `passes` is a
     pipeline in text form; `keep_grads` keeps gradients that are both made and consumed inside the call
-    readable as `.grad`. `dynamic`, `memory_budget` and `tune` are not built yet and raise
-    NotImplementedError. Raises TypeError where `fn` cannot be called, ValueError for an unknown
+    readable as `.grad`. With a `memory_budget` values of the forward part are computed again in the backward part until
+    the temporaries of a call fit in so many bytes: results keep their bits; the call that compiles raises CompileError
+    where even the most that can be computed again does not fit, and says what would. `dynamic` and `tune` are not
+    built yet and raise NotImplementedError. Raises TypeError where `fn` cannot be called, ValueError for an unknown
     target or pass, RuntimeError for a number of threads outside 1 … 1024, as `set_num_threads` does.
     """
-    for name, value in (("dynamic", dynamic), ("memory_budget", memory_budget), ("tune", tune or None)):
+    for name, value in (("dynamic", dynamic), ("tune", tune or None)):
         if value is not None:
             raise NotImplementedError(f"graphc.compile: {name} is not supported yet")
+    if memory_budget is not None:
+        if isinstance(memory_budget, bool) or not isinstance(memory_budget, int):
+            raise TypeError(
+                f"graphc.compile: memory_budget must be a number of bytes, got {type(memory_budget).__name__}"
+            )
+        if memory_budget < 0:
+            raise ValueError(f"graphc.compile: memory_budget must be at least 0, got {memory_budget}")
     if threads is not None:
         set_num_threads(threads)
     if target != "host":
         make_context(target)
     if passes is not None:
         pipeline.parse_pipeline(passes)
-    options = CompileOptions(target=target, passes=passes, keep_grads=keep_grads)
+    options = CompileOptions(target=target, passes=passes, keep_grads=keep_grads, memory_budget=memory_budget)
     if fn is None:
         return functools.partial(_compile, options)
     return _compile(options, fn)

@@ -63,6 +63,7 @@ class CompileOptions:
     target: str = "host"
     passes: str | None = None
     keep_grads: bool = False
+    memory_budget: int | None = None
 
 
 class _Specialisation:
@@ -201,7 +202,12 @@ class Compiled:
         self._recompiles += bool(known)
         graph, way = with_way_back(traced)
         outputs = [v.type for i, v in enumerate(graph.outputs) if i not in graph.aliases]
-        compiled = compile_graph(graph, target=self._options.target, passes=self._options.passes)
+        compiled = compile_graph(
+            graph,
+            target=self._options.target,
+            passes=self._options.passes,
+            memory_budget=self._options.memory_budget,
+        )
         self._disk_hits += compiled.from_disk
         made = _Specialisation(traced, compiled, len(tensors), outputs, way)
         known.append(made)
@@ -251,12 +257,19 @@ class Compiled:
 
     def _lowered(self, args: Any, kwargs: Any) -> Stages:
         context = make_context(self._options.target)
-        return lower_graph(self.trace(*args, **kwargs), context, self._options.passes)
+        return lower_graph(
+            self.trace(*args, **kwargs), context, self._options.passes, self._options.memory_budget
+        )
 
     def stages(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Every stage in order, from `trace` to `emit` (assembly); `str` of each is its text."""
         graph = self.trace(*args, **kwargs)
-        stages = lower_graph(graph.copy(), make_context(self._options.target), self._options.passes)
+        stages = lower_graph(
+            graph.copy(),
+            make_context(self._options.target),
+            self._options.passes,
+            self._options.memory_budget,
+        )
         return {
             "trace": graph,
             "differentiate": stages.joint,
@@ -271,7 +284,12 @@ class Compiled:
     def cost(self, *args: Any, **kwargs: Any) -> Cost:
         """FLOPs, bytes moved, kernels, arena and weights of a call; `str` is a table with a row per kernel."""
         graph = self.trace(*args, **kwargs)
-        stages = lower_graph(graph.copy(), make_context(self._options.target), self._options.passes)
+        stages = lower_graph(
+            graph.copy(),
+            make_context(self._options.target),
+            self._options.passes,
+            self._options.memory_budget,
+        )
         return program_cost(stages.program, graph)
 
     def llvm_ir(self, *args: Any, **kwargs: Any) -> str:

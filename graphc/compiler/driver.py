@@ -55,9 +55,11 @@ def make_context(target: str = "host") -> CompileContext:
     return lowering.make_context(target)
 
 
-def lower_graph(graph: Graph, context: CompileContext, passes: str | None = None) -> Stages:
+def lower_graph(
+    graph: Graph, context: CompileContext, passes: str | None = None, memory_budget: int | None = None
+) -> Stages:
     """Runs every stage up to the planned program; see `graphc.compiler.lowering`."""
-    return lowering.lower_graph(graph, context, passes)
+    return lowering.lower_graph(graph, context, passes, memory_budget=memory_budget)
 
 
 class CompiledGraph:
@@ -107,7 +109,9 @@ class CompiledGraph:
         raise located(_EXCEPTIONS.get(check.exception, RuntimeError), message, check.filename, check.lineno)
 
 
-def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = None) -> CompiledGraph:
+def compile_graph(
+    graph: Graph, *, target: str = "host", passes: str | None = None, memory_budget: int | None = None
+) -> CompiledGraph:
     """Compiles a graph to be run here, or takes its program from disk. The graph may be optimised in place.
 
     Raises CompileError for a target whose code this machine cannot run.
@@ -120,7 +124,7 @@ def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = No
             "assembly, or export a library for it"
         )
     print_ = _cacheable(graph, passes)
-    key = "" if print_ is None else _key(print_, resolved)
+    key = "" if print_ is None else _key(print_, resolved, memory_budget)
     if print_ is not None:
         found = _find(graph, print_, key, resolved)
         if found is not None:
@@ -128,7 +132,7 @@ def compile_graph(graph: Graph, *, target: str = "host", passes: str | None = No
     begin_host()
     with _collection_paused():
         compiler = codegen.KernelCompiler(resolved, large=len(graph) >= _MANY_OPS)
-        stages = lowering.lower_graph(graph, make_context(target), passes, compiler.add)
+        stages = lowering.lower_graph(graph, make_context(target), passes, compiler.add, memory_budget)
         made = CompiledGraph(graph, stages, compiler)
     if print_ is not None:
         lines = [(x.filename, x.lineno) for x in print_.locations]
@@ -158,8 +162,8 @@ def _cacheable(graph: Graph, passes: str | None) -> Fingerprint | None:
     return fingerprint(graph)
 
 
-def _key(print_: Fingerprint, target: Target) -> str:
-    return cache_key("program", native.COMPILER_VERSION, print_.digest, str(target))
+def _key(print_: Fingerprint, target: Target, memory_budget: int | None) -> str:
+    return cache_key("program", native.COMPILER_VERSION, print_.digest, str(target), str(memory_budget))
 
 
 def _find(graph: Graph, print_: Fingerprint, key: str, target: Target) -> CompiledGraph | None:

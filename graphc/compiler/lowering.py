@@ -30,6 +30,7 @@ from graphc.passes.lower import kernels_of, lower
 from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
 from graphc.passes.plan import plan
+from graphc.passes.remat import ATTEMPTS, frugal_copy, rematerialise
 from graphc.passes.schedule import schedule
 from graphc.passes.schedule.cost import work
 
@@ -87,10 +88,13 @@ def lower_graph(
     context: CompileContext,
     passes: str | None = None,
     on_kernel: Callable[[Any], None] | None = None,
+    memory_budget: int | None = None,
 ) -> Stages:
     """Runs every stage up to the planned program. `graph` is changed by the optimising passes.
 
-    `on_kernel` is told of each scheduled kernel at once. Raises CompileError where an op or shape cannot be compiled.
+    `on_kernel` is told of each scheduled kernel at once. With a `memory_budget` values are computed again until the
+    temporaries of a call fit in so many bytes. Raises CompileError where an op or shape cannot be compiled or the
+    budget cannot be met.
     """
     for value in [*graph.inputs, *graph.outputs]:
         if not value.type.is_static:
@@ -100,6 +104,38 @@ def lower_graph(
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
     Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
     DropChecks().run(graph, context)
+    if memory_budget is None:
+        return _planned(joint, graph, context, on_kernel)
+    stages = _within(joint, graph, context, memory_budget)
+    for kernel in stages.kernels if on_kernel is not None else ():
+        on_kernel(kernel)  # type: ignore[misc]
+    return stages
+
+
+def _within(joint: Graph, graph: Graph, context: CompileContext, budget: int) -> Stages:
+    """The first of the attempts at computing values again whose temporaries fit in `budget` bytes."""
+    stages = _planned(joint, graph.copy(), context, None)
+    least = plain = stages.program.arena_bytes
+    for attempt in ATTEMPTS:
+        if least <= budget:
+            return stages
+        changed = frugal_copy(graph)
+        if rematerialise(changed, attempt):
+            found = _planned(joint, changed, context, None)
+            if found.program.arena_bytes < least:
+                stages, least = found, found.program.arena_bytes
+    if least <= budget:
+        return stages
+    raise CompileError(
+        f"memory_budget={budget} cannot be met: the temporaries of {graph.name!r} take {plain} bytes, and {least} where "
+        f"as much as possible is computed again; give a budget of at least {least} or a smaller batch"
+    )
+
+
+def _planned(
+    joint: Graph, graph: Graph, context: CompileContext, on_kernel: Callable[[Any], None] | None
+) -> Stages:
+    """The stages from an optimised graph on."""
     fused = fuse(graph, context)
     scheduled, found = [], []
     for group in fused.groups:

@@ -149,7 +149,7 @@ def _most(levels: Mapping[Call, int], needs: Needs) -> int:
         phases.setdefault(levels[c], []).append(c)
     memory = _Memory(needs)
     for n in sorted(phases):
-        # Kernels run together, loops one after the other behind them.
+        # Kernels run together, ops with regions one after the other behind them.
         kernels = [c for c in phases[n] if not isinstance(c, ControlCall)]
         groups = [kernels] + [[c] for c in phases[n] if isinstance(c, ControlCall)]
         for together in groups:

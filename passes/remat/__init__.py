@@ -1,0 +1,9 @@
+"""Rematerialisation: values of the forward part are computed again in the backward part, so that they need not be kept.
+
+Every op is pure and its bits depend on its operands alone, so nothing that a program returns changes.
+"""
+
+from graphc.passes.remat.apply import ATTEMPTS, Attempt, rematerialise
+from graphc.passes.remat.order import frugal_copy
+
+__all__ = ["ATTEMPTS", "Attempt", "frugal_copy", "rematerialise"]
