@@ -40,7 +40,15 @@ def add_thread_pool(module: ModuleText) -> None:
 
 def _futex(r: Routine, address: Val, operation: int, value: Val) -> None:
     number = _FUTEX[module_arch(r.module)]
-    arguments = [i64(number), address, i64(operation), r.cast("zext", value, "i64"), NULL, NULL, i64(0)]
+    arguments: list[Val] = [
+        i64(number),
+        address,
+        i64(operation),
+        r.cast("zext", value, "i64"),
+        NULL,
+        NULL,
+        i64(0),
+    ]
     r.import_call("i64", "syscall", arguments, variadic=1)
 
 
