@@ -240,6 +240,8 @@ def evaluate(recording: Recording, upto: int | None = None) -> None:
         rest = [] if upto is None else recording.entries[upto:]
         recording.entries = rest
         recording.cut = 0
+        if not rest:
+            recording.parts.clear()
         recording.modules.clear()
         if not entries:
             return

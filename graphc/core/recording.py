@@ -44,6 +44,7 @@ class Recording:
         "limit",
         "lock",
         "modules",
+        "parts",
         "random",
         "region",
         "storages",
@@ -54,6 +55,8 @@ class Recording:
         self.entries: list[Entry] = []
         self.storages: list[weakref.ref[Storage]] = []
         """Storages whose current value was made here; some may be dead by now."""
+        self.parts: set[Storage] = set()
+        """Storages of which entries read a part where it lies."""
         self.trace = trace
         self.region: Any = None
         """The recording itself where it is that of a region: see `core.region`."""

@@ -27,32 +27,58 @@ class Memory:
     """Bytes of one value: row-major, contiguous. `version` counts recorded writes.
 
     `owner` keeps the bytes alive; `foreign` is the user's array where they are its own. `role` and
-    `name` say what it is as an input of a traced graph.
+    `name` say what it is as an input of a traced graph. `whole` is the memory that this is a part of:
+    writes are counted there.
     """
 
     __slots__ = (
         "__weakref__",
         "_array",
         "_exports",
+        "_version",
         "address",
         "foreign",
         "name",
         "owner",
         "role",
         "type",
-        "version",
+        "whole",
     )
 
     def __init__(self, type_: TensorType, owner: Any, address: int, foreign: Array | None = None) -> None:
         self.type = type_
         self.owner = owner
         self.address = address
-        self.version = 0
+        self.whole: Memory | None = None
+        self._version = 0
         self.foreign = foreign
         self._array: Array | None = foreign
         self._exports: list[weakref.ref[Any]] = []
         self.role: Role = "buffer"
         self.name = ""
+
+    @property
+    def version(self) -> int:
+        """Recorded writes so far."""
+        return self._version if self.whole is None else self.whole.version
+
+    @version.setter
+    def version(self, value: int) -> None:
+        assert self.whole is None, "a part is not written by itself"
+        self._version = value
+
+    def part(self, array: Array) -> Memory | None:
+        """Memory over the bytes of `array`, made from ours by views; None where it is no aligned block of them.
+
+        Arrays of the user's own are not divided: who else refers to them tells whether they are shared.
+        """
+        at = array.ctypes.data
+        inside = self.address <= at and at + array.nbytes <= self.address + self.type.nbytes
+        if self.foreign is not None or not array.nbytes or not inside or not _shareable(array):
+            return None
+        found = Memory(TensorType(dtype_of(array.dtype), tuple(array.shape)), self.owner, at)
+        found.whole = self
+        return found
 
     @property
     def array(self) -> Array:

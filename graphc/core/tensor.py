@@ -35,6 +35,7 @@ __all__ = [
     "TensorBase",
     "assign",
     "constant",
+    "finish_parts",
     "from_array",
     "record",
     "record_view",
@@ -146,9 +147,11 @@ class TensorBase:
                 base = storage.apart()
             elif self._chain and not (self._leaf or base.requires_grad or base.leaf) and _slices(self._chain):
                 # A part of data: read where it is now, so that the program does not depend on which part.
-                if self._cache is None or self._cache[0] is not base:
-                    self._cache = (base, self._snapshot(storage), False)
-                return self._cache[1]
+                cached = self._cache
+                if cached is None or cached[0] is not base or cached[1].memory is None:
+                    cached = self._cache = (base, self._part(storage), False)
+                recording.parts.add(storage)
+                return cached[1]
         if recording.trace is not None:
             recording.trace.read(storage)
         if self._leaf and base.leaf is None and not self._chain and not self._detached:
@@ -186,6 +189,12 @@ class TensorBase:
             node.leaf = weakref.ref(self)
             node.requires_grad = True
         return node
+
+    def _part(self, storage: Storage) -> Node:
+        """The value as a part of the storage's own bytes where it is one block of them, else a copy."""
+        assert storage.memory is not None
+        memory = storage.memory.part(self._array(storage))
+        return self._snapshot(storage) if memory is None else Node(self.tensor_type, memory=memory)
 
     def _array(self, storage: Storage) -> np.ndarray[Any, Any]:
         """The realised value through the chain, as a NumPy view of the memory."""
@@ -442,6 +451,7 @@ def assign(x: Any, value: Any) -> None:
         annotate(error)
         raise error
     recording = current()
+    finish_parts(recording, storage)
     node: Node = value._read()
     if x._chain:
         node = _write_through(x, storage, node)
@@ -457,6 +467,13 @@ def assign(x: Any, value: Any) -> None:
         and recording.limit != UNLIMITED
         and storage.memory.shared
     ):
+        evaluate(recording)
+
+
+def finish_parts(recording: Recording, *written: Storage) -> None:
+    """Evaluates what reads parts of storages before writes to them are recorded: a program takes a part and
+    the whole for different memory, so it would not read the one before it writes the other."""
+    if recording.parts and not recording.parts.isdisjoint(written):
         evaluate(recording)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.e2e.live_memory import LARGE, LOOPS, WIDTH
+from tests.e2e.live_memory import LOOPS
 
 pytest.importorskip("torch")
 
@@ -24,9 +24,6 @@ MEGABYTE = 1 << 20
 STEPS = {"losses_in_a_list": 1000}
 NOISE = MEGABYTE // 2
 """What resident sizes of one program differ by from run to run."""
-
-COPIED = {"accumulated_backwards": 4 * (LARGE // 4) * WIDTH}
-"""Bytes of a part of the data that a loop reads: a copy of it with us, a view of the data in PyTorch."""
 
 
 def _start(package: str, loop: str) -> subprocess.Popen[str]:
@@ -56,6 +53,6 @@ def test_no_more_than_pytorch(loop: str) -> None:
     np.testing.assert_allclose(ours["numbers"], theirs["numbers"], rtol=2e-3, atol=1e-5)
     assert ours["held"] <= theirs["held"] + NOISE
     assert ours["growth"] <= max(theirs["growth"], 0) + NOISE
-    assert ours["peak"] <= theirs["peak"] + COPIED.get(loop, 0) + NOISE
+    assert ours["peak"] <= theirs["peak"] + NOISE
     # No program is compiled after the third step.
     assert set(ours["programs"]) == {ours["programs"][0]}
