@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.core import constant, from_array, is_tracing
 from graphc.functions import pointwise
-from graphc.functions.control import scan
+from graphc.functions.control.scan import scan
 from graphc.functions.recording import record
 from graphc.functions.shape import cat
 

@@ -209,7 +209,7 @@ class Fused:
         return "\n".join([*lines, "}"])
 
 
-def _control_lines(op: Control, bodies: Iterable[Fused], names: Mapping[Value, str]) -> list[str]:
+def _control_lines(op: Control, bodies: Iterable[Fused], names: dict[Value, str]) -> list[str]:
     """An op with regions, and the groups of each."""
     lines = [op_text(op, names, "    ").partition("\n")[0]]
     for title, body in zip(op.region_names, bodies, strict=True):

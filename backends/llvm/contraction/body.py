@@ -266,7 +266,8 @@ def _every_other(builder: Builder, type_: str, place: Val, mask: Val | None, ali
             spread[lane] = part * half + i
         inside = builder.shuffle(mask, builder.const(mask.type, False), spread)
         vectors.append(builder.masked_load(type_, at, inside, builder.const(type_, 0), align))
-    return builder.shuffle(*vectors, [*taken[0], *(width + i for i in taken[1])])
+    even, odd = vectors
+    return builder.shuffle(even, odd, [*taken[0], *(width + i for i in taken[1])])
 
 
 def _store(

@@ -17,6 +17,7 @@ from graphc.core.tensor import TensorBase, wrap
 from graphc.functions.control.nests import check_flag, check_kept, tensors
 from graphc.functions.control.scan import scan_as
 from graphc.functions.creation import arange, full
+from graphc.functions.shape import reshape
 from graphc.ir.errors import located
 
 __all__ = ["fori_loop", "while_loop"]
@@ -62,6 +63,11 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any
         raise
 
 
+def _scalar(bound: Any, model: Any) -> Any:
+    """A bound as a Tensor without dimensions, in the dtype of `model` where it is an int."""
+    return full((), bound, dtype=model.dtype) if isinstance(bound, int) else reshape(bound, ())
+
+
 def _fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any) -> Any:
     for name, bound in (("lower", lower), ("upper", upper)):
         whole = (
@@ -78,9 +84,7 @@ def _fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: An
         numbers = arange(lower, max(lower, upper))
         return scan_as("fori_loop", "body", lambda v, i: (body(i, v), None), init, numbers, None, False)[0]
     model: Any = lower if isinstance(lower, TensorBase) else upper
-    first, last = (
-        b.reshape(()) if isinstance(b, TensorBase) else full((), b, dtype=model.dtype) for b in (lower, upper)
-    )
+    first, last = (_scalar(b, model) for b in (lower, upper))
     if first.dtype is not last.dtype:
         first, last = first.long(), last.long()
     _, found = _while_loop(

@@ -236,7 +236,7 @@ class _Data:
         if load is not None and signs is not None:
             bits = builder.icmp("slt", signs, builder.const(signs.type, 0))
             point = Point(self.pointers, env, axis, width, bits)
-            bare = (dataclasses.replace(load, guards=(), operands=()),)
+            bare: tuple[Instruction, ...] = (dataclasses.replace(load, guards=(), operands=()),)
         else:
             point, bare = Point(self.pointers, env, axis, width, mask), windows.data.body
         scalars: Scalars = {}
