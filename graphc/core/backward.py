@@ -318,6 +318,8 @@ def backward(
     chosen = None if inputs is None else [t._read() for t in inputs]
     walk = _walk(roots, seeds, retain_graph, create_graph, chosen or ())
     hooked: set[int] = set()
+    # Adding to a gradient whose memory somebody outside can see evaluates what is recorded so far.
+    kept = walk.hold() if any(_seen_outside(n.leaf() if n.leaf else None) for n in walk.found) else ()
     for node, gradient in list(walk.found.items()):
         if node.leaf is None or (chosen is not None and node not in chosen):
             continue
@@ -333,6 +335,7 @@ def backward(
                 gradient = run_hooks(hooks, wrap(total))._read()
             del held
         _accumulate(leaf, gradient, create_graph)
+    del kept
     recording: Recording = current()
     if recording.trace is None and not recording.cut:
         recording.cut = len(recording.entries)
@@ -344,6 +347,15 @@ def _leaf_hooks(leaf: Any) -> Any:
     if trace is not None:
         trace.guard(lambda: tuple(getattr(leaf, "_hooks", None) or ()))
     return getattr(leaf, "_hooks", None)
+
+
+def _seen_outside(leaf: Any) -> bool:
+    """True where somebody outside holds the memory of a leaf's gradient, so that writes are made at once."""
+    known = None if leaf is None else leaf._grad
+    if known is None or type(known) is LostGradient:
+        return False
+    memory = known._storage.memory
+    return memory is not None and bool(memory.shared)
 
 
 def _accumulate(leaf: Any, gradient: Node, create: bool) -> None:

@@ -55,8 +55,8 @@ class Recording:
         self.entries: list[Entry] = []
         self.storages: list[weakref.ref[Storage]] = []
         """Storages whose current value was made here; some may be dead by now."""
-        self.parts: set[Storage] = set()
-        """Storages of which entries read a part where it lies."""
+        self.parts: dict[Storage, dict[Node, None]] = {}
+        """Storages of which entries read parts where they lie, and the values that these are."""
         self.trace = trace
         self.region: Any = None
         """The recording itself where it is that of a region: see `core.region`."""

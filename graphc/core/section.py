@@ -15,7 +15,7 @@ from graphc.core.location import user_location
 from graphc.core.node import Entry, Node
 from graphc.core.recording import UNLIMITED, Recording, current
 from graphc.core.storage import Storage
-from graphc.core.tensor import finish_parts, replace_value
+from graphc.core.tensor import replace_value
 
 __all__ = ["Sections"]
 
@@ -75,7 +75,6 @@ def _replay(section: _Section, tensors: Sequence[Any]) -> bool:
     storages = [t._storage for t in tensors]
     if len(set(map(id, storages))) != len(storages):
         return False
-    finish_parts(current(), *(storages[i] for i in section.writes))
     nodes = [tensors[i]._read() for i in section.reads]
     if [n.type.number for n in nodes] != section.types:
         return False

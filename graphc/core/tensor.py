@@ -35,7 +35,6 @@ __all__ = [
     "TensorBase",
     "assign",
     "constant",
-    "finish_parts",
     "from_array",
     "record",
     "record_view",
@@ -150,7 +149,7 @@ class TensorBase:
                 cached = self._cache
                 if cached is None or cached[0] is not base or cached[1].memory is None:
                     cached = self._cache = (base, self._part(storage), False)
-                recording.parts.add(storage)
+                recording.parts.setdefault(storage, {})[cached[1]] = None
                 return cached[1]
         if recording.trace is not None:
             recording.trace.read(storage)
@@ -451,7 +450,6 @@ def assign(x: Any, value: Any) -> None:
         annotate(error)
         raise error
     recording = current()
-    finish_parts(recording, storage)
     node: Node = value._read()
     if x._chain:
         node = _write_through(x, storage, node)
@@ -470,16 +468,22 @@ def assign(x: Any, value: Any) -> None:
         evaluate(recording)
 
 
-def finish_parts(recording: Recording, *written: Storage) -> None:
-    """Evaluates what reads parts of storages before writes to them are recorded: a program takes a part and
-    the whole for different memory, so it would not read the one before it writes the other."""
-    if recording.parts and not recording.parts.isdisjoint(written):
-        evaluate(recording)
+def _copy_parts(recording: Recording, storage: Storage) -> None:
+    """Moves what pending entries read as parts of a storage to copies, before a write to it is recorded: a
+    program takes a part and the whole for different memory, so it would not read the one before it writes
+    the other."""
+    for node in recording.parts.pop(storage, ()):
+        part = node.memory
+        if part is not None and part.whole is not None:
+            node.memory = memory_of(part.array, share=False)
+            node.memory.whole = part.whole
 
 
 def replace_value(recording: Recording, storage: Storage, node: Node) -> None:
     """Gives `storage` a value that was recorded; a leaf that is written with gradients off stays a leaf."""
     leaf = storage.node.leaf if not _mode.enabled else None
+    if recording.parts:
+        _copy_parts(recording, storage)
     storage.node = node
     if storage.memory is not None and recording.trace is None:
         storage.memory.version += 1

@@ -98,6 +98,44 @@ def itself(p: Any, compiled: Compile) -> Iterator[Any]:
     yield x
 
 
+def overlapping(p: Any, compiled: Compile) -> Iterator[Any]:
+    """A part is written from one that overlaps it: all is read before anything is written."""
+    own = (lambda t: t.clone()) if p is torch else (lambda t: t)
+    for low in (0, 4):
+        x = table(p)
+        x[low + 4 : low + 36] = own(x[low : low + 32])
+        yield x
+        x[0:16].copy_(own(x[4:20]))
+        yield x
+        first, second = x[4:36], x[0:32]
+        first.copy_(own(second))
+        second.add_(own(first))
+        first.mul_(own(second))
+        yield x
+
+
+def gradients(p: Any, compiled: Compile) -> Iterator[Any]:
+    """Parts of gradients and of an optimiser's state are read, then what they are parts of moves on."""
+    a, b = (p.tensor(np.arange(64, dtype=np.float32), requires_grad=True) for _ in range(2))
+    for w in (a, b):
+        (w * w).sum().backward()
+    pending = [a.grad[0:16] * 2, b.grad[16:32] * 3]
+    outside = b.grad.numpy()
+    (a * b * b).sum().backward()
+    yield from pending
+    yield a.grad.clone()
+    yield b.grad.clone()
+    yield p.tensor(outside)
+    optimizer = p.optim.SGD([a, b], lr=2.0**-10, momentum=0.5)
+    for _ in range(3):
+        optimizer.step()
+        buffer = optimizer.state[a]["momentum_buffer"]
+        pending = [buffer[0:16] * 2, a.detach()[16:32] * 2, b.detach()[0:16] * 2]
+        optimizer.step()
+        yield from pending
+        yield a.detach().clone()
+
+
 def unaligned(p: Any, compiled: Compile) -> Iterator[Any]:
     """Parts at odd addresses, with gaps, and empty ones."""
     x = p.tensor(np.arange(64, dtype=np.float16))
@@ -109,7 +147,17 @@ def unaligned(p: Any, compiled: Compile) -> Iterator[Any]:
     yield y.view(-1)[64:128].view(8, 8).t() * 2
 
 
-LOOPS = [written_after, gradient, exported, compiled_write, outlives, itself, unaligned]
+LOOPS = [
+    written_after,
+    gradient,
+    exported,
+    compiled_write,
+    outlives,
+    itself,
+    overlapping,
+    gradients,
+    unaligned,
+]
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["recorded", "compiled"])
