@@ -134,10 +134,14 @@ class GraphOp(Op):
     traits: ClassVar[frozenset[Trait]] = frozenset()
     ulp: ClassVar[Mapping[str, float]] = {}
     """Stated bound against the reference by dtype name, in units in the last place; absent is 0."""
+    no_derivative: ClassVar[str] = ""
+    """Why no gradient can pass (comparisons, indices), or empty where one can."""
+    zero_derivative: ClassVar[str] = ""
+    """Why the gradients that pass are all zero (rounding), or empty. Takes the place of a `vjp`."""
     differentiable: ClassVar[bool] = True
-    """False where no gradient can pass (comparisons, indices); rounding passes one that is zero."""
-    no_gradient: ClassVar[tuple[str, ...]] = ()
-    """Names of operands that get no cotangent by definition, though the result depends on them."""
+    """True where `no_derivative` is empty."""
+    no_gradient: ClassVar[Mapping[str, str]] = {}
+    """Operands that get no cotangent by definition, though the result depends on them, and why."""
     region_count: ClassVar[int] = 0
     leading: ClassVar[Mapping[str, Leading] | None] = None
     """How attributes change where every operand gets one more leading axis, which the op then works along;
@@ -145,6 +149,7 @@ class GraphOp(Op):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.differentiable = not cls.no_derivative
         if "name" in cls.__dict__ and cls.name:
             assert cls.name not in REGISTRY or REGISTRY[cls.name].__qualname__ == cls.__qualname__, cls.name
             REGISTRY[cls.name] = cls
@@ -163,6 +168,8 @@ class GraphOp(Op):
 
         `cotangents` has one entry per result. Only called where `differentiable`.
         """
+        if self.zero_derivative:
+            return [None] * len(self.operands)
         raise NotImplementedError(f"{self.name}.vjp")
 
     def batch(self, b: Any, operands: Sequence[Value], batched: Sequence[bool]) -> Sequence[Value]:

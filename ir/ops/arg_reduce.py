@@ -42,7 +42,7 @@ class ArgExtremum(Reduce):
     """Base: int64 row-major position among the reduced axes; the first of equals, NaN before all."""
 
     dtypes = NUMERIC
-    differentiable = False
+    no_derivative = "the result is a position"
     better: ClassVar[str]
 
     @classmethod

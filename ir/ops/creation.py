@@ -33,7 +33,7 @@ class Constant(Creation):
     name = "constant"
     attributes = {"value": ...}
     traits = frozenset({"cheap"})
-    differentiable = False
+    no_derivative = "it has no operand"
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
@@ -71,7 +71,7 @@ class Iota(Creation):
     name = "iota"
     attributes = {"shape": ..., "axis": 0, "dtype": ...}
     traits = frozenset({"cheap"})
-    differentiable = False
+    no_derivative = "it has no operand"
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
@@ -111,7 +111,7 @@ class Size(Creation):
     attributes = {"value": ..., "dtype": ...}
     dtypes = NUMERIC
     traits = frozenset({"cheap"})
-    differentiable = False
+    no_derivative = "it has no operand"
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:

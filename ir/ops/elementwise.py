@@ -107,6 +107,8 @@ class Mapped(Elementwise):
         raise NotImplementedError(f"{self.name}.derivative")
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
+        if self.zero_derivative:
+            return super().vjp(b, cotangents)
         g = cotangents[0]
         assert g is not None
         found = self.derivative(b, *widen(b, g, self.results[0], *self.operands))
@@ -145,7 +147,7 @@ class Comparison(Mapped):
 
     operand_names: ClassVar[tuple[str, ...]] = ("x", "y")
     traits: ClassVar[frozenset[Trait]] = frozenset({"cheap"})
-    differentiable = False
+    no_derivative = "the result is a bool"
 
     @classmethod
     def result_dtype(cls, types: Types, attrs: Attrs) -> DType:

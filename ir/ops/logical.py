@@ -34,7 +34,7 @@ class Bitwise(Mapped):
     operand_names: ClassVar[tuple[str, ...]] = ("x", "y")
     dtypes: ClassVar[tuple[str, ...]] = (*INTEGERS, "bool")
     traits: ClassVar[frozenset[Trait]] = frozenset({"commutative", "cheap"})
-    differentiable = False
+    no_derivative = "operands and result are integers or bools"
 
 
 class BitwiseAnd(Bitwise):
@@ -115,7 +115,7 @@ class Shift(Elementwise):
     operand_names = ("x", "y")
     dtypes = INTEGERS
     traits = frozenset({"cheap"})
-    differentiable = False
+    no_derivative = "operands and result are integers or bools"
 
     @classmethod
     def shifted(cls, x: Term, count: Term, bits: int) -> tuple[Term, Term]:

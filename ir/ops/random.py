@@ -32,7 +32,7 @@ class Drawn(Random):
     operand_names = ("state",)
     attributes: ClassVar[dict[str, Any]] = {"shape": ..., "offset": 0, "dtype": ...}
     traits = frozenset({"random"})
-    differentiable = False
+    no_derivative = "the operand is the integer state of a generator"
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:

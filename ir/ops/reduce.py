@@ -281,7 +281,7 @@ class Any_(Fold):
     opcode = "or"
     neutral = False
     dtypes = ("bool",)
-    differentiable = False
+    no_derivative = "the result is a bool"
 
     @classmethod
     def folded(cls, x: Any, axes: tuple[int, ...]) -> Any:
@@ -295,7 +295,7 @@ class All(Fold):
     opcode = "and"
     neutral = True
     dtypes = ("bool",)
-    differentiable = False
+    no_derivative = "the result is a bool"
 
     @classmethod
     def folded(cls, x: Any, axes: tuple[int, ...]) -> Any:

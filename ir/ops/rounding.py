@@ -19,15 +19,13 @@ DIVISION_CHECK = "RuntimeError: ZeroDivisionError"
 
 
 class Rounding(Mapped):
-    """Base of rounding to an integral float. The derivative is zero."""
+    """Base of rounding to an integral float."""
 
     operand_names = ("x",)
     dtypes = FLOATS
     traits = frozenset({"cheap", "idempotent"})
     draw = ("special",)
-
-    def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
-        return [None]
+    zero_derivative = "constant between jumps"
 
 
 class Floor(Rounding):
@@ -112,9 +110,7 @@ class FloorDiv(Division):
     """x // y, rounded toward minus infinity. Division of a float by 0 gives x / 0."""
 
     name = "floor_div"
-
-    def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
-        return [None, None]
+    zero_derivative = "constant between jumps"
 
     @classmethod
     def integers(cls, x: Term, y: Term) -> Term:
@@ -145,7 +141,7 @@ class TruncDiv(Division):
 
     name = "trunc_div"
     dtypes = INTEGERS
-    differentiable = False
+    no_derivative = "operands and result are integers"
 
     @classmethod
     def integers(cls, x: Term, y: Term) -> Term:

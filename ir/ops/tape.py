@@ -26,7 +26,7 @@ class Detach(Elementwise):
     operand_names = ("x",)
     dtypes = ALL_DTYPES
     traits = frozenset({"cheap", "idempotent"})
-    differentiable = False
+    no_derivative = "it is there to end gradients"
 
     @classmethod
     def body(cls, s: ScalarBuilder[Any], attrs: Attrs, *x: Any) -> Any:
@@ -62,6 +62,7 @@ class Gradient(GraphOp):
     variadic = True
     attributes = {"roots": ..., "create_graph": False, "instances": None}
     traits = frozenset({"structural"})
+    no_derivative = "it stands for derivatives, and is expanded before any are taken"
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:

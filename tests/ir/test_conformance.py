@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,39 +19,18 @@ from graphc.backends.reference import interpreter
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Symbol, substitute
 from graphc.ir.families import REGISTRY, Composite, GraphOp, Sample
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph
 from graphc.ir.types import DTYPES, TensorType
 from graphc.passes.decompose import build_decomposition
-from graphc.passes.differentiate import differentiate
 from tests.closeness import assert_within
+from tests.ir.one_op import full, graph_of, results_of
 from tests.sampling import draw_sample, regions_of
 
 OPS = sorted(REGISTRY)
 # Structural ops stand for a rewriting of the graph around them and are never run.
 RUN = [name for name in OPS if "structural" not in REGISTRY[name].traits]
 WITH_DTYPES = [(name, dtype) for name in RUN for dtype in REGISTRY[name].dtypes]
-DIFFERENTIABLE = [name for name in RUN if REGISTRY[name].differentiable and "f64" in REGISTRY[name].dtypes]
 COMPOSITE = [name for name in RUN if issubclass(REGISTRY[name], Composite)]
-
-
-def results_of(cls: type[GraphOp], sample: Sample, arrays: Sequence[Any]) -> list[Any]:
-    """The reference's results as arrays."""
-    with np.errstate(all="ignore"):
-        found = cls.reference(full(cls, sample), *arrays)
-    return [np.asarray(a) for a in (found if isinstance(found, tuple | list) else (found,))]
-
-
-def full(cls: type[GraphOp], sample: Sample) -> dict[str, Any]:
-    """A sample's attributes with the op's defaults, and its regions as functions."""
-    attrs = {**cls.attributes, **sample.attrs}
-    if sample.regions:
-        attrs["regions"] = [partial(interpreter.run, region) for region in sample.regions]
-    return attrs
-
-
-def types_in(sample: Sample) -> list[TensorType]:
-    """Operand types of a sample, or result types where it has none or they are state alone."""
-    return [*sample.operands, *(TensorType(d, ()) for d in sample.attrs.values() if d in DTYPES.values())]
 
 
 def of_dtype(name: str, dtype: str) -> list[Sample]:
@@ -78,15 +56,6 @@ def _drawn(sample: Sample) -> bool:
     return ("dtype" in sample.attrs and "shape" in sample.attrs) or (
         bool(sample.draw) and sample.draw[0] == "bool"
     )
-
-
-def graph_of(cls: type[GraphOp], sample: Sample) -> tuple[Graph, GraphOp]:
-    """A graph of the one op on inputs of the sample's types."""
-    graph = Graph()
-    values = [graph.add_input(t, name=f"x{i}") for i, t in enumerate(sample.operands)]
-    op = Builder(graph).create(cls, values, regions_of(sample), **sample.attrs)
-    graph.outputs = list(op.results)
-    return graph, op
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -223,122 +192,6 @@ def check_results(cls: type[GraphOp], sample: Sample, arrays: Sequence[Any], got
         assert_within(cls.ulp, np.asarray(a), expected, magnitude, label)
 
 
-SMOOTH = {"any": "normal", "special": "normal"}
-
-
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
-def test_gradient(name: str) -> None:
-    """The VJP is the transpose of the reference's directional derivative, in float64."""
-    cls = REGISTRY[name]
-    checked = 0
-    for number, sample in enumerate(cls.samples()):
-        smooth = replace(sample, draw=tuple(SMOOTH.get(d, d) for d in sample.draw))
-        floats = [t.dtype.name for t in (*sample.operands, *cls.infer(sample.operands, full(cls, sample)))]
-        if "f64" in floats and not {"f16", "bf16", "f32"} & set(floats):
-            checked += check_gradient(cls, smooth, number)
-    assert checked, f"{name} has no float64 sample with a gradient"
-
-
-def check_gradient(cls: type[GraphOp], sample: Sample, seed: int) -> int:
-    """Compares ⟨vjp(c), v⟩ with d⟨c, f(x + εv)⟩/dε for random c and v; the number of operands tried."""
-    arrays, rng = draw_sample(sample, seed), np.random.default_rng(seed + 1)
-    if not all(np.isfinite(a).all() for a in results_of(cls, sample, arrays)):
-        return 0
-    graph, op = graph_of(cls, sample)
-    roots = [r for r in op.results if r.type.dtype.is_floating_point]
-    cotangents = [graph.add_input(r.type) for r in roots]
-    drawn = [rng.standard_normal(r.type.sizes) for r in roots]
-    wrt = [
-        i
-        for i, v in enumerate(op.operands)
-        if v.type.dtype.is_floating_point and operand_name(cls, i) not in cls.no_gradient and v.type.numel
-    ]
-    found = gradients(graph, roots, cotangents, [graph.inputs[i] for i in wrt], [*arrays, *drawn])
-    for i, gradient in zip(wrt, found, strict=True):
-        direction = rng.standard_normal(arrays[i].shape)
-        step = 1e-6
-        sides = []
-        for sign in (1, -1):
-            moved = [a + sign * step * direction if k == i else a for k, a in enumerate(arrays)]
-            results = [a for a in results_of(cls, sample, moved) if a.dtype.kind == "f"]
-            sides.append(sum(float((c * r).sum()) for c, r in zip(drawn, results, strict=True)))
-        expected, got = (sides[0] - sides[1]) / (2 * step), float((gradient * direction).sum())
-        np.testing.assert_allclose(
-            got, expected, rtol=2e-5, atol=2e-6, err_msg=f"{cls.name} operand {i} of {sample}"
-        )
-    return len(wrt)
-
-
-def operand_name(cls: type[GraphOp], index: int) -> str:
-    """The name of operand `index`; the last name of a variadic op stands for all further ones."""
-    return cls.operand_names[min(index, len(cls.operand_names) - 1)]
-
-
-def gradients(
-    graph: Graph, roots: list[Value], cotangents: list[Value], wrt: list[Value], arrays: Sequence[Any]
-) -> list[Any]:
-    """Cotangents of `wrt` as arrays, zeros where there is none, by the interpreter."""
-    values = differentiate(graph, roots, cotangents, wrt)
-    graph.outputs = [v for v in values if v is not None]
-    graph.verify()
-    given = iter(interpreter.run(graph, *arrays))
-    return [np.zeros(w.type.sizes) if v is None else next(given) for v, w in zip(values, wrt, strict=True)]
-
-
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
-def test_second_gradient(name: str) -> None:
-    """Differentiating ⟨vjp(c), v⟩ again gives its directional derivative, in float64."""
-    cls = REGISTRY[name]
-    for number, sample in enumerate(cls.samples()):
-        smooth = replace(sample, draw=tuple(SMOOTH.get(d, d) for d in sample.draw))
-        floats = {t.dtype.name for t in (*sample.operands, *cls.infer(sample.operands, full(cls, sample)))}
-        if "f64" in floats and not {"f16", "bf16", "f32"} & floats:
-            check_second_gradient(cls, smooth, number)
-
-
-def check_second_gradient(cls: type[GraphOp], sample: Sample, seed: int) -> None:
-    """Compares the gradient of h = ⟨vjp(c), v⟩ by operands and cotangents with h's difference quotient."""
-    arrays, rng = draw_sample(sample, seed), np.random.default_rng(seed + 1)
-    if not all(np.isfinite(a).all() for a in results_of(cls, sample, arrays)):
-        return
-    graph, op = graph_of(cls, sample)
-    roots = [r for r in op.results if r.type.dtype.is_floating_point]
-    cotangents = [graph.add_input(r.type) for r in roots]
-    wrt = [v for v in op.operands if v.type.dtype.is_floating_point and v.type.numel]
-    given = [*arrays, *(rng.standard_normal(r.type.sizes) for r in roots)]
-    b, total = Builder(graph), None
-    for gradient in differentiate(graph, roots, cotangents, wrt):
-        if gradient is not None:
-            weight = b.constant(rng.standard_normal(gradient.type.sizes))
-            term = b.sum(b.mul(gradient, weight), axes=tuple(range(gradient.type.rank)))
-            total = term if total is None else b.add(total, term)
-    if total is None:
-        return
-    graph.outputs = [total]
-    first = graph.copy()
-    if not np.isfinite(interpreter.run(first, *given)[0]):
-        return
-    one = b.full((), 1.0, total.type.dtype)
-    inputs = [v for v in graph.inputs if v.type.dtype.is_floating_point and v.type.numel]
-    inputs = [v for v in inputs if v not in op.operands or operand_name(cls, v.index) not in cls.no_gradient]
-    found = gradients(graph, [total], [one], inputs, given)
-    for value, gradient in zip(inputs, found, strict=True):
-        i = graph.inputs.index(value)
-        direction = rng.standard_normal(given[i].shape)
-        sides = [
-            float(
-                interpreter.run(
-                    first, *(a + s * 1e-6 * direction if k == i else a for k, a in enumerate(given))
-                )[0]
-            )
-            for s in (1, -1)
-        ]
-        expected, got = (sides[0] - sides[1]) / 2e-6, float((gradient * direction).sum())
-        np.testing.assert_allclose(
-            got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{cls.name} input {i} of {sample}"
-        )
-
-
 SPLATS = (0.0, -0.0, 1.0, -1.0, 2.0)
 
 
@@ -349,7 +202,9 @@ def test_simplify(name: str) -> None:
     for number, sample in enumerate(cls.samples()):
         # Infinities and NaN among the numbers; indices stay as they are.
         hows = [sample.draw[i] if i < len(sample.draw) else "normal" for i in range(len(sample.operands))]
-        special = replace(sample, draw=tuple("special" if h in SMOOTH or h == "normal" else h for h in hows))
+        special = replace(
+            sample, draw=tuple("special" if h in ("any", "special", "normal") else h for h in hows)
+        )
         arrays = draw_sample(special, number)
         check_simplified(cls, sample, arrays, -1, None)
         for i in range(len(arrays)):

@@ -6,8 +6,8 @@ other outside of [0, C) fails the call. `weight` (optional, [C]) weighs classes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class ClassLoss(Composite):
     """Base: types, the choice of the target's score, weights and the reduction."""
 
     operand_names = ("input", "target", "weight")
-    no_gradient = ("weight",)
+    no_gradient: ClassVar[Mapping[str, str]] = {"weight": "a constant of the loss, as in PyTorch"}
     variadic = True
     dtypes = FLOATS
     ulp = {"f16": 1, "bf16": 1, "f32": 24, "f64": 24}

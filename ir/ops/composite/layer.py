@@ -184,7 +184,7 @@ class Bernoulli(Composite):
     operand_names = ("p", "state")
     attributes = {"offset": 0}
     dtypes = FLOATS
-    differentiable = False
+    no_derivative = "the result is a draw, 0 or 1, in no way smooth in p"
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:

@@ -5,7 +5,7 @@ The loss is computed elementwise in the accumulator dtype and reduced there; a m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -147,7 +147,7 @@ class BceWithLogits(PairLoss):
 
     name = "bce_with_logits"
     operand_names = ("input", "target", "positive_weight")
-    no_gradient = ("positive_weight",)
+    no_gradient: ClassVar[Mapping[str, str]] = {"positive_weight": "a constant of the loss, as in PyTorch"}
     variadic = True
     numpy = staticmethod(_bce)
     target_draw = "unit"
