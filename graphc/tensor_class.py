@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphc import tensor_methods as methods
-from graphc.core import TensorBase, backward, hook_value, no_grad, register_tensor, set_role
+from graphc.core import TensorBase, backward, hook_value, no_grad, register_tensor, set_role, symbolic
 from graphc.devices import cpu, device
 from graphc.formatting import tensor_text
 from graphc.functions import (
@@ -130,13 +130,14 @@ class Tensor(
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size."""
-        return (
-            self.shape if dim is None else self.tensor_type.shape[one_axis(dim, len(self.tensor_type.shape))]
-        )
+        if dim is None:
+            return self.shape
+        shape = self.tensor_type.shape
+        return symbolic(shape[one_axis(dim, len(shape))])
 
     def numel(self) -> int:
         """Number of elements."""
-        return product(self.tensor_type.shape)  # type: ignore[return-value]
+        return symbolic(product(self.tensor_type.shape))  # type: ignore[no-any-return]
 
     nelement = numel
 
@@ -316,7 +317,7 @@ class Tensor(
     def __len__(self) -> int:
         if not self.tensor_type.shape:
             raise TypeError("len() of a 0-d tensor")
-        return self.tensor_type.shape[0]  # type: ignore[return-value]
+        return symbolic(self.tensor_type.shape[0])  # type: ignore[no-any-return]
 
     def __iter__(self) -> Any:
         if not self.tensor_type.shape:

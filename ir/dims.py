@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd
 
+from graphc.ir.errors import TraceError
+
 __all__ = [
     "Dim",
     "Expr",
@@ -27,10 +29,12 @@ __all__ = [
     "minimum",
     "mod",
     "parse_dim",
+    "pinned",
     "product",
     "split_linear",
     "substitute",
     "symbols",
+    "undecided",
 ]
 
 
@@ -72,7 +76,8 @@ class Apply:
 
 
 _KEPT = 1 << 16
-"""How many results of each operation are kept: the same few index expressions come again in every kernel."""
+"""How many results of each operation are kept: the same few index expressions come again in every kernel.
+Kept by type, so that a user's size (`graphc.core.symint`) is never answered with for a plain expression."""
 
 Atom = Symbol | Apply
 Monomial = tuple[tuple[Atom, int], ...]
@@ -121,6 +126,31 @@ class Expr:
     def __mod__(self, other: Dim) -> Dim:
         return mod(self, other)
 
+    def __lt__(self, other: Dim) -> bool:
+        return not self._decided(less_equal(other, self), f"{self} < {other}")
+
+    def __le__(self, other: Dim) -> bool:
+        return self._decided(less_equal(self, other), f"{self} <= {other}")
+
+    def __gt__(self, other: Dim) -> bool:
+        return not self._decided(less_equal(self, other), f"{self} > {other}")
+
+    def __ge__(self, other: Dim) -> bool:
+        return self._decided(less_equal(other, self), f"{self} >= {other}")
+
+    def _decided(self, answer: bool | None, question: str) -> bool:
+        if answer is None:
+            raise undecided(question, symbols(self))
+        return answer
+
+    def __index__(self) -> int:
+        raise pinned(self)
+
+    __int__ = __index__
+
+    def __float__(self) -> float:
+        raise pinned(self)
+
     def __str__(self) -> str:
         parts = []
         for monomial, k in self.terms:
@@ -134,10 +164,36 @@ class Expr:
         return text.removeprefix("+")
 
     def __repr__(self) -> str:
-        return f"Expr({self})"
+        return str(self)
 
 
 Dim = int | Expr
+
+
+def undecided(question: str, about: frozenset[Symbol]) -> TraceError:
+    """The error of a comparison whose answer depends on the size that a call brings."""
+    ranges = ", ".join(f"{s} is {s.lo} to {'any size' if s.hi is None else s.hi}" for s in _sorted(about))
+    names = ", ".join(f'Dim("{s}", min=…, max=…)' for s in _sorted(about))
+    return TraceError(
+        f"whether {question} depends on the size that a call brings ({ranges}), and one program is made for all "
+        f"of them: give bounds that decide it, {names}; say that it always holds, graphc._check({question}), which is "
+        "then checked at every call; or leave the axis out of dynamic="
+    )
+
+
+def pinned(size: Expr) -> TraceError:
+    """The error of asking for the number that a symbolic size stands for."""
+    names = ", ".join(map(str, _sorted(symbols(size))))
+    return TraceError(
+        f"the size {size} is wanted as a Python number here, which would pin {names} to one size: int(), len(), "
+        "range(), an index and math functions need numbers. Compute with x.shape and x.size() as they are (+, -, *, //, "
+        "% and comparisons that bounds decide stay symbolic), loop with graphc.scan or graphc.fori_loop, or leave "
+        "the axis out of dynamic="
+    )
+
+
+def _sorted(about: frozenset[Symbol]) -> list[Symbol]:
+    return sorted(about, key=str)
 
 
 def _terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
@@ -185,7 +241,7 @@ def _joined(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
     return terms
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_KEPT, typed=True)
 def _sum(a: Dim, b: Dim, sign: int) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a + sign * b
@@ -199,7 +255,7 @@ def _sum(a: Dim, b: Dim, sign: int) -> Dim:
     return _make(terms)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_KEPT, typed=True)
 def _multiply(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a * b
@@ -249,7 +305,7 @@ def _common_factor(a: Dim, d: int) -> tuple[int, Dim, int]:
     return g, whole, constant % g
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_KEPT, typed=True)
 def floor_div(a: Dim, b: Dim) -> Dim:
     """a // b, rounded toward minus infinity. Raises ZeroDivisionError for b = 0."""
     if isinstance(a, int) and isinstance(b, int):
@@ -279,7 +335,7 @@ def floor_div(a: Dim, b: Dim) -> Dim:
     return _apply("//", a, b)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_KEPT, typed=True)
 def mod(a: Dim, b: Dim) -> Dim:
     """a % b with the sign of b. Raises ZeroDivisionError for b = 0."""
     if isinstance(a, int) and isinstance(b, int):
@@ -342,7 +398,7 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {
 Bound = int | None
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_KEPT, typed=True)
 def bounds(x: Dim) -> tuple[Bound, Bound]:
     """Inclusive lower and upper bounds; None is unbounded."""
     if isinstance(x, int):
@@ -473,7 +529,7 @@ _REBUILD: dict[str, Callable[[Dim, Dim], Dim]] = {
 }
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_KEPT, typed=True)
 def split_linear(x: Dim, symbol: Symbol) -> tuple[int, Dim] | None:
     """`x` as `k*symbol + rest` with integer k and rest free of `symbol`, or None where it is not so."""
     if isinstance(x, int):

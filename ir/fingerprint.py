@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from graphc.ir.attributes import Dense
 from graphc.ir.graph import Graph, Location, Value
+from graphc.ir.printer import dim_symbols
 
 __all__ = ["Fingerprint", "fingerprint"]
 
@@ -73,6 +74,8 @@ def fingerprint(graph: Graph) -> Fingerprint | None:
     operand types and attributes.
     """
     writer = _Writer()
+    if not all(v.type.is_static for v in graph.inputs):
+        writer.lines.append(str([(s.name, s.lo, s.hi) for _, s in sorted(dim_symbols(graph).items())]))
     writer.graph(graph)
     if not writer.own:
         return None

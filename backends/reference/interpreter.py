@@ -12,19 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir.dims import Dim, Expr, Symbol, split_linear, substitute, symbols
+from graphc.ir.dims import Expr, Symbol, split_linear, substitute, symbols
 from graphc.ir.errors import VerifyError
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.specialise import concrete
 from graphc.ir.types import TensorType, dtype_of
 
-__all__ = ["bind_dims", "concrete", "run"]
+__all__ = ["bind_dims", "run"]
 
 
-def run(graph: Graph, *arrays: Any) -> list[Any]:
+def run(graph: Graph, *arrays: Any, dims: Mapping[Symbol, int] | None = None) -> list[Any]:
     """All outputs of `graph`, those that alias state included, as NumPy arrays.
 
-    `arrays` has one array (or NumPy scalar) per input, state inputs too; none is written to.
+    `arrays` has one array (or NumPy scalar) per input, state inputs too; none is written to. `dims` has the
+    values of symbols where they are known; the others are read off the shapes of the arrays.
     Raises TypeError for a wrong number of inputs or a wrong dtype, ValueError for a wrong shape,
     VerifyError where an op's reference gives something else than its inferred type, and whatever
     the op's contract says for bad data.
@@ -34,7 +36,7 @@ def run(graph: Graph, *arrays: Any) -> list[Any]:
     inputs = [np.asarray(a) for a in arrays]
     for v, a in zip(graph.inputs, inputs, strict=True):
         _check_dtype(graph, v, a)
-    dims = bind_dims([v.type for v in graph.inputs], [a.shape for a in inputs])
+    dims = bind_dims([v.type for v in graph.inputs], [a.shape for a in inputs], dims)
     for v, a in zip(graph.inputs, inputs, strict=True):
         expected = concrete(v.type.shape, dims)
         if a.shape != expected:
@@ -62,7 +64,7 @@ def run_op(op: Op, arrays: Sequence[Any], dims: Mapping[Symbol, int]) -> list[An
     assert isinstance(op, GraphOp)
     attrs = {k: concrete(v, dims) for k, v in op.attrs.items()} if dims else op.attrs
     if op.regions:
-        attrs = {**attrs, "regions": [functools.partial(run, region) for region in op.regions]}
+        attrs = {**attrs, "regions": [functools.partial(run, region, dims=dims) for region in op.regions]}
     with np.errstate(all="ignore"):
         found = type(op).reference(attrs, *arrays)
     results = [np.asarray(a) for a in (found if isinstance(found, tuple | list) else (found,))]
@@ -77,13 +79,17 @@ def run_op(op: Op, arrays: Sequence[Any], dims: Mapping[Symbol, int]) -> list[An
     return results
 
 
-def bind_dims(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]]) -> dict[Symbol, int]:
-    """Values of the symbols in `types`, read off the shapes of actual arrays.
+def bind_dims(
+    types: Sequence[TensorType],
+    shapes: Sequence[tuple[int, ...]],
+    known: Mapping[Symbol, int] | None = None,
+) -> dict[Symbol, int]:
+    """Values of the symbols in `types`, read off the shapes of actual arrays, and those that are `known`.
 
     A dimension linear in one unknown symbol binds it; the first that does decides. Raises
     ValueError for a wrong rank, a value outside of the symbol's bounds, or a symbol left unbound.
     """
-    dims: dict[Symbol, int] = {}
+    dims: dict[Symbol, int] = dict(known or {})
     everything: set[Symbol] = set()
     pairs: list[tuple[Expr, int]] = []
     for t, shape in zip(types, shapes, strict=True):
@@ -111,22 +117,6 @@ def bind_dims(types: Sequence[TensorType], shapes: Sequence[tuple[int, ...]]) ->
         if dims[symbol] < symbol.lo or (symbol.hi is not None and dims[symbol] > symbol.hi):
             bound = "∞" if symbol.hi is None else symbol.hi
             raise ValueError(f"dimension {symbol} is {dims[symbol]}, expected {symbol.lo} to {bound}")
-    return dims
-
-
-def concrete(x: Any, dims: Mapping[Symbol, int]) -> Any:
-    """A dim, type or attribute (or tuple of them) with symbols replaced by their values."""
-    match x:
-        case Expr():
-            return substitute(x, _as_dims(dims))
-        case TensorType():
-            return x if x.is_static else x.with_shape(concrete(x.shape, dims))
-        case tuple():
-            return tuple(concrete(e, dims) for e in x)
-    return x
-
-
-def _as_dims(dims: Mapping[Symbol, int]) -> Mapping[Symbol, Dim]:
     return dims
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from graphc.compiler.compiled import Compiled, CompileOptions
 from graphc.compiler.driver import compile_graph, make_context
+from graphc.compiler.dynamic import Dim, declared_axes
 from graphc.core.storage import Memory, allocate_memory, memory_of
 from graphc.ir.graph import Graph
 from graphc.ir.lazy import lazy_module
@@ -24,15 +24,6 @@ else:
     pipeline = lazy_module("graphc.passes.pipeline")
 
 __all__ = ["Dim", "compile", "run_graph"]
-
-
-@dataclass(frozen=True)
-class Dim:
-    """A named symbolic dimension with inclusive bounds, for `compile(dynamic=…)`."""
-
-    name: str
-    min: int = 0
-    max: int | None = None
 
 
 @overload
@@ -85,13 +76,18 @@ def compile(
     pipeline in text form; `keep_grads` keeps gradients that are both made and consumed inside the call
     readable as `.grad`. With a `memory_budget` values of the forward part are computed again in the backward part until
     the temporaries of a call fit in so many bytes: results keep their bits; the call that compiles raises CompileError
-    where even the most that can be computed again does not fit, and says what would. `dynamic` and `tune` are not
-    built yet and raise NotImplementedError. Raises TypeError where `fn` cannot be called, ValueError for an unknown
+    where even the most that can be computed again does not fit, and says what would. `tune` is not built yet and
+    raises NotImplementedError.
+
+    With `dynamic` axes of arguments keep their size open, and one program serves all sizes, 0 and 1 included:
+    `dynamic={"x": {0: "batch"}}` maps a parameter's name or position to axes, and an axis to a name or to a
+    `graphc.Dim` with bounds. In the function `x.shape[0]` is then a symbolic size. What needs it as a number, or
+    compares it where the bounds do not decide, raises TraceError. A call with a size outside of its bounds, or with two
+    sizes of one name, raises ValueError. Raises TypeError where `fn` cannot be called, ValueError for an unknown
     target or pass, RuntimeError for a number of threads outside 1 … 1024, as `set_num_threads` does.
     """
-    for name, value in (("dynamic", dynamic), ("tune", tune or None)):
-        if value is not None:
-            raise NotImplementedError(f"graphc.compile: {name} is not supported yet")
+    if tune:
+        raise NotImplementedError("graphc.compile: tune is not supported yet")
     if memory_budget is not None:
         if isinstance(memory_budget, bool) or not isinstance(memory_budget, int):
             raise TypeError(
@@ -107,14 +103,14 @@ def compile(
         pipeline.parse_pipeline(passes)
     options = CompileOptions(target=target, passes=passes, keep_grads=keep_grads, memory_budget=memory_budget)
     if fn is None:
-        return functools.partial(_compile, options)
-    return _compile(options, fn)
+        return functools.partial(_compile, options, dynamic)
+    return _compile(options, dynamic, fn)
 
 
-def _compile(options: CompileOptions, fn: Callable[..., Any]) -> Compiled:
+def _compile(options: CompileOptions, dynamic: Any, fn: Callable[..., Any]) -> Compiled:
     if not callable(fn):
         raise TypeError(f"graphc.compile expects a function or a Module, got {type(fn).__name__}")
-    return Compiled.make(fn, options)
+    return Compiled.make(fn, options, declared_axes(fn, dynamic))
 
 
 def run_graph(graph: Graph, *arrays: Any, backend: str = "llvm") -> list[Any]:

@@ -9,7 +9,7 @@ it, and makes it known to the builtin.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,18 +17,22 @@ import numpy as np
 
 from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import CompiledGraph, compile_graph, lower_graph, make_context
+from graphc.compiler.dynamic import Axes, ShapeWatch, check_sizes
 from graphc.compiler.outer import WayBack, with_way_back
 from graphc.compiler.tracing import Traced, trace_function, zero_gradient
-from graphc.compiler.tree import flatten, unflatten
+from graphc.compiler.tree import argument_names, flatten, unflatten
 from graphc.core.evaluate import evaluate
 from graphc.core.modes import is_grad_enabled, on_grad_mode_change
 from graphc.core.node import Node
 from graphc.core.recording import current
 from graphc.core.storage import Memory, allocate_memory
 from graphc.core.tensor import LostGradient, TensorBase, from_array, wrap
+from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
+from graphc.ir.specialise import concrete
 from graphc.ir.types import TensorType
 from graphc.runtime import entry
+from graphc.runtime.executable import Executable
 from graphc.runtime.state import epoch, grad_mode, set_grad_mode
 
 if TYPE_CHECKING:
@@ -39,6 +43,8 @@ __all__ = ["CacheInfo", "CompileOptions", "Compiled"]
 on_grad_mode_change(lambda enabled: set_grad_mode(int(enabled)))
 
 _MOST_NATIVE_VARIANTS = 8
+_MOST_SIZES = 256
+"""Tuples of sizes that a program with dynamic dimensions keeps what it has worked out for."""
 
 
 class CacheInfo(NamedTuple):
@@ -66,8 +72,8 @@ class CompileOptions:
     memory_budget: int | None = None
 
 
-class _Specialisation:
-    """One traced and compiled signature of a function."""
+class _Program:
+    """What one trace of a function was compiled to: a program for one signature, whatever its dynamic sizes."""
 
     def __init__(
         self,
@@ -82,12 +88,51 @@ class _Specialisation:
         self.arguments = arguments
         self.fresh_types = outputs
         self.way_back = way
-        self.bound: list[Memory] = []
-        self.variant: entry.Variant | None = None
+        self._sized: dict[tuple[int, ...], _Specialisation] = {}
+        self._forgotten = 0
 
     def valid(self) -> bool:
         """True where everything that the trace depended on is as it was."""
         return all(snapshot() == value for snapshot, value in self.traced.guards)
+
+    def at(self, sizes: Mapping[Symbol, int]) -> _Specialisation:
+        """The program at the sizes of a call. Raises where the trace does not hold for them."""
+        key = tuple(sizes.values())
+        found = self._sized.get(key)
+        if found is None:
+            if sizes:
+                check_sizes(self.traced.graph, self.traced.assumptions, sizes)
+            if len(self._sized) >= _MOST_SIZES:
+                oldest = self._sized.pop(next(iter(self._sized)))
+                self._forgotten += oldest.variant.calls if oldest.variant is not None else 0
+            found = self._sized[key] = _Specialisation(self, sizes)
+        return found
+
+    @property
+    def native_calls(self) -> int:
+        """Calls that the native entry has served."""
+        return self._forgotten + sum(s.variant.calls for s in self._sized.values() if s.variant is not None)
+
+
+class _Specialisation:
+    """A program at the sizes of a call (none where no dimension is dynamic)."""
+
+    def __init__(self, program: _Program, sizes: Mapping[Symbol, int]) -> None:
+        self.program = program
+        self.traced = program.traced
+        self.compiled = program.compiled
+        self.arguments = program.arguments
+        self.dims = {s.name: n for s, n in sizes.items()}
+        self.fresh_types: list[TensorType] = [concrete(t, sizes) for t in program.fresh_types]
+        self.way_back = None if program.way_back is None else program.way_back.at(sizes)
+        self.bound: list[Memory] = []
+        self.variant: entry.Variant | None = None
+
+    @property
+    def executable(self) -> Executable:
+        """What runs at these sizes."""
+        compiled: Any = self.compiled
+        return compiled.resolved(self.dims) if self.dims else compiled.executable
 
     def memories(self) -> list[Memory]:
         return [s.memory for s in self.traced.states]
@@ -97,7 +142,7 @@ class _Specialisation:
         states = self.memories()
         inputs = [t._storage.memory for t in tensors] + states
         outputs = [allocate_memory(t) for t in self.fresh_types]
-        self.compiled.run(inputs, outputs)
+        self.compiled.run(inputs, outputs, *([self.dims] if self.dims else ()))
         for position in self.compiled.aliases.values():
             inputs[position].version += 1
         nodes = [Node(m.type, memory=m) for m in outputs]
@@ -114,13 +159,27 @@ class _Specialisation:
         return unflatten(self.traced.tree, iter(made[: self.traced.returned]))
 
 
+class _Call(NamedTuple):
+    """The arguments of one call, arrays as tensors, and their realised tensor leaves; the leaves' types, with
+    dynamic dimensions symbolic, and the sizes of these; the signature."""
+
+    args: Any
+    kwargs: Any
+    tensors: list[Any]
+    types: list[TensorType]
+    sizes: dict[Symbol, int]
+    key: Any
+
+
 class Compiled:
     """A compiled function; see `graphc.compile`."""
 
     _function: Callable[..., Any]
     _options: CompileOptions
     _name: str
-    _programs: dict[Any, list[_Specialisation]]
+    _axes: Axes | None
+    _shapes: ShapeWatch
+    _programs: dict[Any, list[_Program]]
     _dispatcher: entry.Dispatcher
     _hits: int
     _misses: int
@@ -128,13 +187,15 @@ class Compiled:
     _recompiles: int
 
     @staticmethod
-    def make(function: Callable[..., Any], options: CompileOptions) -> Compiled:
-        """A Compiled whose class has the native entry as `__call__`."""
+    def make(function: Callable[..., Any], options: CompileOptions, axes: Axes | None = None) -> Compiled:
+        """A Compiled whose class has the native entry as `__call__`; `axes` are the dynamic ones."""
         name = getattr(function, "__name__", type(function).__name__)
         kind = type(f"Compiled_{name}" if name.isidentifier() else "Compiled_function", (Compiled,), {})
         self: Compiled = object.__new__(kind)
         self._function = function
         self._options = options
+        self._axes = axes
+        self._shapes = ShapeWatch()
         self._name = name if name.isidentifier() else "function"
         self._programs = {}
         self._hits = self._misses = self._disk_hits = self._recompiles = 0
@@ -163,43 +224,54 @@ class Compiled:
         if current().trace is not None:
             return self._function(*args, **kwargs)
         evaluate(current())
-        args, kwargs, tensors, key = self._prepare(args, kwargs)
-        found = next((s for s in self._programs.get(key, ()) if s.valid()), None)
-        if found is None:
-            found = self._specialise(args, kwargs, tensors, key)
+        call = self._prepare(args, kwargs)
+        program = next((p for p in self._programs.get(call.key, ()) if p.valid()), None)
+        if program is None:
+            program = self._compile(call)
         else:
             self._hits += 1
-        result = found.run(tensors)
-        self._install(found, args, kwargs)
+        found = program.at(call.sizes)
+        result = found.run(call.tensors)
+        self._install(found, call.args, call.kwargs)
         return result
 
-    def _prepare(self, args: Any, kwargs: Any) -> tuple[Any, Any, list[Any], Any]:
-        """Arguments with arrays as tensors, their realised tensor leaves, and the signature."""
+    def _prepare(self, args: Any, kwargs: Any) -> _Call:
+        """The arguments of a call, and its signature."""
         leaves, tree = flatten((args, kwargs))
         tensors = [_argument(leaf) for leaf in leaves]
         args, kwargs = unflatten(tree, iter(tensors))
+        types, sizes = [t.tensor_type for t in tensors], dict[Symbol, int]()
+        if self._axes is not None:
+            types, sizes = self._axes.apply(self._function, args, kwargs, types)
         storages = [id(t._storage) for t in tensors]
         shape = tuple(
             [
-                (t.tensor_type, t.requires_grad, storages.index(s))
-                for t, s in zip(tensors, storages, strict=True)
+                (type_, t.requires_grad, storages.index(s))
+                for t, type_, s in zip(tensors, types, storages, strict=True)
             ]
         )
-        return args, kwargs, tensors, (tree, shape, is_grad_enabled())
+        return _Call(args, kwargs, tensors, types, sizes, (tree, shape, is_grad_enabled()))
 
-    def _traced(self, args: Any, kwargs: Any, *, keep_grads: bool) -> Traced:
-        return trace_function(self._function, args, kwargs, name=self._name, keep_grads=keep_grads)
+    def _traced(self, call: _Call, *, keep_grads: bool) -> Traced:
+        return trace_function(
+            self._function, call.args, call.kwargs, name=self._name, keep_grads=keep_grads, types=call.types
+        )
 
-    def _specialise(self, args: Any, kwargs: Any, tensors: list[Any], key: Any) -> _Specialisation:
-        traced = self._traced(args, kwargs, keep_grads=self._options.keep_grads)
+    def _compile(self, call: _Call) -> _Program:
+        traced = self._traced(call, keep_grads=self._options.keep_grads)
         if traced.fresh:
             # Gradients that are neither cleared nor there accumulate from call to call: give them memory.
             for tensor in traced.fresh:
                 tensor._grad = zero_gradient(tensor)
-            traced = self._traced(args, kwargs, keep_grads=self._options.keep_grads)
+            traced = self._traced(call, keep_grads=self._options.keep_grads)
+        if call.sizes:
+            check_sizes(traced.graph, traced.assumptions, call.sizes)
         self._misses += 1
-        known = self._programs.setdefault(key, [])
+        known = self._programs.setdefault(call.key, [])
         self._recompiles += bool(known)
+        self._shapes.note(
+            self._name, argument_names(self._function, call.args, call.kwargs), call.types, call.key[0]
+        )
         graph, way = with_way_back(traced)
         outputs = [v.type for i, v in enumerate(graph.outputs) if i not in graph.aliases]
         compiled = compile_graph(
@@ -209,7 +281,7 @@ class Compiled:
             memory_budget=self._options.memory_budget,
         )
         self._disk_hits += compiled.from_disk
-        made = _Specialisation(traced, compiled, len(tensors), outputs, way)
+        made = _Program(traced, compiled, len(call.tensors), outputs, way)
         known.append(made)
         return made
 
@@ -232,8 +304,8 @@ class Compiled:
 
     def cache_info(self) -> CacheInfo:
         """Counts of calls and programs."""
-        programs = [s for known in self._programs.values() for s in known]
-        native = sum(s.variant.calls for s in programs if s.variant is not None)
+        programs = [p for known in self._programs.values() for p in known]
+        native = sum(p.native_calls for p in programs)
         return CacheInfo(self._hits + native, self._misses, self._disk_hits, self._recompiles, len(programs))
 
     def cache_clear(self) -> None:
@@ -245,10 +317,10 @@ class Compiled:
     def traced(self, *args: Any, **kwargs: Any) -> Traced:
         """The trace of the function on these arguments. Nothing is executed or changed."""
         evaluate(current())
-        args, kwargs, _, _ = self._prepare(args, kwargs)
-        traced = self._traced(args, kwargs, keep_grads=self._options.keep_grads)
+        call = self._prepare(args, kwargs)
+        traced = self._traced(call, keep_grads=self._options.keep_grads)
         if traced.fresh:
-            traced = self._traced(args, kwargs, keep_grads=True)
+            traced = self._traced(call, keep_grads=True)
         return traced
 
     def trace(self, *args: Any, **kwargs: Any) -> Graph:
@@ -343,7 +415,7 @@ def _layout() -> entry.TensorLayout:
 
 
 def _bind(found: _Specialisation, states: list[Memory]) -> Any:
-    executable = found.compiled.executable
+    executable = found.executable
     inputs = found.compiled.state_positions
     return executable.bind([states[i - found.arguments].address for i in inputs], tuple(states))
 
@@ -390,7 +462,7 @@ def _build_variant(
     ]
     kind, unflatten_ = _result_tree(tree)
     return entry.Variant(
-        found.compiled.executable,
+        found.executable,
         _bind(found, states),
         native,
         results,

@@ -8,8 +8,8 @@ Where `backward` ran inside of the function, its results need none of this.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from graphc.compiler.tracing import State, Traced
@@ -17,8 +17,10 @@ from graphc.core.build import ReplayPlan
 from graphc.core.node import Node
 from graphc.core.tape import Tape
 from graphc.ir.builder import Builder
+from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
 from graphc.ir.lazy import lazy_module
+from graphc.ir.specialise import specialised
 
 if TYPE_CHECKING:
     from graphc.passes import gradients, split
@@ -45,6 +47,19 @@ class WayBack:
     first_alias: int
     aliases: int
     again: tuple[Source, ...] | None
+
+    def at(self, sizes: Mapping[Symbol, int]) -> WayBack:
+        """The way back at the sizes of a call: outside of it every shape is known."""
+        if not sizes:
+            return self
+        plan = self.plan
+        return replace(
+            self,
+            plan=ReplayPlan(
+                specialised(plan.graph, sizes),
+                None if plan.again_graph is None else lambda: specialised(plan.again.graph, sizes),
+            ),
+        )
 
     def attach(self, fresh: Sequence[Node], tensors: Sequence[Any], traced: Traced) -> None:
         """Hangs a tape on the results among `fresh`, the values of the outputs that alias no input."""

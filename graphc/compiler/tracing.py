@@ -7,6 +7,7 @@ with new values, gradients that are kept or lost.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.compiler.tree import Tree, argument_names, flatten
+from graphc.compiler.tree import Tree, argument_names, flatten, unflatten
 from graphc.core.build import GraphBuild
 from graphc.core.evaluate import reachable
 from graphc.core.hooked import Refusal
@@ -22,9 +23,11 @@ from graphc.core.modes import is_grad_enabled
 from graphc.core.node import Node
 from graphc.core.recording import Recording, flush_random, pop, push, record_nodes
 from graphc.core.storage import Memory, Storage
+from graphc.core.symint import Assumption, plain
 from graphc.core.tensor import TensorBase, from_array
 from graphc.ir.errors import TraceError
 from graphc.ir.graph import Graph, Role
+from graphc.ir.types import TensorType
 
 __all__ = ["State", "Trace", "Traced", "trace_function", "zero_gradient"]
 
@@ -42,6 +45,8 @@ class Trace:
         self.cleared: set[int] = set()
         self.grad_of: dict[int, TensorBase] = {}
         self.guards: list[tuple[Callable[[], Any], Any]] = []
+        self.assumptions: list[Assumption] = []
+        """What calls must bring of sizes, in order."""
 
     def read(self, storage: Storage) -> None:
         if storage.memory is not None and id(storage) not in self.arguments:
@@ -129,11 +134,14 @@ class Traced:
     """Positions of returned outputs on the tape whose `backward` may come after the call."""
     wrt: list[int] = field(default_factory=list)
     """Positions of the inputs that gradients of `roots` go to."""
+    assumptions: list[Assumption] = field(default_factory=list)
+    """What calls must bring of sizes, beyond what inference with them finds."""
 
 
 @contextmanager
-def _recording(trace: Trace) -> Iterator[Recording]:
+def _recording(trace: Trace, *, symbolic: bool) -> Iterator[Recording]:
     recording = Recording(trace)
+    recording.plain = plain if symbolic else None
     push(recording)
     try:
         yield recording
@@ -149,17 +157,23 @@ def trace_function(
     *,
     name: str,
     keep_grads: bool,
+    types: Sequence[TensorType] | None = None,
 ) -> Traced:
     """The graph of `function` on arguments whose tensor leaves are realised Tensors.
 
-    Raises whatever the function raises, and TraceError where it asks for a value.
+    `types` are the leaves' types with symbolic sizes, where some are dynamic. Raises whatever the function
+    raises, and TraceError where it asks for a value, or for a number in place of a symbolic size.
     """
-    leaves, _ = flatten((args, kwargs))
+    leaves, nest = flatten((args, kwargs))
+    symbolic = types is not None and not all(t.is_static for t in types)
+    if types is not None and symbolic:
+        leaves = _stand_ins(leaves, types)
+        args, kwargs = unflatten(nest, iter(leaves))
     trace = Trace([t._storage for t in leaves])
     inputs = list(zip(argument_names(function, args, kwargs), leaves, strict=True))
     recording: Recording | None = None
     try:
-        with _recording(trace) as recording:
+        with _recording(trace, symbolic=symbolic) as recording:
             result = function(*args, **kwargs)
             returned, tree = flatten(result)
             outputs = [_output(t) for t in returned]
@@ -172,6 +186,24 @@ def trace_function(
     storages = list(trace.states.values())
     trace.guard(lambda: [s.node.requires_grad for s in storages])
     return traced
+
+
+def _stand_ins(leaves: Sequence[Any], types: Sequence[TensorType]) -> list[Any]:
+    """Argument leaves without bytes, of symbolic types; leaves that share a storage share one again."""
+    storages: dict[int, Storage] = {}
+    made = []
+    for leaf, type_ in zip(leaves, types, strict=True):
+        storage = storages.get(id(leaf._storage))
+        if storage is None:
+            storage = Storage(Node(type_, memory=Memory(type_, None, 0)))
+            storage.node.requires_grad = leaf.requires_grad
+            storages[id(leaf._storage)] = storage
+        stand_in = type(leaf)._new(storage, type_)
+        stand_in._leaf = leaf._leaf
+        if leaf._leaf:
+            storage.node.leaf = weakref.ref(stand_in)
+        made.append(stand_in)
+    return made
 
 
 def _output(leaf: Any) -> Node:
@@ -224,6 +256,7 @@ class _Finish:
             tree,
             len(outputs),
             guards=trace.guards,
+            assumptions=trace.assumptions,
             roots=[outputs.index(n) for n in roots],
             wrt=list(dict.fromkeys(build.values[n].index for n in ends)),
         )

@@ -34,6 +34,7 @@ from graphc.core.random import (
 from graphc.core.recording import current
 from graphc.core.section import Sections
 from graphc.core.size import Size
+from graphc.core.symint import assume, check, plain, sym_max, sym_min, symbolic
 from graphc.core.tensor import (
     TensorBase,
     assign,
@@ -57,10 +58,12 @@ __all__ = [
     "TensorBase",
     "anomaly",
     "assign",
+    "assume",
     "backward",
     "bump_epoch",
     "cache_clear",
     "cache_size",
+    "check",
     "constant",
     "default_generator",
     "enable_grad",
@@ -83,6 +86,7 @@ __all__ = [
     "no_grad",
     "number_slot",
     "pending",
+    "plain",
     "realize",
     "record",
     "record_view",
@@ -92,6 +96,9 @@ __all__ = [
     "seed",
     "set_grad_enabled",
     "set_role",
+    "sym_max",
+    "sym_min",
+    "symbolic",
     "unrecorded",
     "value_behind",
     "wrap",

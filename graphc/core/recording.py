@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.core.location import annotate, user_location
@@ -45,6 +45,7 @@ class Recording:
         "lock",
         "modules",
         "parts",
+        "plain",
         "random",
         "region",
         "storages",
@@ -58,6 +59,8 @@ class Recording:
         self.parts: dict[Storage, dict[Node, None]] = {}
         """Storages of which entries read parts where they lie, and the values that these are."""
         self.trace = trace
+        self.plain: Callable[[Any], Any] | None = None
+        """Where sizes may be symbolic: makes plain expressions of what attributes hold of them."""
         self.region: Any = None
         """The recording itself where it is that of a region: see `core.region`."""
         self.depth = 0
@@ -130,6 +133,9 @@ def record_nodes(
 ) -> tuple[Node, ...]:
     """Appends op `name` on nodes of this recording; returns its result nodes. Regions are not changed."""
     cls = REGISTRY[name]
+    recording = _thread.stack[-1]
+    if recording.plain is not None:
+        attrs = {k: recording.plain(v) for k, v in attrs.items()}
     key: tuple[Any, ...] = (name, tuple([n.type.number for n in operands]), *attrs.items())
     if regions:
         key = (*key, *map(structure, regions))
@@ -141,7 +147,6 @@ def record_nodes(
             annotate(error)
             raise
     full, results, identity = found
-    recording = _thread.stack[-1]
     entry = Entry(recording, cls, tuple(operands), full, identity, results, user_location(), regions)
     recording.append(entry)
     if _mode.enabled and cls.differentiable:

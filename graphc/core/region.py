@@ -35,6 +35,7 @@ class Region(Recording):
     def __init__(self, outer: Recording) -> None:
         super().__init__(self)
         self.outer = outer
+        self.plain = outer.plain
         self.inputs: list[Node] = []
         self.captured: dict[Node, Node] = {}
         """Values outside, and the inputs that stand for them."""
@@ -74,6 +75,11 @@ class Region(Recording):
             storage.node = node
 
     # -- what a recording asks of the trace it belongs to --------------------------------
+
+    @property
+    def assumptions(self) -> list[Any]:
+        """What the trace around the region assumes of sizes."""
+        return [] if self.outer.trace is None else self.outer.trace.assumptions
 
     def read(self, storage: Storage) -> None:
         """Reads are noted where a value is captured."""

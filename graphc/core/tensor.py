@@ -24,6 +24,7 @@ from graphc.core.node import Node
 from graphc.core.recording import UNLIMITED, Recording, current, record_nodes
 from graphc.core.size import Size
 from graphc.core.storage import Memory, Storage, memory_of
+from graphc.core.symint import symbolic
 from graphc.ir.attributes import Dense
 from graphc.ir.errors import TraceError
 from graphc.ir.families import REGISTRY
@@ -118,7 +119,8 @@ class TensorBase:
     @property
     def shape(self) -> Size:
         """Sizes of the dimensions."""
-        return Size(self.tensor_type.shape)
+        type_ = self.tensor_type
+        return Size(type_.shape if type_.is_static else map(symbolic, type_.shape))
 
     @property
     def dtype(self) -> DType:
@@ -401,6 +403,9 @@ def _warn_of_length(recording: Recording) -> None:
 def record_view(name: str, x: Any, **attrs: Any) -> Any:
     """A view of `x` through view op `name`: shares the storage of `x`."""
     cls = REGISTRY[name]
+    plain = current().plain
+    if plain is not None:
+        attrs = {k: plain(v) for k, v in attrs.items()}
     try:
         (type_,) = cls.infer((x.tensor_type,), {**cls.attributes, **attrs})
     except (TypeError, RuntimeError, ValueError, IndexError) as error:

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.ir.dims import Dim, floor_div, product
+from graphc.core import plain
+from graphc.ir.dims import Dim, Expr, floor_div, product
 
 __all__ = ["Axis", "one_axis", "resolve_shape", "several_axes", "shape_argument"]
 
@@ -50,7 +51,9 @@ def shape_argument(size: tuple[Any, ...], function: str) -> tuple[Dim, ...]:
         size = tuple(size[0])
     shape: list[Dim] = []
     for d in size:
-        if not isinstance(d, int) and not hasattr(d, "terms"):
+        if isinstance(d, Expr):
+            d = plain(d)
+        elif not isinstance(d, int):
             try:
                 d = d.__index__()
             except (AttributeError, TypeError):

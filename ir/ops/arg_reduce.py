@@ -89,7 +89,7 @@ class ArgExtremum(Reduce):
         if is_half(x.dtype):
             x = x.astype(np.float32)
         kept = [i for i in range(x.ndim) if i not in axes]
-        count = int(product([x.shape[a] for a in axes]))  # type: ignore[arg-type]
+        count = int(product([x.shape[a] for a in axes]))
         rows = x.transpose([*kept, *axes]).reshape([*(x.shape[i] for i in kept), count])
         return np.asarray(np.argmax(rows, -1) if cls.better == "gt" else np.argmin(rows, -1)).astype(np.int64)
 

@@ -575,7 +575,7 @@ def test_bad_options() -> None:
         ({"passes": "nonsense"}, ValueError, "expected a pass at 'nonsense'"),
         ({"target": "z80"}, ValueError, "unknown target 'z80'; expected host, x86-64"),
         ({"threads": 0}, RuntimeError, "from 1 to"),
-        ({"dynamic": {"x": {0: "n"}}}, NotImplementedError, "dynamic"),
+        ({"dynamic": {"x": {0: "n"}}}, ValueError, "no parameter of this name, only a"),
         ({"tune": True}, NotImplementedError, "tune"),
     ):
         with pytest.raises(kind, match=expected):

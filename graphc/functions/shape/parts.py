@@ -103,7 +103,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     x = movedim(input, (a, b), (rank - 2, rank - 1))
     *lead, rows, columns = x.tensor_type.shape
     x = x[..., max(0, -offset) :, max(0, offset) :]
-    length: Any = min(max(0, rows + min(0, offset)), max(0, columns - max(0, offset)))  # type: ignore[type-var]
+    length: Any = min(max(0, rows + min(0, offset)), max(0, columns - max(0, offset)))
     x = x[..., :length, :length]
     mask = record("eq", *(record("iota", shape=(length, length), axis=k, dtype=int64) for k in (0, 1)))
     kept = record(

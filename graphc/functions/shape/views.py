@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.core import Size
+from graphc.core import Size, symbolic
 from graphc.functions.axes import one_axis, resolve_shape, shape_argument
 from graphc.functions.promotion import shapes_broadcast
 from graphc.functions.recording import record, record_view
@@ -247,7 +247,7 @@ def stride(input: Tensor, dim: int | None = None) -> Any:
 
 def numel(input: Tensor) -> int:
     """Number of elements."""
-    return product(input.tensor_type.shape)  # type: ignore[return-value]
+    return symbolic(product(input.tensor_type.shape))  # type: ignore[no-any-return]
 
 
 swapaxes = swapdims = transpose
