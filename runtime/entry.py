@@ -9,6 +9,7 @@ points at is referenced by the Python object that owns the record.
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -204,6 +205,7 @@ class Variant:
     is how results are returned: `none`, `single`, `tuple`, `list`, or `unflatten`, where the
     callable of that name gets a tuple of all results. `fail` is called with the error word
     when a data-dependent check failed and raises. Every output of the program is a result.
+    A call whose arguments lie in one of the spans `written` is not served.
     """
 
     def __init__(
@@ -219,6 +221,7 @@ class Variant:
         keywords: Sequence[str] = (),
         tree: str = "tuple",
         unflatten: Callable[[tuple[Any, ...]], object] | None = None,
+        written: Sequence[tuple[int, int]] = (),
     ) -> None:
         if tree == "single" and len(results) != 1:
             raise ValueError(f"a single result, but {len(results)} are given")
@@ -251,7 +254,7 @@ class Variant:
             ),
             keep=(keyword_words, argument_words, result_words, unflatten, fail),
         )
-        self.rebind(binding)
+        self.rebind(binding, written)
 
     @property
     def address(self) -> int:
@@ -272,9 +275,12 @@ class Variant:
     def epoch(self, value: int) -> None:
         self._record[VARIANT.offset["epoch"]] = value
 
-    def rebind(self, binding: Binding) -> None:
-        """Uses other state addresses from the next call on."""
+    def rebind(self, binding: Binding, written: Sequence[tuple[int, int]] = ()) -> None:
+        """Uses other state addresses from the next call on; `written` are the spans of memory that it writes."""
         self.binding = binding
+        self._written = Words([word for span in written for word in span])
+        self._record[VARIANT.offset["written"]] = self._written.address
+        self._record[VARIANT.offset["written_count"]] = len(written)
         self._record[VARIANT.offset["binding"]] = binding.address
         self._record[VARIANT.offset["binding_object"]] = id(binding)
 
@@ -312,6 +318,7 @@ class Variant:
                     kind=kinds("tensor"),
                     signature=signature.address,
                     signature_words=len(record) // 8 - 1,
+                    nbytes=signature[0],
                 )
             case AnyTensor(layout, position):
                 return self._tensor(layout, position, kind=kinds("any_tensor"))
@@ -326,6 +333,7 @@ class Variant:
                     signature=signature.address,
                     signature_words=len(shape),
                     mask=alignment - 1,
+                    nbytes=np.dtype(dtype).itemsize * math.prod(shape),
                 )
             case Number(kind, position):
                 expected = int if kind == "int64" else float

@@ -156,6 +156,8 @@ VARIANT = Record(
     "fail",
     "object",
     "calls",
+    "written",  # begin and end of each span of memory that a call writes
+    "written_count",
 )
 ARGUMENT = Record(
     "kind",
@@ -168,6 +170,7 @@ ARGUMENT = Record(
     "mask",
     "row",
     "slot",
+    "nbytes",  # of a tensor or an array whose type is known
 )
 OUTPUT = Record(
     "kind",

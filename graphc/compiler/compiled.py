@@ -9,12 +9,14 @@ it, and makes it known to the builtin.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from graphc.compiler.arguments import apart, argument, is_copy, meet, native_record, span, write_back
 from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import CompiledGraph, compile_graph, lower_graph, make_context
 from graphc.compiler.dynamic import Axes, ShapeWatch, check_sizes
@@ -126,21 +128,62 @@ class _Specialisation:
         self.fresh_types: list[TensorType] = [concrete(t, sizes) for t in program.fresh_types]
         self.way_back = None if program.way_back is None else program.way_back.at(sizes)
         self.bound: list[Memory] = []
+        self.written: list[Memory] = []
+        """States that a call writes, of those in `bound`."""
+        self.spans = np.zeros((0, 2), np.int64)
+        """Where they begin and end."""
         self.variant: entry.Variant | None = None
+        self.native: list[Memory] = []
+        """The states' memory that `variant` is bound to."""
 
     @property
     def executable(self) -> Executable:
         """What runs at these sizes."""
         compiled: Any = self.compiled
-        return compiled.resolved(self.dims) if self.dims else compiled.executable
+        found: Executable = compiled.resolved(self.dims) if self.dims else compiled.executable
+        return found
 
-    def memories(self) -> list[Memory]:
-        return [s.memory for s in self.traced.states]
+    def bind(self) -> list[Memory]:
+        """The states' memory now."""
+        states = [s.memory for s in self.traced.states]
+        if len(states) != len(self.bound) or any(a is not b for a, b in zip(states, self.bound, strict=True)):
+            self.bound = states
+            written = sorted(
+                p - self.arguments for p in self.compiled.aliases.values() if p >= self.arguments
+            )
+            self.written = [states[p] for p in written]
+            self.spans = np.array([span(m) for m in self.written], np.int64).reshape(-1, 2)
+        return self.bound
+
+    def overlaps(self, tensors: Sequence[Any]) -> bool:
+        """True where what a call writes is also an argument by another name: the program takes them for different."""
+        if not tensors:
+            return False
+        states = self.bind()
+        spans = np.array([span(t._storage.memory) for t in tensors], np.int64)
+        if len(self.spans) and meet(spans, self.spans).any():
+            return True
+        written = [p for p in self.compiled.aliases.values() if p < self.arguments]
+        if not written:
+            return False
+        storages = [t._storage for t in tensors]
+        others = np.array([span(m) for m in states], np.int64).reshape(-1, 2)
+        for p in written:
+            rest = [i for i, s in enumerate(storages) if s is not storages[p]]
+            if meet(spans[p : p + 1], np.concatenate([spans[rest], others])).any():
+                return True
+        return False
+
+    def returnable(self, copies: dict[int, Any]) -> bool:
+        """True where what a call writes of arguments that were copied can be copied back."""
+        return not any(
+            isinstance(copies.get(p), TensorBase) and copies[p].requires_grad
+            for p in self.compiled.aliases.values()
+        )
 
     def run(self, tensors: Sequence[Any]) -> Any:
         """One call through Python, on realised argument tensors."""
-        states = self.memories()
-        inputs = [t._storage.memory for t in tensors] + states
+        inputs = [t._storage.memory for t in tensors] + self.bind()
         outputs = [allocate_memory(t) for t in self.fresh_types]
         self.compiled.run(inputs, outputs, *([self.dims] if self.dims else ()))
         for position in self.compiled.aliases.values():
@@ -161,7 +204,7 @@ class _Specialisation:
 
 class _Call(NamedTuple):
     """The arguments of one call, arrays as tensors, and their realised tensor leaves; the leaves' types, with
-    dynamic dimensions symbolic, and the sizes of these; the signature."""
+    dynamic dimensions symbolic, and the sizes of these; the signature; of which leaves (by position) the tensor is a copy."""
 
     args: Any
     kwargs: Any
@@ -169,6 +212,7 @@ class _Call(NamedTuple):
     types: list[TensorType]
     sizes: dict[Symbol, int]
     key: Any
+    copies: dict[int, Any]
 
 
 class Compiled:
@@ -226,19 +270,37 @@ class Compiled:
         evaluate(current())
         call = self._prepare(args, kwargs)
         program = next((p for p in self._programs.get(call.key, ()) if p.valid()), None)
+        known = program is not None
         if program is None:
             program = self._compile(call)
-        else:
-            self._hits += 1
         found = program.at(call.sizes)
+        if found.overlaps(call.tensors) or not found.returnable(call.copies):
+            return self._uncompiled(args, kwargs)
+        self._hits += known
         result = found.run(call.tensors)
+        for position, leaf in call.copies.items():
+            if position in found.compiled.aliases.values():
+                write_back(leaf, call.tensors[position])
         self._install(found, call.args, call.kwargs)
         return result
+
+    def _uncompiled(self, args: Any, kwargs: Any) -> Any:
+        """The call as it is without `compile`: recorded, where every view of a tensor is known to be one."""
+        warnings.warn(
+            f"{self._name}(): an argument shares memory with another tensor that the function writes in place, so "
+            "this call is recorded instead of running the compiled program; pass a clone() to avoid it",
+            stacklevel=3,
+        )
+        leaves, tree = flatten((args, kwargs))
+        shared = [from_array(x, share=True) if isinstance(x, np.ndarray) else x for x in leaves]
+        args, kwargs = unflatten(tree, iter(shared))
+        return self._function(*args, **kwargs)
 
     def _prepare(self, args: Any, kwargs: Any) -> _Call:
         """The arguments of a call, and its signature."""
         leaves, tree = flatten((args, kwargs))
-        tensors = [_argument(leaf) for leaf in leaves]
+        tensors = [argument(leaf) for leaf in leaves]
+        copies = {i: x for i, (x, t) in enumerate(zip(leaves, tensors, strict=True)) if is_copy(x, t)}
         args, kwargs = unflatten(tree, iter(tensors))
         types, sizes = [t.tensor_type for t in tensors], dict[Symbol, int]()
         if self._axes is not None:
@@ -250,11 +312,12 @@ class Compiled:
                 for t, type_, s in zip(tensors, types, storages, strict=True)
             ]
         )
-        return _Call(args, kwargs, tensors, types, sizes, (tree, shape, is_grad_enabled()))
+        return _Call(args, kwargs, tensors, types, sizes, (tree, shape, is_grad_enabled()), copies)
 
     def _traced(self, call: _Call, *, keep_grads: bool) -> Traced:
+        args, kwargs = apart(call.args, call.kwargs)
         return trace_function(
-            self._function, call.args, call.kwargs, name=self._name, keep_grads=keep_grads, types=call.types
+            self._function, args, kwargs, name=self._name, keep_grads=keep_grads, types=call.types
         )
 
     def _compile(self, call: _Call) -> _Program:
@@ -287,15 +350,16 @@ class Compiled:
 
     def _install(self, found: _Specialisation, args: Any, kwargs: Any) -> None:
         """Makes the specialisation known to the native entry, or refreshes what it knows of it."""
-        states = found.memories()
         now = epoch()
         if found.variant is None:
-            found.variant = _native_variant(found, args, kwargs, states, now)
+            found.variant = _native_variant(found, args, kwargs, now)
             if found.variant is None:
                 return
-        elif any(a is not b for a, b in zip(states, found.bound, strict=True)):
-            found.variant.rebind(_bind(found, states))
-        found.bound = states
+        else:
+            states = found.bind()
+            if found.native is not states:
+                found.variant.rebind(*_bind(found))
+        found.native = found.bound
         found.variant.epoch = now
         others = [v for v in self._dispatcher.variants if v is not found.variant and v.epoch == now]
         self._dispatcher.set_variants([found.variant, *others][:_MOST_NATIVE_VARIANTS])
@@ -377,28 +441,6 @@ def _joined(sections: dict[str, str]) -> str:
     return "\n".join(f"; kernel {name}\n{text}" for name, text in sections.items())
 
 
-def _argument(leaf: Any) -> Any:
-    """A realised tensor over contiguous memory for one argument leaf, with its native record."""
-    if isinstance(leaf, np.ndarray):
-        return from_array(leaf, share=True)
-    leaf.realize()
-    if leaf._chain:
-        if leaf.requires_grad:
-            return wrap(leaf._read()).realize()
-        return from_array(leaf._values(), share=False)
-    memory = leaf._storage.memory
-    record = _record(memory.address, leaf.tensor_type, requires_grad=leaf.requires_grad)
-    if leaf._record != record:
-        leaf._record = record
-    return leaf
-
-
-def _record(address: int, type_: Any, *, requires_grad: bool = False) -> bytes:
-    return entry.record_bytes(
-        address, type_.nbytes, type_.dtype.code, type_.sizes, requires_grad=requires_grad
-    )
-
-
 @functools.cache
 def _layout() -> entry.TensorLayout:
     cls = TensorBase._tensor_class
@@ -414,15 +456,15 @@ def _layout() -> entry.TensorLayout:
     return entry.TensorLayout(cls, also=TensorBase._parameter_class, defaults=defaults)
 
 
-def _bind(found: _Specialisation, states: list[Memory]) -> Any:
-    executable = found.executable
+def _bind(found: _Specialisation) -> tuple[Any, list[tuple[int, int]]]:
+    """The states' addresses for the native entry, and which spans of memory a call writes."""
+    executable, states = found.executable, found.bind()
     inputs = found.compiled.state_positions
-    return executable.bind([states[i - found.arguments].address for i in inputs], tuple(states))
+    binding = executable.bind([states[i - found.arguments].address for i in inputs], tuple(states))
+    return binding, [span(m) for m in found.written]
 
 
-def _native_variant(
-    found: _Specialisation, args: Any, kwargs: Any, states: list[Memory], now: int
-) -> entry.Variant | None:
+def _native_variant(found: _Specialisation, args: Any, kwargs: Any, now: int) -> entry.Variant | None:
     """The signature for the native entry; None where only Python can serve it."""
     traced = found.traced
     if found.way_back is not None or traced.grads:
@@ -433,37 +475,39 @@ def _native_variant(
     position = 0
     for value in [*args, *kwargs.values()]:
         if isinstance(value, TensorBase):
-            record = _record(0, value.tensor_type, requires_grad=value.requires_grad)
+            record = native_record(0, value.tensor_type, requires_grad=value.requires_grad)
             arguments.append((record, value))
             position += 1
         elif value is None or isinstance(value, (int, float, str, bytes, bool)):
             arguments.append(entry.Static(value))
         else:
             return None
-    return _build_variant(found, arguments, tuple(kwargs), states, now)
+    return _build_variant(found, arguments, tuple(kwargs), now)
 
 
 def _build_variant(
-    found: _Specialisation, arguments: list[Any], names: tuple[str, ...], states: list[Memory], now: int
+    found: _Specialisation, arguments: list[Any], names: tuple[str, ...], now: int
 ) -> entry.Variant | None:
     tree = found.traced.tree
     layout = _layout()
     native: list[Any] = []
     position = 0
-    for argument in arguments:
-        if isinstance(argument, entry.Static):
-            native.append(argument)
+    for given in arguments:
+        if isinstance(given, entry.Static):
+            native.append(given)
             continue
-        record, value = argument
+        record, value = given
         native.append(_tensor_argument(layout, record, value, position))
         position += 1
     results = [
-        entry.TensorResult(layout, _record(0, t), i, {"_type": t}) for i, t in enumerate(found.fresh_types)
+        entry.TensorResult(layout, native_record(0, t), i, {"_type": t})
+        for i, t in enumerate(found.fresh_types)
     ]
     kind, unflatten_ = _result_tree(tree)
+    binding, written = _bind(found)
     return entry.Variant(
         found.executable,
-        _bind(found, states),
+        binding,
         native,
         results,
         fail=found.compiled.fail,
@@ -472,6 +516,7 @@ def _build_variant(
         keywords=names,
         tree=kind,
         unflatten=unflatten_,
+        written=written,
     )
 
 

@@ -274,8 +274,8 @@ def check_sizes(graph: Graph, assumptions: Sequence[Assumption], sizes: Sizes) -
             raise located(
                 a.error,
                 f"{a.message} (with {_text(sizes)})",
-                a.loc and a.loc.filename,
-                a.loc and a.loc.lineno,
+                None if a.loc is None else a.loc.filename,
+                None if a.loc is None else a.loc.lineno,
             )
     for op in _symbolic_ops(graph):
         try:

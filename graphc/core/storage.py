@@ -64,8 +64,16 @@ class Memory:
 
     @version.setter
     def version(self, value: int) -> None:
-        assert self.whole is None, "a part is not written by itself"
-        self._version = value
+        if self.whole is None:
+            self._version = value
+        else:
+            self.whole.version = value
+
+    def apart(self) -> Memory:
+        """The same bytes as memory of its own for a trace, which is not to take it for a state's."""
+        found = Memory(self.type, self.owner, self.address)
+        found.whole, found.role, found.name = self, self.role, self.name
+        return found
 
     def part(self, array: Array) -> Memory | None:
         """Memory over the bytes of `array`, made from ours by views; None where it is no aligned block of them.

@@ -66,7 +66,7 @@ class TensorBase:
         "_type",
     )
 
-    _cache: tuple[Node, Node, bool] | None
+    _cache: tuple[Node, Node, int] | None
     _chain: Chain
     _detached: bool
     _grad: Any
@@ -148,9 +148,15 @@ class TensorBase:
                 base = storage.apart()
             elif self._chain and not (self._leaf or base.requires_grad or base.leaf) and _slices(self._chain):
                 # A part of data: read where it is now, so that the program does not depend on which part.
-                cached = self._cache
-                if cached is None or cached[0] is not base or cached[1].memory is None:
-                    cached = self._cache = (base, self._part(storage), False)
+                # A compiled call may have written what a copy was made of.
+                cached, version = self._cache, storage.version
+                if (
+                    cached is None
+                    or cached[0] is not base
+                    or cached[1].memory is None
+                    or cached[2] != version
+                ):
+                    cached = self._cache = (base, self._part(storage), version)
                 recording.parts.setdefault(storage, {})[cached[1]] = None
                 return cached[1]
         if recording.trace is not None:

@@ -26,9 +26,11 @@ _FALSE, _TRUE = Val("i1", "false"), Val("i1", "true")
 
 
 def add_arguments(module: ModuleText) -> None:
-    """`i1 arguments_match(args, specs, count)` and `void place_arguments(args, specs, count, table, scratch)`."""
+    """`i1 arguments_match(args, specs, count)`, `i1 arguments_apart(args, specs, count, spans, spans count)` and
+    `void place_arguments(args, specs, count, table, scratch)`."""
     _add_words_equal(module)
     _add_match(module)
+    _add_apart(module)
     _add_place(module)
     _add_hold(module)
 
@@ -158,6 +160,41 @@ def _add_match(module: ModuleText) -> None:
     r.ret(_TRUE)
     r.block(mismatch)
     r.ret(_FALSE)
+
+
+def _add_apart(module: ModuleText) -> None:
+    """False where an accepted argument has bytes in one of the spans."""
+    r = Routine.start(
+        module, "arguments_apart", "i1",
+        [("ptr", "args"), ("ptr", "specs"), ("i64", "count"), ("ptr", "spans"), ("i64", "span_count")],
+        linkage="internal",
+    )  # fmt: skip
+    args, specs, count, spans, span_count = r.params
+    with r.each(count) as n:
+        value, spec = r.load_ptr(args, n), r.record_at(specs, n, ARGUMENT)
+        begin = r.variable(i64(0))
+        nbytes = r.read(spec, ARGUMENT, "nbytes")
+        with r.if_(r.nonzero(nbytes)):
+            address, known = r.label("array.address"), r.label("address.known")
+            is_array = r.icmp("eq", r.read(spec, ARGUMENT, "kind"), i64(ARGUMENT_KINDS.index("array")))
+            record = r.label("record.address")
+            r.branch_if(is_array, address, record)
+            r.block(address)
+            begin.set(r.load("i64", r.at_byte(value, _ARRAY_DATA), 8))
+            r.branch(known)
+            r.block(record)
+            begin.set(r.load("i64", r.at_byte(_record(r, value, spec), BYTES_DATA), 8))
+            r.branch(known)
+            r.block(known)
+            first, last = begin.get(), r.add(begin.get(), nbytes)
+            with r.each(span_count) as k:
+                at = r.op("i64", f"shl {k}, 1")
+                span_begin = r.load("i64", r.gep(spans, at, "i64"), 8)
+                span_end = r.load("i64", r.gep(spans, r.add(at, i64(1)), "i64"), 8)
+                meets = r.and_(r.icmp("ult", first, span_end), r.icmp("ult", span_begin, last))
+                with r.exit_if(meets):
+                    r.ret(_FALSE)
+    r.ret(_TRUE)
 
 
 def _record(r: Routine, value: Val, spec: Val) -> Val:

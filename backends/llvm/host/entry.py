@@ -297,7 +297,10 @@ def _add_variant_matches(module: ModuleText) -> None:
         given = r.at_byte(kwnames, TUPLE_ITEMS)
         same = r.call("i1", "words_equal", [given, names, keywords])
         r.leave_if(r.xor(same, Val("i1", "true")), no)
-    r.ret(r.call("i1", "arguments_match", [args, r.read_ptr(variant, VARIANT, "arguments"), total]))
+    specs = r.read_ptr(variant, VARIANT, "arguments")
+    r.leave_if(r.xor(r.call("i1", "arguments_match", [args, specs, total]), Val("i1", "true")), no)
+    spans, span_count = r.read_ptr(variant, VARIANT, "written"), r.read(variant, VARIANT, "written_count")
+    r.ret(r.call("i1", "arguments_apart", [args, specs, total, spans, span_count]))
     r.block(no)
     r.ret(Val("i1", "false"))
 

@@ -1,0 +1,93 @@
+"""Arguments of compiled calls: what stands for a view or an array, and where arguments share memory.
+
+A program takes its inputs for different memory. A contiguous part of a tensor is passed where it lies; anything
+else with gaps is passed as a copy, and what the program writes into that is copied back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphc.compiler.tree import flatten, unflatten
+from graphc.core.node import Node
+from graphc.core.storage import Memory
+from graphc.core.tensor import from_array, wrap
+from graphc.runtime import entry
+
+__all__ = ["apart", "argument", "is_copy", "meet", "native_record", "span", "write_back"]
+
+
+def argument(leaf: Any) -> Any:
+    """A realised tensor over contiguous memory for one argument leaf, with its native record where it is one."""
+    if isinstance(leaf, np.ndarray):
+        return from_array(leaf, share=True)
+    leaf.realize()
+    storage = leaf._storage
+    if leaf._chain:
+        if leaf.requires_grad:
+            return wrap(leaf._read()).realize()
+        array = leaf._array(storage)
+        part = storage.memory.part(array)
+        return from_array(array, share=False) if part is None else wrap(Node(part.type, memory=part))
+    memory = storage.memory
+    record = native_record(memory.address, leaf.tensor_type, requires_grad=leaf.requires_grad)
+    if leaf._record != record:
+        leaf._record = record
+    return leaf
+
+
+def is_copy(leaf: Any, tensor: Any) -> bool:
+    """True where `tensor` does not lie in the memory of the argument leaf that it stands for."""
+    memory = tensor._storage.memory
+    if isinstance(leaf, np.ndarray):
+        return memory.foreign is not leaf
+    return leaf is not tensor and memory.whole is not leaf._storage.memory
+
+
+def write_back(leaf: Any, tensor: Any) -> None:
+    """What a call has left in the copy of a leaf, to where the leaf has its elements."""
+    values = tensor._storage.memory.array
+    if isinstance(leaf, np.ndarray):
+        leaf[...] = values
+        return
+    leaf._array(leaf._storage)[...] = values
+    leaf._storage.memory.version += 1
+
+
+def apart(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Arguments whose storages no tensor that the function has otherwise shares: what it reads through such a
+    tensor is a state, and not the argument of another call."""
+    leaves, tree = flatten((args, kwargs))
+    made: dict[int, Any] = {}
+    for t in leaves:
+        storage = t._storage
+        if id(storage) not in made:
+            node = storage.node
+            keep = (
+                t.requires_grad
+                or node.requires_grad
+                or node.leaf is not None
+                or storage.memory.foreign is not None
+            )
+            made[id(storage)] = t if keep else wrap(Node(node.type, memory=storage.memory.apart()))
+    args, kwargs = unflatten(tree, iter([made[id(t._storage)] for t in leaves]))
+    return args, kwargs
+
+
+def span(memory: Memory) -> tuple[int, int]:
+    """Addresses of the first byte and of that behind the last."""
+    return memory.address, memory.address + memory.type.nbytes
+
+
+def meet(a: Any, b: Any) -> Any:
+    """Which of the spans `a` (rows) have a byte in common with which of `b` (columns)."""
+    return (a[:, None, 0] < b[None, :, 1]) & (b[None, :, 0] < a[:, None, 1])
+
+
+def native_record(address: int, type_: Any, *, requires_grad: bool = False) -> bytes:
+    """What the native entry compares and reads of a tensor."""
+    return entry.record_bytes(
+        address, type_.nbytes, type_.dtype.code, type_.sizes, requires_grad=requires_grad
+    )
