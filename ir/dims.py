@@ -31,20 +31,26 @@ __all__ = [
     "parse_dim",
     "pinned",
     "product",
+    "size_symbols",
     "split_linear",
     "substitute",
     "symbols",
+    "typical",
     "undecided",
 ]
 
 
 @dataclass(frozen=True)
 class Symbol:
-    """A named integer with inclusive bounds; `hi` None is unbounded."""
+    """A named integer with inclusive bounds; `hi` None is unbounded.
+
+    `size` is set of an axis whose number of points is symbolic: its values are below that.
+    """
 
     name: str
     lo: int = 0
     hi: int | None = None
+    size: Dim | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -464,12 +470,53 @@ def _atom_bounds(atom: Atom) -> tuple[Bound, Bound]:
 
 def less_equal(a: Dim, b: Dim) -> bool | None:
     """a <= b: True, False, or None where the bounds do not decide."""
-    lo, hi = bounds(b - a)
+    difference = b - a
+    lo, hi = bounds(difference)
     if lo is not None and lo >= 0:
         return True
     if hi is not None and hi < 0:
         return False
+    if isinstance(difference, Expr) and any(s.size is not None for s in symbols(difference)):
+        least, most = _extreme(difference, least=True), _extreme(difference, least=False)
+        lo, hi = bounds(least)[0], bounds(most)[1]
+        if lo is not None and lo >= 0:
+            return True
+        if hi is not None and hi < 0:
+            return False
     return None
+
+
+def _extreme(x: Dim, *, least: bool) -> Dim:
+    """`x` where axes of symbolic size stand at the end at which it is least, or most; as far as it is linear in them."""
+    for s in symbols(x):
+        split = split_linear(x, s) if s.size is not None else None
+        if split is not None and s.size is not None:
+            at: Dim = 0 if (split[0] > 0) == least else s.size - 1
+            x = split[0] * at + split[1]
+    return x
+
+
+TYPICAL = 64
+"""The size that choices are made for where a dimension is symbolic."""
+
+
+def typical(x: Dim) -> int:
+    """`x` at the sizes that choices are made for: 64 for each symbol, or what of its bounds is nearest."""
+    if isinstance(x, int):
+        return x
+    found = substitute(x, {s: _typical_of(s) for s in symbols(x)})
+    assert isinstance(found, int)
+    return found
+
+
+def _typical_of(symbol: Symbol) -> int:
+    return max(symbol.lo, TYPICAL if symbol.hi is None else min(TYPICAL, symbol.hi))
+
+
+@lru_cache(maxsize=_KEPT)
+def size_symbols(x: Dim) -> frozenset[Symbol]:
+    """The symbols that stand for sizes of a program's dimensions, spelt `$name`; see `graphc.ir.symbolic`."""
+    return frozenset(s for s in symbols(x) if s.name[0] == "$")
 
 
 def equal(a: Dim, b: Dim) -> bool | None:
@@ -552,7 +599,7 @@ def _atom_expr(atom: Atom) -> Expr:
     return Expr(((((atom, 1),), 1),))
 
 
-_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_%][\w.%]*)|(//|[-+*%(),]))")
+_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_%$][\w.%]*)|(//|[-+*%(),]))")
 
 
 def parse_dim(text: str, known: Mapping[str, Symbol] | None = None) -> Dim:
@@ -629,6 +676,6 @@ class _DimParser:
             b = self.sum()
             self.take(")")
             return minimum(a, b) if token == "min" else maximum(a, b)
-        if not (token[0].isalpha() or token[0] in "_%"):
+        if not (token[0].isalpha() or token[0] in "_%$"):
             raise ValueError(f"unexpected {token!r} in dimension {self.text!r}")
         return self.known.get(token, Symbol(token)).expr

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.kernel import new_axis
 from graphc.ir.scalar import Guard, ScalarBuilder
 from graphc.ir.types import DTYPES, DType, TensorType
 
@@ -514,9 +515,7 @@ class Composite(GraphOp):
 
 def axes_of(prefix: str, extents: Sequence[Dim]) -> tuple[Symbol, ...]:
     """Axis symbols `prefix0, prefix1, …` bounded by the extents."""
-    return tuple(
-        Symbol(f"{prefix}{i}", 0, e - 1 if isinstance(e, int) else None) for i, e in enumerate(extents)
-    )
+    return tuple(new_axis(f"{prefix}{i}", e) for i, e in enumerate(extents))
 
 
 def dtypes_named(names: Sequence[str]) -> list[DType]:

@@ -23,11 +23,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from graphc.ir.dims import Dim, Symbol
+from graphc.ir.dims import Dim, Symbol, bounds, size_symbols, typical
+from graphc.ir.errors import CompileError
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, TensorType
 
-__all__ = ["Combine", "Instruction", "Kernel", "KernelBuffer", "Loop", "Schedule", "Stage"]
+__all__ = [
+    "Combine",
+    "Instruction",
+    "Kernel",
+    "KernelBuffer",
+    "Loop",
+    "Schedule",
+    "Stage",
+    "extent",
+    "kernel_sizes",
+    "new_axis",
+    "size_of",
+    "typical_size",
+]
 
 BufferAccess = Literal["in", "out", "inout", "local"]
 StageKind = Literal["map", "reduce", "scatter"]
@@ -152,9 +166,48 @@ class Kernel:
 
 
 def extent(axis: Symbol) -> int:
-    """Number of points of an axis with a fixed extent."""
+    """Number of points of an axis with a fixed extent. Raises CompileError for a symbolic one."""
+    if axis.size is not None:
+        raise CompileError(
+            f"this kernel cannot be made for a symbolic extent {str(axis.size).replace('$', '')} yet"
+        )
     assert axis.hi is not None, f"axis {axis} has no fixed extent"
     return axis.hi + 1
+
+
+def size_of(axis: Symbol) -> Dim:
+    """Number of points of an axis, fixed or symbolic."""
+    return extent(axis) if axis.size is None else axis.size
+
+
+def typical_size(axis: Symbol) -> int:
+    """Number of points of an axis at the sizes that choices are made for."""
+    return extent(axis) if axis.size is None else typical(axis.size)
+
+
+def new_axis(name: str, size: Dim) -> Symbol:
+    """An axis of so many points."""
+    if isinstance(size, int):
+        return Symbol(name, 0, size - 1)
+    most = bounds(size)[1]
+    return Symbol(name, 0, None if most is None else most - 1, size)
+
+
+def kernel_sizes(kernel: Kernel) -> tuple[Symbol, ...]:
+    """The symbolic sizes that a kernel is called with, by name: an array of them is its parameter after its buffers."""
+    found: set[Symbol] = set()
+    for b in kernel.buffers:
+        if not b.type.is_static:
+            for d in b.type.shape:
+                found |= size_symbols(d)
+    for a in (*kernel.axes, *(a for s in kernel.stages for a in s.axes)):
+        if a.size is not None:
+            found |= size_symbols(a.size)
+    if found:
+        for i in kernel.instructions():
+            for x in (*i.index, *(e for g in i.guards for e in g)):
+                found |= size_symbols(x)
+    return tuple(sorted(found, key=lambda s: s.name))
 
 
 def _unregistered(kernel: Kernel) -> Any:

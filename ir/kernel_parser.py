@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 
 from graphc.ir.attributes import parse_attribute
 from graphc.ir.dims import Dim, Symbol, parse_dim
-from graphc.ir.kernel import Combine, Instruction, Kernel, KernelBuffer, Loop, Schedule, Stage
+from graphc.ir.kernel import Combine, Instruction, Kernel, KernelBuffer, Loop, Schedule, Stage, new_axis
 from graphc.ir.scalar import BINARY, COMPARE, TERNARY, UNARY, Guard
 from graphc.ir.types import DTYPES, DType, TensorType
 
 __all__ = ["parse_kernel"]
 
-_HEAD = re.compile(r"kernel \((.*)\) axes \((.*)\) checks (\d+) \{$")
+_HEAD = re.compile(r"kernel \((.*)\) axes \((.*?)\) checks (\d+)(?: sizes \((.*)\))? \{$")
+_SIZE = re.compile(r"(\$\w+): (\d+)\.\.(\d*)$")
 _BUFFER = re.compile(r"b(\d+): (.+) (in|out|inout|local)$")
 _STAGE = re.compile(r"(map|reduce|scatter) \((.*?)\)(?: init \((.*)\))? \{$")
 _COMBINE = re.compile(r"\} combine \((.*?)\) \((.*?)\) \{$")
@@ -29,7 +30,7 @@ _LOAD = re.compile(r"b(\d+)\[(.*?)\](?: where \((.*)\) else %(\d+))?$")
 _STORE = re.compile(r"store b(\d+)\[(.*?)\] (\+?=) %(\d+) as (\w+)(?: where \((.*)\))?$")
 _TO_INDEX = re.compile(r"%(\d+) below (.+?)(?: check (\d+))?$")
 _GUARD = re.compile(r"(.+) in (.+) \.\. (.+)$")
-_AXIS = re.compile(r"(\w+) < (\d+|\?)$")
+_AXIS = re.compile(r"(\w+) < (.+)$")
 _LOOP = re.compile(r"(\w+) (parallel|vector|tile|unroll|sequential)(?: (\d+))?$")
 _PLAIN = frozenset((*UNARY, *BINARY, *COMPARE, *TERNARY, "cast"))
 
@@ -66,6 +67,8 @@ class _Parser:
 
     def kernel(self) -> Kernel:
         head = self.take(_HEAD, "kernel (…) axes (…) checks n {")
+        for text in _split(head.group(4) or ""):
+            self.size(text)
         buffers = tuple(self.buffer(n, t) for n, t in enumerate(_split(head.group(1))))
         axes = self.axes(head.group(2))
         stages = []
@@ -81,7 +84,14 @@ class _Parser:
         match = _BUFFER.match(text)
         if match is None or int(match.group(1)) != number:
             raise ValueError(f"kernel text: expected b{number}: type access, got {text!r}")
-        return KernelBuffer(TensorType.parse(match.group(2)), match.group(3))  # type: ignore[arg-type]
+        return KernelBuffer(TensorType.parse(match.group(2), self.known), match.group(3))  # type: ignore[arg-type]
+
+    def size(self, text: str) -> None:
+        match = _SIZE.match(text)
+        if match is None:
+            raise ValueError(f"kernel text: expected $name: low..high, got {text!r}")
+        name, low, high = match.groups()
+        self.known[name] = Symbol(name, int(low), int(high) if high else None)
 
     def axes(self, text: str) -> tuple[Symbol, ...]:
         found = []
@@ -90,7 +100,7 @@ class _Parser:
             if match is None:
                 raise ValueError(f"kernel text: expected axis < extent, got {part!r}")
             name, size = match.groups()
-            found.append(Symbol(name, 0, None if size == "?" else int(size) - 1))
+            found.append(Symbol(name) if size == "?" else new_axis(name, parse_dim(size, self.known)))
         self.known.update((a.name, a) for a in found)
         return tuple(found)
 
@@ -212,7 +222,7 @@ class _Parser:
             self.fail("expected to_index % below extent")
         extent = self.dim(match.group(2))
         check = match.group(3)
-        symbol = Symbol(f"%{number}", 0, extent - 1 if isinstance(extent, int) else None)
+        symbol = new_axis(f"%{number}", extent)
         self.known[symbol.name] = symbol
         value = None if check is None else int(check)
         return Instruction(number, "to_index", dtype, (int(match.group(1)),), value, index=(extent,))

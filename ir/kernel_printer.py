@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 
 from graphc.ir.attributes import attribute_text
 from graphc.ir.dims import Symbol
-from graphc.ir.kernel import Combine, Instruction, Kernel, Loop, Schedule, Stage
+from graphc.ir.kernel import Combine, Instruction, Kernel, Loop, Schedule, Stage, kernel_sizes
 
 __all__ = ["instruction_text", "kernel_text"]
 
@@ -36,7 +36,9 @@ __all__ = ["instruction_text", "kernel_text"]
 def kernel_text(kernel: Kernel) -> str:
     """The whole kernel, with its schedule where it has one."""
     buffers = ", ".join(f"b{n}: {b.type} {b.access}" for n, b in enumerate(kernel.buffers))
-    lines = [f"kernel ({buffers}) axes ({_axes(kernel.axes)}) checks {kernel.checks} {{"]
+    sizes = ", ".join(f"{s.name}: {s.lo}..{'' if s.hi is None else s.hi}" for s in kernel_sizes(kernel))
+    where = f" sizes ({sizes})" if sizes else ""
+    lines = [f"kernel ({buffers}) axes ({_axes(kernel.axes)}) checks {kernel.checks}{where} {{"]
     for stage in kernel.stages:
         lines += _stage(stage)
     if kernel.schedule is not None:
@@ -73,7 +75,13 @@ def instruction_text(i: Instruction) -> str:
 
 
 def _axes(axes: Iterable[Symbol]) -> str:
-    return ", ".join(f"{a.name} < {'?' if a.hi is None else a.hi + 1}" for a in axes)
+    return ", ".join(f"{a.name} < {_size_text(a)}" for a in axes)
+
+
+def _size_text(axis: Symbol) -> str:
+    if axis.size is not None:
+        return str(axis.size)
+    return "?" if axis.hi is None else str(axis.hi + 1)
 
 
 def _numbers(ids: Iterable[int]) -> str:

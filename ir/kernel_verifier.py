@@ -201,7 +201,7 @@ class _Verifier:
         for s in symbols(x):
             if s.name.startswith("%"):
                 self.use(int(s.name[1:]), i)
-            elif s.name not in self.axes:
+            elif s.name not in self.axes and s.name[0] != "$":
                 self.fail(f"{s.name} is no axis in scope: {instruction_text(i)}")
 
     def define(self, number: int, dtype: DType) -> None:

@@ -66,6 +66,8 @@ class KernelCall:
     scratch: int = -1
     """Row of the scratch buffer passed after the kernel's parameters; -1 for none. Calls of one phase share it:
     it is the calling thread's, and every other thread that helps passes memory of its own in its place."""
+    sizes: int = -1
+    """Row of the array of symbolic sizes passed after the kernel's parameters, before the scratch buffer; -1 for none."""
 
 
 @dataclass(frozen=True)
@@ -154,12 +156,15 @@ class Program:
     one thread on its own, with no barrier inside. A range holds repeats as a whole or not at all."""
 
     choices: tuple[Choice, ...] = ()
+    lives: tuple[tuple[int, int, int], ...] = ()
+    """Of a program with symbolic sizes: (row, first phase, last phase) of each temporary. Its types, numbers of
+    partitions and offsets are given for each tuple of sizes by `passes/plan/resolve.py`."""
 
     @property
     def scratch_bytes(self) -> int:
         """Bytes that each further thread needs for itself, in whole cache lines."""
         rows = {c.scratch for p in self.phases for c in p.calls if c.scratch >= 0}
-        return max((-(-self.buffers[r].type.nbytes // 64) * 64 for r in rows), default=0)
+        return max((-(-self.buffers[r].type.typical_bytes // 64) * 64 for r in rows), default=0)
 
     def times(self, phase: int) -> int:
         """How often a phase is run in one call at most; repeats without a count are not counted."""
@@ -266,5 +271,5 @@ def _phases_text(begin: int, end: int) -> str:
 def _buffer_text(buffer: Buffer) -> str:
     place = "moving" if buffer.kind == "moving" else f"{buffer.kind} {buffer.index}"
     if buffer.kind == "temporary":
-        place = f"arena {buffer.offset} .. {buffer.offset + buffer.type.nbytes}"
+        place = f"arena {buffer.offset} .. {buffer.offset + buffer.type.typical_bytes}"
     return f"{buffer.type}  {place}"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from graphc.ir.dims import Dim, Expr, Symbol, parse_dim
+from graphc.ir.dims import Dim, Expr, Symbol, parse_dim, product, typical
 
 __all__ = [
     "DTYPES",
@@ -32,6 +32,7 @@ __all__ = [
     "int32",
     "int64",
     "row_major_strides",
+    "symbolic_strides",
     "uint8",
 ]
 
@@ -159,6 +160,20 @@ class TensorType:
     def nbytes(self) -> int:
         return self.numel * self.dtype.itemsize
 
+    @cached_property
+    def count(self) -> Dim:
+        """Number of elements, symbolic where a dimension is."""
+        return product(self.shape)
+
+    @cached_property
+    def typical_count(self) -> int:
+        """Number of elements at the sizes that choices are made for; `numel` of a static type."""
+        return typical(self.count)
+
+    @property
+    def typical_bytes(self) -> int:
+        return self.typical_count * self.dtype.itemsize
+
     def with_shape(self, shape: tuple[Dim, ...]) -> TensorType:
         return TensorType(self.dtype, shape)
 
@@ -197,4 +212,14 @@ def row_major_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     for d in reversed(shape):
         strides.append(step)
         step *= max(d, 1)
+    return tuple(reversed(strides))
+
+
+def symbolic_strides(shape: Shape) -> Shape:
+    """`row_major_strides` of a shape with symbolic dimensions."""
+    strides: list[Dim] = []
+    step: Dim = 1
+    for d in reversed(shape):
+        strides.append(step)
+        step = step * (max(d, 1) if isinstance(d, int) else d)
     return tuple(reversed(strides))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from graphc.ir.dims import bounds
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op, Value
 from graphc.passes.base import GraphPass
@@ -44,7 +45,7 @@ class DropChecks(GraphPass):
                 graph.insert(clone, op)
                 rewriter.replace_op(op, clone.results)
                 changed = True
-            elif all(v.type.numel for v in (*op.operands, *op.results)):
+            elif all(bounds(v.type.count)[0] for v in (*op.operands, *op.results)):
                 seen.add(key)  # an op that moves no element checks nothing
         return changed
 

@@ -5,12 +5,10 @@ Fusion and scheduling both ask here, so that a sum has the same bits in every ke
 
 from __future__ import annotations
 
-import math
-
-from graphc.ir.dims import Symbol, symbols
+from graphc.ir.dims import Symbol, product, symbols
 from graphc.ir.families import Access, Contraction, Reduce, axes_of
 from graphc.ir.graph import Op
-from graphc.ir.kernel import extent
+from graphc.ir.kernel import size_of
 
 __all__ = ["chunk_count", "folds_along_last_axis", "is_vector_product", "op_chunks"]
 
@@ -36,7 +34,7 @@ def is_vector_product(op: Op) -> bool:
     at = [tuple(a.expr for a in group) for group in (outer, inner)]
     left, right = map(_used, op.accesses(op.attrs, types, result, *at))
     return any(
-        math.prod(extent(a) for a in outer if a in mine - other) == 1
+        product([size_of(a) for a in outer if a in mine - other]) == 1
         for mine, other in ((left, right), (right, left))
     )
 
@@ -55,8 +53,8 @@ def chunk_count(results: int, reduced: int, along: bool) -> int:
 
 
 def op_chunks(op: Op) -> int:
-    """`chunk_count` of an op; 1 of what is not a reduction over whole axes."""
-    if not isinstance(op, Reduce):
+    """`chunk_count` of an op; 1 of what is not a reduction over whole axes, or has a symbolic size."""
+    if not isinstance(op, Reduce) or not op.operands[0].type.is_static:
         return 1
     results = op.results[0].type.numel
     reduced = op.operands[0].type.numel // results if results else 0

@@ -292,7 +292,9 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
             if len(calls) == len(kernel_symbols):
                 raise ValueError(f"{program.name}: fewer kernel symbols than calls")
             items += ((len(calls), part) for part in range(call.parts))
-            passed = call.buffers if call.scratch < 0 else (*call.buffers, call.scratch)
+            passed = tuple(call.buffers)
+            for row in (call.sizes, call.scratch):
+                passed += (row,) if row >= 0 else ()
             symbol, scratch = kernel_symbols[len(calls)], int(call.scratch >= 0)
             calls.append((symbol, call.parts, len(rows), len(passed), call.check_base, scratch))
             rows += passed

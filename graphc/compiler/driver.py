@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from graphc.ir.fingerprint import Fingerprint, fingerprint
 from graphc.ir.graph import Graph
 from graphc.ir.lazy import lazy_module
 from graphc.ir.program import Program
+from graphc.ir.symbolic import graph_sizes
 from graphc.ir.target import Target
 from graphc.runtime.cache import cache_key, default_cache
 from graphc.runtime.code import CodeGroup
@@ -46,6 +47,9 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
     e.__name__: e for e in (IndexError, RuntimeError, ValueError, ZeroDivisionError, TypeError)
 }
 
+_KEPT_SIZES = 256
+"""Tuples of symbolic sizes whose executables are kept."""
+
 _MANY_OPS = 40
 """Ops of a graph from which its kernels are enough for compile workers."""
 
@@ -67,6 +71,7 @@ class CompiledGraph:
 
     def __init__(self, graph: Graph, stages: Stages, compiler: codegen.KernelCompiler | None = None) -> None:
         code = codegen.compile_kernels(stages.program, stages.target, compiler)
+        self._context = stages.context
         self._make(graph, stages.program, code, release=lowering.runs_long(stages.program))
 
     @staticmethod
@@ -83,17 +88,37 @@ class CompiledGraph:
         self.aliases = dict(graph.aliases)
         self.from_disk = code.from_disk
         self.code = CodeGroup(code.codes)
-        self.executable = Executable(program, self.code, code.symbols, release=release)
+        self.dims = tuple(s.name for s in graph_sizes(graph))
+        """Names of the symbolic sizes, in the order of the tuples that `executable_at` takes."""
+        self._by_sizes: dict[tuple[int, ...], Executable] = {}
+        if not self.dims:
+            self.executable = Executable(program, self.code, code.symbols, release=release)
         # The planner numbers arguments and states separately, each in the order of the graph's inputs.
         self.argument_positions = [i for i, v in enumerate(graph.inputs) if not v.is_state]
         self.state_positions = [i for i, v in enumerate(graph.inputs) if v.is_state]
 
-    def run(self, inputs: Sequence[Memory], outputs: Sequence[Memory]) -> None:
-        """Runs on all graph inputs and on the outputs that alias none.
+    def executable_at(self, sizes: tuple[int, ...]) -> Executable:
+        """The executable at a size for each of `dims`; kept, and made without compiling anything."""
+        if not self.dims:
+            return self.executable
+        found = self._by_sizes.get(sizes)
+        if found is None:
+            if len(self._by_sizes) >= _KEPT_SIZES:
+                self._by_sizes.pop(next(iter(self._by_sizes)))
+            program = lowering.resolved(self.program, dict(zip(self.dims, sizes, strict=True)), self._context)
+            release = self.release or lowering.runs_long(program)
+            found = self._by_sizes[sizes] = Executable(program, self.code, self.symbols, release=release)
+        return found
+
+    def run(
+        self, inputs: Sequence[Memory], outputs: Sequence[Memory], dims: Mapping[str, int] | None = None
+    ) -> None:
+        """Runs on all graph inputs and on the outputs that alias none, with a value for each of `dims`.
 
         Raises the exception of a failed check; then nothing was written.
         """
-        error = self.executable.run(
+        sizes = tuple((dims or {})[name] for name in self.dims)
+        error = self.executable_at(sizes).run(
             [inputs[i].address for i in self.argument_positions],
             [m.address for m in outputs],
             [inputs[i].address for i in self.state_positions],
@@ -157,7 +182,7 @@ def _collection_paused() -> Iterator[None]:
 def _cacheable(graph: Graph, passes: str | None) -> Fingerprint | None:
     """The graph's fingerprint; None where its program depends on more, or passes are to be run."""
     validating = os.environ.get("GRAPHC_VALIDATE", "0") not in ("", "0")
-    if passes is not None or validating or not default_cache().enabled:
+    if passes is not None or validating or not default_cache().enabled or graph_sizes(graph):
         return None
     return fingerprint(graph)
 

@@ -10,13 +10,14 @@ something is compiled or looked at: a program that is on disk needs none of this
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphc.backends import reference
 from graphc.backends.llvm.codegen import LlvmBackend, kernel_modules
 from graphc.backends.llvm.compile import assembly_text, host_target, resolve_target
+from graphc.ir.dims import Symbol, size_symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.graph import Graph
 from graphc.ir.program import Program
@@ -30,11 +31,20 @@ from graphc.passes.lower import kernels_of, lower
 from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
 from graphc.passes.plan import plan
+from graphc.passes.plan.resolve import resolve
 from graphc.passes.remat import ATTEMPTS, frugal_copy, rematerialise
 from graphc.passes.schedule import schedule
 from graphc.passes.schedule.cost import work
 
-__all__ = ["KernelList", "Stages", "lower_graph", "make_context", "runs_long"]
+__all__ = [
+    "KernelList",
+    "Stages",
+    "lower_graph",
+    "make_context",
+    "program_sizes",
+    "resolved",
+    "runs_long",
+]
 
 _LONG = 200_000
 """Element operations of about 20 µs on one core."""
@@ -96,9 +106,6 @@ def lower_graph(
     temporaries of a call fit in so many bytes. Raises CompileError where an op or shape cannot be compiled or the
     budget cannot be met.
     """
-    for value in [*graph.inputs, *graph.outputs]:
-        if not value.type.is_static:
-            raise CompileError(f"symbolic dimensions cannot be compiled yet: {value!r}")
     ExpandGradients().run(graph, context)
     joint = graph.copy()
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
@@ -147,6 +154,22 @@ def _planned(
                     on_kernel(kernel)
     kernels = KernelList(found)
     return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
+
+
+def resolved(program: Program, sizes: Mapping[str, int], context: CompileContext) -> Program:
+    """A program with symbolic sizes at the given ones; see `graphc.passes.plan.resolve`."""
+    symbols = {s: sizes[s.name[1:]] for s in program_sizes(program)}
+    return resolve(program, symbols, context.options)
+
+
+def program_sizes(program: Program) -> tuple[Symbol, ...]:
+    """The symbolic sizes of a program, by name."""
+    found: set[Symbol] = set()
+    for b in program.buffers:
+        if not b.type.is_static:
+            for d in b.type.shape:
+                found |= size_symbols(d)
+    return tuple(sorted(found, key=lambda s: s.name))
 
 
 def runs_long(program: Program) -> bool:

@@ -13,6 +13,7 @@ import heapq
 
 from graphc.ir.control import Control
 from graphc.ir.graph import Graph, Op
+from graphc.ir.symbolic import mark_sizes
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import read_whole
 from graphc.passes.fuse.clone import clone_for_sparse_readers, clone_of_inputs
@@ -27,11 +28,12 @@ __all__ = ["fuse"]
 
 
 def fuse(graph: Graph, context: CompileContext) -> Fused:
-    """Cuts `graph` (static shapes, no composite ops) into groups; the graph itself is not changed.
+    """Cuts `graph` (no composite ops) into groups; the graph itself is not changed.
 
-    Raises CompileError for an op that no kernel can hold or a symbolic shape.
+    Raises CompileError for an op that no kernel can hold.
     """
     work = graph.copy()
+    mark_sizes(work)
     replace_empty(work)
     computed = read_whole(work)
     found = survey(work, computed)

@@ -53,7 +53,7 @@ def _of_inputs(node: Node, found: Survey) -> bool:
         return False
     written = {graph.inputs[i] for i in graph.aliases.values()}
     return all(
-        r.plain and r.value.op is None and r.value not in written and r.value.type.numel <= SMALL
+        r.plain and r.value.op is None and r.value not in written and r.value.type.typical_count <= SMALL
         for r in node.reads
     )
 
@@ -76,7 +76,7 @@ def _worth(maker: Node, reader: Node) -> bool:
         return False
     if not all(r.plain for r in maker.reads):
         return False
-    return reader.op.results[0].type.numel * SPARSE <= op.results[0].type.numel
+    return reader.op.results[0].type.typical_count * SPARSE <= op.results[0].type.typical_count
 
 
 def _clone(maker: Node, reader: Node, read: Read, found: Survey) -> bool:

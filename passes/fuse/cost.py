@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from graphc.ir.dims import Symbol
 from graphc.ir.families import Contraction, GraphOp, Pointwise, View
-from graphc.ir.kernel import extent
+from graphc.ir.kernel import typical_size
 from graphc.passes.fuse.groups import Edge, Group, Space, at_symbols
 from graphc.passes.fuse.legality import Merged
 from graphc.passes.fuse.sources import Node
@@ -30,7 +30,7 @@ def points(space: Space) -> int:
 
 
 def _extent(symbol: Symbol) -> int:
-    return max(0, extent(symbol))
+    return max(0, typical_size(symbol))
 
 
 def keeps_parallelism(producer: Group, consumer: Group, merged: Merged) -> bool:
@@ -75,7 +75,7 @@ def _is_cheap(node: Node) -> bool:
 
 
 def _fewer_points(edge: Edge) -> bool:
-    return edge.consumer.op.results[0].type.numel <= edge.producer.op.results[0].type.numel
+    return edge.consumer.op.results[0].type.typical_count <= edge.producer.op.results[0].type.typical_count
 
 
 def small_scalars(group: Group) -> bool:
@@ -87,5 +87,5 @@ def small_scalars(group: Group) -> bool:
         if node.kind == "reduce":
             work += points(at_symbols(member.at(node.reduced)))
         else:
-            work += node.op.results[0].type.numel
+            work += node.op.results[0].type.typical_count
     return work <= SMALL_STAGES and not any(isinstance(n.op, Contraction) for n in group.members)

@@ -30,7 +30,7 @@ def replace_empty(graph: Graph) -> None:
             old.replace_by(new)
         loop.erase()
     empty = [
-        op for op in graph.ops if not any(r.type.numel for r in op.results) and not is_buffer_constant(op)
+        op for op in graph.ops if all(r.type.count == 0 for r in op.results) and not is_buffer_constant(op)
     ]
     for op in empty:
         for r in op.results:

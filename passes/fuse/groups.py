@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from graphc.ir.control import Control
-from graphc.ir.dims import Dim, Expr, Symbol, substitute, symbols
+from graphc.ir.dims import Dim, Expr, Symbol, size_symbols, substitute, symbols
 from graphc.ir.errors import VerifyError
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.printer import op_text, value_names
@@ -91,10 +91,10 @@ def put(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
 
 
 def at_symbols(index: Iterable[Dim]) -> Space:
-    """The symbols of an index."""
+    """The axes of an index."""
     found: frozenset[Symbol] = frozenset()
     for i in index:
-        found |= symbols(i)
+        found |= symbols(i) - size_symbols(i)
     return found
 
 

@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphc.ir.dims import Dim, Expr, Symbol, bounds, substitute
-from graphc.ir.kernel import extent
+from graphc.ir.dims import Dim, Expr, Symbol, bounds, product, substitute
+from graphc.ir.kernel import extent, size_of
 from graphc.passes.fuse.groups import Edge, Group, Space, Substitution, at_symbols
 from graphc.passes.fuse.sources import Index, linear, plain_symbol, unlinear
 
@@ -89,7 +89,7 @@ class _Solver:
         if a == b:
             return True
         pair = _two_symbols(a - b)
-        if pair is None or extent(pair[0]) != extent(pair[1]):
+        if pair is None or size_of(pair[0]) != size_of(pair[1]):
             return False
         self.bind(pair[0], pair[1].expr)
         return True
@@ -114,7 +114,7 @@ class _Solver:
                     return False
                 total = total + value * place
                 size *= base
-            if size != extent(symbol) or symbol in at_symbols([total]):
+            if size != size_of(symbol) or symbol in at_symbols([total]):
                 return False
             self.bind(symbol, total)
         return True
@@ -185,7 +185,11 @@ def digit(x: Dim) -> tuple[Symbol, int, int] | None:
     if (inner := _applied(x, "//")) is not None:
         x, place = inner
     symbol = plain_symbol(x)
-    if symbol is None or (place > 1 and extent(symbol) % place):
+    if (
+        symbol is None
+        or (symbol.size is not None and not base)
+        or (place > 1 and size_of(symbol) % place != 0)
+    ):
         return None
     return symbol, place, base or extent(symbol) // place
 
@@ -214,8 +218,8 @@ def _two_symbols(difference: Dim) -> tuple[Symbol, Symbol] | None:
     return (left, right) if k == -j and left is not None and right is not None else None
 
 
-def _points(space: Space) -> int:
-    return math.prod(extent(s) for s in space)
+def _points(space: Space) -> Dim:
+    return product([size_of(s) for s in space])
 
 
 def separated(producer: Group, consumer: Group, *, exact: bool) -> bool:

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from graphc.ir.control import Control
-from graphc.ir.dims import Dim, Expr, Symbol, floor_div, mod, symbols
+from graphc.ir.dims import Dim, Expr, Symbol, floor_div, mod, product, symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.families import (
     Accumulate,
@@ -29,8 +29,9 @@ from graphc.ir.families import (
     View,
 )
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.kernel import new_axis
 from graphc.ir.scalar import COMPARE, Guard
-from graphc.ir.types import DType, Shape, TensorType, bool_
+from graphc.ir.types import DType, Shape, bool_
 
 __all__ = ["Node", "Read", "Survey", "is_buffer_constant", "linear", "plain_symbol", "survey", "unlinear"]
 
@@ -142,9 +143,7 @@ def axes(prefix: str, shape: Shape) -> Index:
     """Fresh symbols for the axes of a shape; 0 for axes of one element."""
     found: list[Dim] = []
     for k, d in enumerate(shape):
-        if not isinstance(d, int):
-            raise CompileError(f"kernels need fixed sizes, got symbolic dimension {d} in {list(shape)}")
-        found.append(0 if d == 1 else Symbol(f"{prefix}{k}", 0, d - 1).expr)
+        found.append(0 if d == 1 else new_axis(f"{prefix}{k}", d).expr)
     return tuple(found)
 
 
@@ -244,8 +243,6 @@ def _joined_axes(prefix: str, domain: Shape, positions: Sequence[int]) -> Index:
         if k == len(domain) or positions[k] != positions[k - 1] + 1:
             run = domain[start:k]
             total = _numel(run)
-            if not isinstance(total, int):
-                raise CompileError(f"kernels need fixed sizes, got a reduction over {list(run)}")
             empty = total == 0 or len(run) == 1
             joint = axes(f"{prefix}{start}.", run if empty else (total,))
             found += joint if empty else unlinear(joint[0], run)
@@ -308,7 +305,7 @@ def _dynamic(index: Index) -> bool:
 
 
 def _numel(shape: Shape) -> Dim:
-    return TensorType(bool_, shape).numel
+    return product(shape)
 
 
 class _Probe:
@@ -356,8 +353,7 @@ class _Probe:
     def to_index(self, x: DType, extent: Dim, check: str | None) -> Dim:
         self.checked = self.checked or check is not None
         self._dims += 1
-        hi = extent - 1 if isinstance(extent, int) else None
-        return Symbol(f"%{self.number}.{self._dims}", 0, hi).expr
+        return new_axis(f"%{self.number}.{self._dims}", extent).expr
 
     def guarded(self, guards: Sequence[Guard], then: Callable[[], DType], otherwise: DType) -> DType:
         self._guards += 1

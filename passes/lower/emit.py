@@ -209,7 +209,7 @@ class _Emitter:
         for s in symbols(x):
             node = self.graph.dim_node(s)
             if node is not None:
-                values[s] = Symbol(f"%{self.ids[node]}", s.lo, s.hi).expr
+                values[s] = Symbol(f"%{self.ids[node]}", s.lo, s.hi, s.size).expr
         return substitute(x, values) if values else x
 
     def _combine(self, op: Op, dtypes: list[DType]) -> Combine:

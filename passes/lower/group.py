@@ -13,7 +13,7 @@ from typing import Any
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.families import Accumulate, Pointwise, Scatter
 from graphc.ir.graph import Location, Op, Value
-from graphc.ir.kernel import Kernel, KernelBuffer, extent
+from graphc.ir.kernel import Kernel, KernelBuffer, extent, new_axis, size_of
 from graphc.ir.program import Check
 from graphc.ir.types import TensorType
 from graphc.passes.fuse.groups import Fused, Group, Space, at_symbols, put
@@ -158,7 +158,7 @@ class _Lowering:
 
     def _name(self, symbols: list[Symbol], prefix: str) -> None:
         for i, s in enumerate(symbols):
-            self.names[s] = Symbol(f"{prefix}{i}", s.lo, s.hi)
+            self.names[s] = Symbol(f"{prefix}{i}", s.lo, s.hi, s.size)
 
     def _renamed(self, index: Index) -> Index:
         found = {s: self.names[s].expr for s in at_symbols(index)}
@@ -295,7 +295,7 @@ class _ScatterLowering(_Lowering):
         outer: list[Symbol] = []
         base_index = list(axes("i", result.type.shape))
         source_index = [
-            Symbol(f"i{len(base_index) + k}", 0, d - 1).expr if (d := extent_of(w)) != 1 else 0
+            new_axis(f"i{len(base_index) + k}", d).expr if (d := extent_of(w)) != 1 else 0
             for k, w in enumerate(where)
         ]
         for k, x in enumerate(target):
@@ -307,8 +307,8 @@ class _ScatterLowering(_Lowering):
             ):
                 continue
             axis = next(j for j, w in enumerate(where) if w == x)
-            if extent(symbol) == result.type.shape[k]:
-                shared = Symbol(f"o{len(outer)}", 0, symbol.hi)
+            if size_of(symbol) == result.type.shape[k]:
+                shared = Symbol(f"o{len(outer)}", 0, symbol.hi, symbol.size)
                 outer.append(shared)
                 base_index[k] = source_index[axis] = shared.expr
         return outer, tuple(base_index), tuple(source_index)
@@ -317,10 +317,10 @@ class _ScatterLowering(_Lowering):
         return tuple(s for s in map(plain_symbol, index) if s is not None and s not in outer)
 
 
-def extent_of(x: Dim) -> int:
+def extent_of(x: Dim) -> Dim:
     """Extent of an axis given by its index: 1 where it is a constant."""
     symbol = plain_symbol(x)
-    return 1 if symbol is None else extent(symbol)
+    return 1 if symbol is None else size_of(symbol)
 
 
 def _check(text: str, loc: Location | None) -> Check:

@@ -14,6 +14,7 @@ from typing import Any
 
 from graphc.ir.dims import Dim, Symbol, less_equal, symbols
 from graphc.ir.graph import Location
+from graphc.ir.kernel import new_axis
 from graphc.ir.scalar import COMPARE, Guard
 from graphc.ir.types import DType, bool_, int64
 
@@ -143,7 +144,7 @@ class KernelGraph:
         node = self.make("to_index", int64, (x,), value=number, index=(extent,))
         if number is not None:
             self.checked[node] = None
-        symbol = Symbol(f"%n{node.key}", 0, extent - 1 if isinstance(extent, int) else None)
+        symbol = new_axis(f"%n{node.key}", extent)
         self._dims[symbol] = node
         return symbol.expr
 

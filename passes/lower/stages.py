@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphc.ir.dims import Symbol, symbols
+from graphc.ir.dims import Symbol, product, size_symbols, symbols
 from graphc.ir.families import Accumulate, GraphOp, View
 from graphc.ir.graph import Value
-from graphc.ir.kernel import extent
+from graphc.ir.kernel import size_of
 from graphc.passes.fuse.groups import Group, Member, at_symbols
 from graphc.passes.fuse.sources import Node, plain_symbol
 
@@ -106,10 +106,8 @@ class _Planner:
 
     def _keep(self, plan: StagePlan, node: Node, inner: frozenset[Symbol]) -> None:
         stage = plan.stages[plan.kept[node]]
-        size = 1
-        for s in inner:
-            size *= max(0, extent(s))
-        if size <= LOCAL_LIMIT:
+        size = product([size_of(s) for s in inner])
+        if isinstance(size, int) and size <= LOCAL_LIMIT:
             stage.keeps.append(node)
         else:
             stage.stores.append(node)
@@ -154,5 +152,7 @@ def _own_cost(node: Node) -> int:
 
 def _axes(member: Member) -> tuple[Symbol, ...]:
     return tuple(
-        dict.fromkeys(s for i in member.at(member.node.reduced) for s in sorted(symbols(i), key=str))
+        dict.fromkeys(
+            s for i in member.at(member.node.reduced) for s in sorted(symbols(i) - size_symbols(i), key=str)
+        )
     )

@@ -13,6 +13,7 @@ from graphc.ir.control import Branch, Control, Loop, While
 from graphc.ir.graph import Value
 from graphc.ir.kernel import Kernel
 from graphc.ir.program import Program
+from graphc.ir.symbolic import graph_sizes
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse import Fused
 from graphc.passes.lower import Lowered, LoweredControl
@@ -107,7 +108,7 @@ class Planner:
         overwriting: dict[Call, list[Value]] = {}
         for i, j in self.graph.aliases.items():
             new, state = self.graph.outputs[i], self.graph.inputs[j]
-            if new is state or not new.type.numel:
+            if new is state or new.type.count == 0:
                 continue
             call = makers.get(new)
             if call is not None and new not in taken and self._in_place(call, new, state):
@@ -164,7 +165,7 @@ class Planner:
                 ]
                 if pairs:
                     over[c] = pairs
-        return Needs(self.calls, {v: v.type.nbytes for v in values}, over, given, self.scratch_bytes)
+        return Needs(self.calls, {v: v.type.typical_bytes for v in values}, over, given, self.scratch_bytes)
 
     def scratch_bytes(self, call: Call) -> int:
         """Bytes of memory for itself that a call takes in each partition, or an op with regions for what they make."""
@@ -210,7 +211,7 @@ class Planner:
     def _use_donated(self) -> None:
         """Puts temporaries into donated inputs of the same size that nobody reads any more."""
         free = {v: -1 for v in self.graph.inputs if v.role == "donated"}
-        if not free or any(isinstance(c, ControlCall) for c in self.calls):
+        if not free or any(isinstance(c, ControlCall) for c in self.calls) or graph_sizes(self.graph):
             return
         lives: dict[Value, list[int]] = {}
         for c in self.calls:
@@ -248,4 +249,4 @@ def _does_something(lowered: Lowered | LoweredControl) -> bool:
     """False of a kernel that stores no element."""
     if isinstance(lowered, LoweredControl):
         return True
-    return any(b.access != "in" and b.type.numel for b in lowered.kernel.parameters)
+    return any(b.access != "in" and b.type.count != 0 for b in lowered.kernel.parameters)

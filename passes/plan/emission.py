@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph, Value
+from graphc.ir.kernel import kernel_sizes
 from graphc.ir.program import Buffer, BufferKind, Check, Choice, KernelCall, Move, Phase, Program, Repeat
-from graphc.ir.types import TensorType, uint8
+from graphc.ir.types import TensorType, int64, uint8
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import Block
 from graphc.passes.plan.arena import Lifetime, assign_offsets
@@ -39,6 +41,7 @@ def program_of(planner: Planner) -> Program:
         tuple(made.repeats),
         tuple(made.together),
         tuple(made.choices),
+        tuple((row, life[0], life[1]) for row, life in rows.lives.items()) if rows.size_rows else (),
     )
 
 
@@ -78,7 +81,11 @@ class _Emission:
         base = len(self.checks)
         self.checks += call.lowered.checks
         assert kernel.schedule is not None
-        return KernelCall(kernel, buffers, kernel.schedule.parts, base if kernel.checks else 0, scratch)
+        symbols = kernel_sizes(kernel)
+        sizes = self.rows.sizes(symbols) if symbols else -1
+        return KernelCall(
+            kernel, buffers, kernel.schedule.parts, base if kernel.checks else 0, scratch, sizes
+        )
 
     def loop(self, call: LoopCall, outer: Planner, step: Planner) -> None:
         """The phases of a loop: first entries of histories, then the step's, repeated; once for each instance."""
@@ -185,7 +192,7 @@ class _Emission:
         copies = [
             copy_call(value, result, 0, self.context)
             for value, result in zip(shown, call.op.results, strict=True)
-            if result.type.numel
+            if result.type.count != 0
         ]
         self.phases.append(Phase(tuple(self.call(c, outer) for c in copies)))
         self._keep(around, start)
@@ -194,7 +201,7 @@ class _Emission:
         """Binds a value of a region to a block: to its very row, or to a row that the moves set."""
         home = outer.home(block.value)
         row = self.rows.row(home, len(self.phases))
-        if not block.offset and inner.type.nbytes == home.type.nbytes:
+        if not block.offset and _same_bytes(inner, home):
             self.rows.number[inner] = row
             return []
         return [Move(self.rows.moving(inner), row, block.offset_bytes)]
@@ -229,7 +236,7 @@ class _Emission:
 
     def _start(self, block: Block, walk: Walk, outer: Planner) -> None:
         """A phase that copies a history's first entry to its place."""
-        if not walk.inner.type.numel:
+        if walk.inner.type.count == 0:
             return
         phase = len(self.phases)
         source, target = (Value(walk.inner.type, outer.graph, 0, "initial") for _ in range(2))
@@ -257,11 +264,12 @@ class _Rows:
         """The first of phases that all use one piece of scratch memory: those of instances, run by one thread each."""
         inputs = [v for v in planner.graph.inputs if not v.is_state]
         states = [v for v in planner.graph.inputs if v.is_state]
-        self.constants = list(_all_constants(planner))
+        self.size_rows: dict[tuple[Symbol, ...], int] = {}
+        self.constants: list[Value | tuple[Symbol, ...]] = list(_all_constants(planner))
         self._add("input", inputs)
         self._add("state", states)
         self._add("output", planner.outputs)
-        self._add("constant", self.constants)
+        self._add("constant", [v for v in self.constants if isinstance(v, Value)])
 
     def _add(self, kind: BufferKind, values: Sequence[Value]) -> None:
         for i, v in enumerate(values):
@@ -307,10 +315,21 @@ class _Rows:
         self.keep_row(row, phase, phase)
         return row
 
+    def sizes(self, symbols: Sequence[Symbol]) -> int:
+        """The row of an array of symbolic sizes."""
+        key = tuple(symbols)
+        if key not in self.size_rows:
+            self.size_rows[key] = len(self.buffers)
+            self.buffers.append(
+                Buffer("constant", TensorType(int64, (len(key),)), len(self.constants), 0, "sizes")
+            )
+            self.constants.append(key)
+        return self.size_rows[key]
+
     def table(self) -> tuple[tuple[Buffer, ...], int]:
         """The finished table and the arena's size."""
         rows = list(self.lives)
-        lifetimes = [Lifetime(self.buffers[r].type.nbytes, *self.lives[r]) for r in rows]
+        lifetimes = [Lifetime(self.buffers[r].type.typical_bytes, *self.lives[r]) for r in rows]
         offsets, total = assign_offsets(lifetimes)
         for r, offset in zip(rows, offsets, strict=True):
             b = self.buffers[r]
@@ -326,6 +345,13 @@ def _all_constants(planner: Planner) -> Iterator[Value]:
             yield from _all_constants(region)
 
 
-def _array(constant: Value) -> object:
+def _same_bytes(a: Value, b: Value) -> bool:
+    return a.type.count * a.type.dtype.itemsize == b.type.count * b.type.dtype.itemsize
+
+
+def _array(constant: Value | tuple[Symbol, ...]) -> object:
+    """An array; of symbolic sizes those themselves, in whose place `resolve` puts an array."""
+    if isinstance(constant, tuple):
+        return constant
     assert constant.op is not None
     return constant.op.attrs["value"].array

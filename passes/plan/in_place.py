@@ -9,7 +9,7 @@ import dataclasses
 
 from graphc.ir.dims import Dim
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer
-from graphc.ir.types import row_major_strides
+from graphc.ir.types import symbolic_strides
 
 __all__ = ["can_share", "share"]
 
@@ -20,7 +20,7 @@ def can_share(kernel: Kernel, read: int, written: int) -> bool:
     if (
         (a.access, b.access) != ("in", "out")
         or a.type.dtype is not b.type.dtype
-        or a.type.numel != b.type.numel
+        or a.type.count != b.type.count
     ):
         return False
     place: Dim | None = None
@@ -47,7 +47,7 @@ def can_share(kernel: Kernel, read: int, written: int) -> bool:
 
 def _offset(i: Instruction, buffer: KernelBuffer) -> Dim:
     total: Dim = 0
-    for x, stride in zip(i.index, row_major_strides(buffer.type.sizes), strict=True):
+    for x, stride in zip(i.index, symbolic_strides(buffer.type.shape), strict=True):
         total = total + x * stride
     return total
 

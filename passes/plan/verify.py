@@ -62,7 +62,7 @@ class _Verifier:
         for c in self.program.choices:
             buffer = self.program.buffers[c.row]
             whole = c.middle == c.end if c.leaves else c.begin < c.middle < c.end
-            if not whole or not 0 <= c.offset < buffer.type.nbytes:
+            if not whole or not 0 <= c.offset < buffer.type.typical_bytes:
                 raise VerifyError(
                     f"the choice at phase {c.begin} has an empty range or reads outside of its row"
                 )
@@ -92,12 +92,12 @@ class _Verifier:
             raise VerifyError(f"phase {n}: call {k} passes {len(call.buffers)} of {len(parameters)} buffers")
         for row, b in zip(call.buffers, parameters, strict=True):
             buffer = self.program.buffers[row]
-            if buffer.type.nbytes != b.type.nbytes:
+            if buffer.type.typical_bytes != b.type.typical_bytes:
                 raise VerifyError(f"phase {n}: buffer {row} is {buffer.type}, the kernel wants {b.type}")
             self.live(row, n)
             if b.access != "out":
                 readers.setdefault(row, set()).add(k)
-                made_here = buffer.kind in ("temporary", "output") and buffer.type.nbytes
+                made_here = buffer.kind in ("temporary", "output") and buffer.type.typical_bytes
                 if made_here and self.written_in.get(row, n) >= n:
                     raise VerifyError(f"phase {n}: buffer {row} is read before it is written")
             if b.access != "in":
@@ -118,12 +118,12 @@ class _Verifier:
         ends: dict[int, list[tuple[int, int, int]]] = {}
         for row, (first, last) in self.lives.items():
             b = self.program.buffers[row]
-            if b.kind != "temporary" or b.type.nbytes == 0:
+            if b.kind != "temporary" or b.type.typical_bytes == 0:
                 continue
-            if b.offset % 64 or b.offset + b.type.nbytes > self.program.arena_bytes:
+            if b.offset % 64 or b.offset + b.type.typical_bytes > self.program.arena_bytes:
                 raise VerifyError(f"temporary {row} lies outside of the arena or is not aligned")
             for phase in {first, last}:
-                ends.setdefault(phase, []).append((b.offset, b.offset + b.type.nbytes, row))
+                ends.setdefault(phase, []).append((b.offset, b.offset + b.type.typical_bytes, row))
         # Lifetimes that meet have the start of the later one in common, so starts are enough.
         active: dict[int, tuple[int, int, int]] = {}
         for phase in sorted(ends):

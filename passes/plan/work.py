@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.graph import Value
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, new_axis
 from graphc.ir.types import TensorType
 from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered
@@ -70,11 +70,12 @@ class Call:
 
 def copy_call(source: Value, target: Value, number: int, context: CompileContext) -> Call:
     """A call that copies `source` to `target` (a value of the same type)."""
-    flat = TensorType(source.type.dtype, (source.type.numel,))
+    count = source.type.count
+    flat = TensorType(source.type.dtype, (count,))
     axes: tuple[Symbol, ...] = ()
     index: tuple[Dim, ...] = (0,)
-    if flat.numel != 1:
-        axis = Symbol("o0", 0, flat.numel - 1)
+    if count != 1:
+        axis = new_axis("o0", count)
         axes, index = (axis,), (axis.expr,)
     body = (
         Instruction(0, "load", flat.dtype, buffer=0, index=index),

@@ -13,7 +13,7 @@ from typing import overload
 
 from graphc.ir.chains import interleaved
 from graphc.ir.dims import Symbol, split_linear
-from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, extent
+from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, typical_size
 from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered, LoweredControl
@@ -116,7 +116,7 @@ class _Scheduler:
             return None
         if stage.kind == "reduce":
             last = stage.axes[-1]
-            return last if along and extent(last) >= FOLD_IN_LANES else None
+            return last if along and typical_size(last) >= FOLD_IN_LANES else None
         return self._best(stage.axes, stage.body)
 
     def _outer_axis(self) -> Symbol | None:
@@ -125,10 +125,10 @@ class _Scheduler:
 
     def _best(self, axes: Sequence[Symbol], body: Sequence[Instruction]) -> Symbol | None:
         """The axis along which accesses are most contiguous; the last of equals."""
-        long = [a for a in axes if extent(a) >= MAP_IN_LANES]
+        long = [a for a in axes if typical_size(a) >= MAP_IN_LANES]
         if not long:
             return None
-        return min(reversed(long), key=lambda a: (stride_cost(body, a), extent(a) < self.width))
+        return min(reversed(long), key=lambda a: (stride_cost(body, a), typical_size(a) < self.width))
 
     # -- loops ----------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class _Scheduler:
         for a in axes:
             if parts > 1 and items < parts:
                 loops.append(Loop(a.name, "parallel"))
-                items *= extent(a)
+                items *= typical_size(a)
             else:
                 loops.append(Loop(a.name, "sequential"))
         if vector is None:
@@ -156,7 +156,7 @@ class _Scheduler:
         crossing = self._crossing_axis(vector)
         if crossing is not None:
             return self._tiled(loops, parts, vector, crossing)
-        size = extent(vector)
+        size = typical_size(vector)
         unroll = self._unroll(vector)
         width = self.width
         if all(s.kind == "map" for s in self.kernel.stages):
@@ -182,7 +182,7 @@ class _Scheduler:
             strides = {a: (split_linear(i.index[0], a) or (2, 0))[0] for a in self.kernel.axes}
             if abs(strides[vector]) > 1:
                 for a, stride in strides.items():
-                    if stride == 1 and extent(a) >= TILE and extent(vector) >= TILE:
+                    if stride == 1 and typical_size(a) >= TILE and typical_size(vector) >= TILE:
                         return a
         return None
 
@@ -194,11 +194,11 @@ class _Scheduler:
         items = 1
         for x in around:
             if x.role == "parallel":
-                items *= next(extent(a) for a in self.kernel.axes if a.name == x.axis)
+                items *= next(typical_size(a) for a in self.kernel.axes if a.name == x.axis)
         parallel = [x for x in around if x.role == "parallel"]
         if parts > 1 and items < parts:
             parallel.append(Loop(crossing.name, "parallel", TILE))
-            items *= -(-extent(crossing) // TILE)
+            items *= -(-typical_size(crossing) // TILE)
         tiled = [
             *parallel,
             *(x for x in around if x.role != "parallel"),
@@ -219,7 +219,7 @@ class _Scheduler:
             wanted = 8
         else:
             wanted = 4 if length <= (16 if folds else 8) else 2 if length <= 24 else 1
-        while wanted > 1 and wanted * self.width > extent(vector):
+        while wanted > 1 and wanted * self.width > typical_size(vector):
             wanted //= 2
         return wanted
 
@@ -228,7 +228,7 @@ class _Scheduler:
 
         A short axis is not given more lanes than divide it, since a last vector costs as much as a full one.
         """
-        size, width = extent(vector), self.width * interleaved(body)
+        size, width = typical_size(vector), self.width * interleaved(body)
         while width > self.width and size % width and size < 4 * width:
             width //= 2
         return width

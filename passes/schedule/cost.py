@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphc.ir.dims import Dim, Symbol, split_linear, symbols
-from graphc.ir.kernel import Instruction, Kernel, Stage, extent
+from graphc.ir.dims import Dim, Symbol, product, split_linear, symbols
+from graphc.ir.kernel import Instruction, Kernel, Stage, kernel_sizes, size_of, typical_size
 from graphc.ir.target import Target
 
-__all__ = ["lanes", "partitions", "points", "stride_cost", "work"]
+__all__ = ["lanes", "partitions", "points", "stride_cost", "work", "work_expression"]
 
 EXPENSIVE = frozenset(
     {
@@ -32,16 +32,24 @@ EXPENSIVE_COST = 8
 
 
 def points(axes: Iterable[Symbol]) -> int:
-    """Number of points of some axes."""
+    """Number of points of some axes, at the sizes that choices are made for."""
     total = 1
     for a in axes:
-        total *= max(0, extent(a))
+        total *= max(0, typical_size(a))
     return total
 
 
 def work(kernel: Kernel) -> int:
     """Element operations of the whole kernel."""
     return points(kernel.axes) * sum(points(s.axes) * _body_cost(s) for s in kernel.stages)
+
+
+def work_expression(kernel: Kernel) -> Dim:
+    """`work` of a kernel in its symbolic sizes."""
+    inner: Dim = 0
+    for s in kernel.stages:
+        inner = inner + product([size_of(a) for a in s.axes]) * _body_cost(s)
+    return product([size_of(a) for a in kernel.axes]) * inner
 
 
 def _body_cost(stage: Stage) -> int:
@@ -53,7 +61,9 @@ def _body_cost(stage: Stage) -> int:
 
 
 def partitions(kernel: Kernel, grain: int, most: int) -> int:
-    """How many partitions the kernel's work is worth."""
+    """How many partitions the kernel's work is worth; with symbolic sizes, how many it may be worth."""
+    if kernel_sizes(kernel):
+        return most
     return max(1, min(most, work(kernel) // grain))
 
 

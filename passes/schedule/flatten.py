@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from graphc.ir.dims import Dim, Expr, Symbol, split_linear, substitute
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent
-from graphc.ir.types import TensorType, row_major_strides
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, new_axis, size_of
+from graphc.ir.types import TensorType, symbolic_strides
 
 __all__ = ["expressions", "flatten", "join_outer_axes", "map_bodies", "replace_symbols"]
 
@@ -25,7 +25,7 @@ def flatten(kernel: Kernel) -> Kernel:
         if i.opcode not in ("load", "store"):
             return i
         offset: Dim = 0
-        strides = row_major_strides(kernel.buffers[i.buffer].type.sizes)
+        strides = symbolic_strides(kernel.buffers[i.buffer].type.shape)
         for x, stride in zip(i.index, strides, strict=True):
             offset = offset + x * stride
         return dataclasses.replace(i, index=(offset,))
@@ -35,7 +35,7 @@ def flatten(kernel: Kernel) -> Kernel:
 
 
 def _flat(type_: TensorType) -> TensorType:
-    return TensorType(type_.dtype, (type_.numel,))
+    return TensorType(type_.dtype, (type_.count,))
 
 
 def replace_symbols(i: Instruction, values: Mapping[Symbol, Dim]) -> Instruction:
@@ -73,7 +73,7 @@ def join_outer_axes(kernel: Kernel) -> Kernel:
     for axis in kernel.axes:
         while joined and all(_as_one(x, joined[-1], axis) for x in current):
             outer = joined.pop()
-            joint = Symbol(outer.name, 0, extent(outer) * extent(axis) - 1)
+            joint = new_axis(outer.name, size_of(outer) * size_of(axis))
             # The pair (outer, axis) is met as outer*extent + axis only, so this stands for both.
             step: dict[Symbol, Dim] = {outer: 0, axis: joint.expr}
             current = [substitute(x, step) for x in current]
@@ -84,7 +84,7 @@ def join_outer_axes(kernel: Kernel) -> Kernel:
         return kernel
     renamed: list[Symbol] = []
     for k, axis in enumerate(joined):
-        name = Symbol(f"o{k}", 0, axis.hi)
+        name = Symbol(f"o{k}", 0, axis.hi, axis.size)
         values = {s: _put(x, {axis: name.expr}) for s, x in values.items()}
         values.setdefault(axis, name.expr)
         renamed.append(name)
@@ -94,4 +94,4 @@ def join_outer_axes(kernel: Kernel) -> Kernel:
 
 def _as_one(x: Dim, outer: Symbol, inner: Symbol) -> bool:
     by_outer, by_inner = split_linear(x, outer), split_linear(x, inner)
-    return by_outer is not None and by_inner is not None and by_outer[0] == by_inner[0] * extent(inner)
+    return by_outer is not None and by_inner is not None and by_outer[0] == by_inner[0] * size_of(inner)

@@ -30,6 +30,8 @@ def split_reduction(lowered: Lowered) -> tuple[Lowered, ...]:
     if len(inner) != 1 or kernel.stages[inner[0]].kind != "reduce" or not lowered.along:
         return (lowered,)
     stage = kernel.stages[inner[0]]
+    if any(a.size is not None for a in (*kernel.axes, *stage.axes)):
+        return (lowered,)
     wanted = chunk_count(points(kernel.axes), points(stage.axes), lowered.along[0])
     chunks = _divisor_near(extent(stage.axes[0]), wanted)
     if chunks < 2:

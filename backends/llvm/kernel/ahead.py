@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from graphc.backends.llvm.kernel.loops import Step
 from graphc.ir.dims import split_linear, symbols
-from graphc.ir.kernel import Instruction, Kernel, extent
+from graphc.ir.kernel import Instruction, Kernel, typical_size
 from graphc.ir.target import Target
 
 __all__ = ["Ahead", "reads_ahead"]
@@ -30,7 +30,7 @@ def reads_ahead(
     if not outer or any(s.role == "vector" for s in outer):
         return {}
     row = next((a for a in kernel.axes if a.name == outer[-1].axis), None)
-    if row is None or extent(row) < 2:
+    if row is None or typical_size(row) < 2:
         return {}
     last: dict[int, tuple[int, Instruction, int]] = {}
     seen: dict[int, set[int]] = {}
@@ -47,8 +47,8 @@ def reads_ahead(
                 continue
             if any(s.name.startswith("%") for s in symbols(i.index[0])):
                 continue
-            large = buffer.access == "in" and buffer.type.nbytes > target.l2_bytes
-            if large and extent(inner) * buffer.type.dtype.itemsize >= _LEAST_ROW_BYTES:
+            large = buffer.access == "in" and buffer.type.typical_bytes > target.l2_bytes
+            if large and typical_size(inner) * buffer.type.dtype.itemsize >= _LEAST_ROW_BYTES:
                 last[i.buffer] = number, i, across[0]
                 seen.setdefault(i.buffer, set()).add(number)
     found: dict[int, list[tuple[Instruction, int]]] = {}

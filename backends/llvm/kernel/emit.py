@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from graphc.backends.llvm.kernel.ahead import Ahead, reads_ahead
 from graphc.backends.llvm.kernel.apart import stages_apart
@@ -22,7 +21,8 @@ from graphc.backends.llvm.kernel.reduction import run_reduce
 from graphc.backends.llvm.kernel.scope import BodySpace, Scope
 from graphc.backends.llvm.kernel.values import constant
 from graphc.backends.llvm.text import Builder, ModuleText, Val
-from graphc.ir.kernel import Kernel, Loop, Schedule, Stage, extent
+from graphc.ir.dims import Dim, product, typical
+from graphc.ir.kernel import Kernel, Loop, Schedule, Stage, kernel_sizes, size_of
 from graphc.ir.target import Target
 
 __all__ = ["emit_kernel", "scratch_bytes", "sequential_schedule"]
@@ -89,17 +89,21 @@ def _stage_steps(loops: Sequence[Loop], stage: Stage) -> tuple[Step, ...]:
     if stage.kind == "reduce" and steps and steps[-1].role == "vector":
         # The order of a vector reduction is fixed, so tiles of its axis would change nothing.
         return tuple(s for s in steps if s.axis != steps[-1].axis or s.last)
-    points = prod(s.extent for s in steps)
-    small = points <= _UNROLLED_POINTS and points * len(stage.body) <= _UNROLLED_INSTRUCTIONS
+    points = product([s.extent for s in steps])
+    small = (
+        isinstance(points, int)
+        and points <= _UNROLLED_POINTS
+        and points * len(stage.body) <= _UNROLLED_INSTRUCTIONS
+    )
     if small and all(s.role == "sequential" for s in steps):
         # Straight-line code knows every index as a constant, which decides guards and strides.
-        return tuple(replace(s, role="unroll", size=max(1, s.extent)) for s in steps)
+        return tuple(replace(s, role="unroll", size=max(1, typical(s.extent))) for s in steps)
     return steps
 
 
 def _repeats(steps: Sequence[Step]) -> bool:
     """True where a stage has loops that are left as loops."""
-    return any(s.role != "unroll" or s.size < s.extent for s in steps)
+    return any(s.role != "unroll" or s.size < typical(s.extent) for s in steps)
 
 
 def _around_stages(step: Step, kernel: Kernel, stages: Sequence[Sequence[Step]]) -> Step:
@@ -110,7 +114,8 @@ def _around_stages(step: Step, kernel: Kernel, stages: Sequence[Sequence[Step]])
         masks = any(i.guards or i.dtype.kind == "bool" for i in kernel.instructions())
         return replace(step, size=step.size * (1 if masks else _power_of_two(step.unroll)), unroll=1)
     length = sum(
-        len(k.body) * prod(s.extent for s in steps) for k, steps in zip(kernel.stages, stages, strict=True)
+        len(k.body) * typical(product([s.extent for s in steps]))
+        for k, steps in zip(kernel.stages, stages, strict=True)
     )
     return replace(step, unroll=max(1, min(step.unroll, _COPIED_INSTRUCTIONS // max(1, length))))
 
@@ -126,17 +131,19 @@ def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target)
     plans = [_plan(k, target) for k in stages_apart(kernel)]
     inlined = "nounwind alwaysinline"
     locals_ = plans[0].local_bytes()
-    parameters = len(kernel.parameters) + (sum(locals_.values()) > _STACK_BYTES)
+    sizes = [s.name for s in kernel_sizes(kernel)]
+    parameters = len(kernel.parameters) + bool(sizes) + (sum(locals_.values()) > _STACK_BYTES)
     streamed = _streamed(kernel, target) if len(plans) > 1 or not _scatters(kernel) else frozenset()
     signature = _body_signature(parameters)
     _emit_body(
         plans,
         module.function(f"{symbol}.body", "void", signature, linkage="internal", attributes=inlined),
         locals_,
+        sizes,
     )
     if streamed:
         inner = module.function(f"{symbol}.past", "void", signature, linkage="internal", attributes=inlined)
-        _emit_body(plans, inner, locals_, streamed)
+        _emit_body(plans, inner, locals_, sizes, streamed)
     numbers = [n for n, b in enumerate(kernel.buffers) if b.access != "local"]
     _emit_wrapper(module, symbol, parameters, [numbers.index(n) for n in sorted(streamed)])
 
@@ -154,14 +161,19 @@ def _emit_body(
     plans: Sequence[_Plan],
     inner: Builder,
     locals_: Mapping[int, int],
+    sizes: Sequence[str],
     streamed: frozenset[int] = frozenset(),
 ) -> None:
-    """The loops of a kernel's parts one after another; `streamed` are the buffers that are stored past the caches."""
-    pointers = _buffer_pointers(inner, plans[0], locals_, sum(locals_.values()) > _STACK_BYTES)
+    """The loops of a kernel's parts one after another; `sizes` names its symbolic sizes, `streamed` are the buffers
+    that are stored past the caches."""
+    pointers = _buffer_pointers(inner, plans[0], locals_, bool(sizes), sum(locals_.values()) > _STACK_BYTES)
+    array = Val("ptr", f"%b{len(plans[0].kernel.parameters)}")
+    values = {name: inner.load("i64", inner.gep(array, n, "i64"), 8) for n, name in enumerate(sizes)}
     part, parts, error = (Val(t, f"%{n}") for t, n in (("i64", "part"), ("i64", "parts"), ("ptr", "error")))
     for plan in plans:
-        if all(extent(a) > 0 for a in plan.kernel.axes):
+        if all(size_of(a) != 0 for a in plan.kernel.axes):
             space = BodySpace(inner, plan.kernel, pointers, error, plan.local_lanes)
+            space.sizes = values
             space.streamed = streamed
             _emit_outer(plan, space, part, parts)
     if streamed:
@@ -172,14 +184,14 @@ def _emit_body(
 def _streamed(kernel: Kernel, target: Target) -> frozenset[int]:
     """Large results that the kernel does not read: fetching their lines before they are overwritten would cost
     as much as storing them, and they would push out what the caches hold."""
-    moved = sum(b.type.nbytes for b in kernel.parameters)
+    moved = sum(b.type.typical_bytes for b in kernel.parameters)
     if moved < target.l3_bytes:
         return frozenset()
     read = {i.buffer for i in kernel.instructions() if i.opcode == "load"}
     return frozenset(
         n
         for n, b in enumerate(kernel.buffers)
-        if b.access == "out" and n not in read and b.type.nbytes * 4 >= target.l3_bytes
+        if b.access == "out" and n not in read and b.type.typical_bytes * 4 >= target.l3_bytes
     )
 
 
@@ -205,10 +217,12 @@ def _emit_wrapper(module: ModuleText, symbol: str, parameters: int, streamed: Se
     f.ret()
 
 
-def _buffer_pointers(b: Builder, plan: _Plan, locals_: Mapping[int, int], scratch: bool) -> list[Val]:
+def _buffer_pointers(
+    b: Builder, plan: _Plan, locals_: Mapping[int, int], sized: bool, scratch: bool
+) -> list[Val]:
     """Addresses of all buffers: parameters in order, locals on the stack or in scratch memory."""
     parameters = iter(range(len(plan.kernel.parameters)))
-    base = Val("ptr", f"%b{len(plan.kernel.parameters)}")
+    base = Val("ptr", f"%b{len(plan.kernel.parameters) + sized}")
     pointers, at = [], 0
     for i, buffer in enumerate(plan.kernel.buffers):
         if buffer.access != "local":
@@ -254,18 +268,18 @@ def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
         return
     granules = [_granule(s, inside) for s in parallel]
     counts = [-(-s.extent // g) for s, g in zip(parallel, granules, strict=True)]
-    lo, hi = _share(b, part, parts, prod(counts))
+    lo, hi = _share(b, part, parts, scope.dim(product(counts)))
 
     def blocks(outer: Val | None, first: Val, end: Val) -> None:
         inner = scope
         ranges: dict[str, Range] = {}
         for n, (step, granule) in enumerate(zip(parallel[:-1], granules, strict=False)):
             assert outer is not None
-            at = _digit(b, outer, prod(counts[n + 1 : -1]), counts[n] if n else 0)
+            at = _digit(scope, outer, product(counts[n + 1 : -1]), counts[n] if n else 0)
             inner, ranges = _enter_block(inner, step, granule, at, ranges)
             entered(inner, n + 1)
         last, granule = parallel[-1], granules[-1]
-        ranges[last.axis] = _points(b, first, end, granule, last.extent)
+        ranges[last.axis] = _points(scope, first, end, granule, last.extent)
         rest = inside if not last.last else (Step(last.axis, "sequential", last.extent), *inside)
         depth = len(parallel) - (1 if last.last else 0)
         if not last.last and len(plan.outer) > len(parallel):
@@ -275,9 +289,15 @@ def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
     if len(parallel) == 1:
         blocks(None, lo, hi)
         return
-    width = Val("i64", str(counts[-1]))
-    first_row = b.binary("udiv", lo, width)
-    end_row = b.binary("udiv", b.add(hi, Val("i64", str(counts[-1] - 1))), width)
+    width = scope.dim(counts[-1])
+    if isinstance(counts[-1], int):
+        first_row = b.binary("udiv", lo, width)
+        end_row = b.binary("udiv", b.add(hi, Val("i64", str(counts[-1] - 1))), width)
+    else:
+        # Of nothing every partition has nothing.
+        some = b.intrinsic("smax", "i64", [width, Val("i64", "1")])
+        first_row = b.binary("udiv", lo, some)
+        end_row = b.binary("udiv", b.add(hi, b.sub(some, Val("i64", "1"))), some)
 
     def row(outer: Val, _: tuple[Val, ...]) -> tuple[Val, ...]:
         start = b.mul(outer, width)
@@ -289,28 +309,29 @@ def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
     b.loop(first_row, end_row, 1, (), row, "row")
 
 
-def _share(b: Builder, part: Val, parts: Val, total: int) -> Range:
-    """This partition's granules: [part·total/parts, (part+1)·total/parts)."""
-    size = Val("i64", str(total))
+def _share(b: Builder, part: Val, parts: Val, size: Val) -> Range:
+    """This partition's granules: [part·size/parts, (part+1)·size/parts)."""
     lo = b.binary("udiv", b.mul(part, size), parts)
     hi = b.binary("udiv", b.mul(b.add(part, Val("i64", "1")), size), parts)
     return lo, hi
 
 
-def _digit(b: Builder, flat: Val, stride: int, count: int) -> Val:
+def _digit(scope: Scope, flat: Val, stride: Dim, count: Dim) -> Val:
     """One coordinate of a flattened row number; `count` is 0 for the first."""
-    at = b.binary("udiv", flat, Val("i64", str(stride))) if stride > 1 else flat
-    return b.binary("urem", at, Val("i64", str(count))) if count else at
+    b = scope.builder
+    at = b.binary("udiv", flat, scope.dim(stride)) if stride != 1 else flat
+    return b.binary("urem", at, scope.dim(count)) if count != 0 else at
 
 
-def _points(b: Builder, first: Val, end: Val, granule: int, size: int) -> Range:
+def _points(scope: Scope, first: Val, end: Val, granule: int, size: Dim) -> Range:
     """Granule numbers as points, the last granule cut at the axis's end."""
     if granule == 1:
         return first, end
+    b = scope.builder
     g = Val("i64", str(granule))
     stop = b.mul(end, g)
-    if size % granule:
-        stop = b.intrinsic("smin", "i64", [stop, Val("i64", str(size))])
+    if size % granule != 0:
+        stop = b.intrinsic("smin", "i64", [stop, scope.dim(size)])
     return b.mul(first, g), stop
 
 
@@ -322,7 +343,7 @@ def _enter_block(
         return scope.bind({step.axis: at}), dict(ranges)
     b = scope.builder
     following = b.add(at, Val("i64", "1"))
-    return scope.child(), {**ranges, step.axis: _points(b, at, following, granule, step.extent)}
+    return scope.child(), {**ranges, step.axis: _points(scope, at, following, granule, step.extent)}
 
 
 # -- stages -----------------------------------------------------------------------------
@@ -332,7 +353,7 @@ def _emit_stages(plan: _Plan, scope: Scope) -> None:
     """All stages at one outer point."""
     lane = scope.lane.name if scope.lane is not None else None
     for number, stage in enumerate(plan.kernel.stages):
-        if all(extent(a) > 0 for a in stage.axes):
+        if all(size_of(a) != 0 for a in stage.axes):
             _emit_stage(plan, number, stage, scope, lane)
         elif stage.kind == "reduce":
             _emit_empty(stage, scope)

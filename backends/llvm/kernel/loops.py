@@ -1,9 +1,9 @@
 """Runs a list of loops over axes as LLVM loops, from the outermost in.
 
 A `Step` is one loop of a schedule; `unroll` directly around a `vector` loop of the same axis is
-one step. Extents are constants. Ranges of tiled and partitioned axes start at multiples of the
-inner steps, so the only partial vector is the last one of the axis, and its number of lanes is a
-constant.
+one step. Ranges of tiled and partitioned axes start at multiples of the
+inner steps, so the only partial vector is the last one of the axis; its number of lanes is a
+constant where the extent is, else a mask.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from graphc.backends.llvm.kernel.scope import Scope
 from graphc.backends.llvm.text import Builder, Val
-from graphc.ir.dims import Symbol
+from graphc.ir.dims import Dim, Symbol
 from graphc.ir.errors import CompileError
-from graphc.ir.kernel import Loop, LoopRole, extent
+from graphc.ir.kernel import Loop, LoopRole, size_of
 
 __all__ = ["Range", "Step", "bound_after", "run_loops", "steps_of"]
 
@@ -33,7 +33,7 @@ class Step:
 
     axis: str
     role: LoopRole
-    extent: int
+    extent: Dim
     size: int = 0
     unroll: int = 1
     last: bool = True
@@ -45,7 +45,7 @@ def steps_of(loops: Sequence[Loop], axes: Sequence[Symbol]) -> tuple[Step, ...]:
 
     Raises CompileError where a loop's size makes no sense.
     """
-    sizes = {a.name: extent(a) for a in axes}
+    sizes = {a.name: size_of(a) for a in axes}
     steps: list[Step] = []
     for loop in [*loops, *(Loop(a.name, "sequential") for a in axes if all(x.axis != a.name for x in loops))]:
         if loop.axis not in sizes:
@@ -95,7 +95,7 @@ def run_loops(
     if not steps:
         return leaf(scope, carried)
     step, b = steps[0], scope.builder
-    range_ = ranges.get(step.axis, (_i64(0), _i64(step.extent)))
+    range_ = ranges.get(step.axis) or (_i64(0), scope.dim(step.extent))
 
     def inside(inner: Scope, values: Carried, narrowed: Mapping[str, Range] = ranges) -> Carried:
         if len(steps) > 1:
@@ -136,7 +136,7 @@ def _blocks(
 
     def block(i: Val, values: Carried) -> Carried:
         end = b.add(i, _i64(step.size)) if i.text.startswith("%") else _i64(int(i.text) + step.size)
-        if step.extent % step.size or range_[1].text != str(step.extent):
+        if step.extent % step.size != 0 or range_[1].text != str(step.extent):
             known = _static((end, range_[1]))
             if known is not None:
                 end = _i64(min(known))
@@ -183,7 +183,7 @@ def _vector(
     step: Step, scope: Scope, range_: Range, carried: Carried, inside: Callable[[Scope, Carried], Carried]
 ) -> Carried:
     b, width = scope.builder, step.size
-    block, rest = width * step.unroll, step.extent % width
+    block = width * step.unroll
 
     def at(i: Val, values: Carried) -> Carried:
         return inside(scope.bind_vector(step.axis, i, width), values)
@@ -204,6 +204,10 @@ def _vector(
         return inside(scope.bind_vector(step.axis, _i64(full), width, active=hi - full), carried)
     assert not carried, "a partitioned or tiled vector axis carries nothing"
     lo_, hi_ = range_
+    if not isinstance(step.extent, int):
+        _masked_vector(step, scope, range_, copies, at, inside)
+        return ()
+    rest = step.extent % width
     whole = _i64(step.extent - rest)
     full_ = hi_ if rest == 0 else b.select(b.icmp("slt", hi_, whole), hi_, whole)
     start = lo_
@@ -218,3 +222,26 @@ def _vector(
         with b.if_(reaches):
             inside(scope.bind_vector(step.axis, whole, width, active=rest), ())
     return ()
+
+
+def _masked_vector(
+    step: Step,
+    scope: Scope,
+    range_: Range,
+    copies: Callable[[Val, Carried], Carried],
+    at: Callable[[Val, Carried], Carried],
+    inside: Callable[[Scope, Carried], Carried],
+) -> None:
+    """Vectors along an axis whose number of points is known at run time: the last one has a mask."""
+    b, width = scope.builder, step.size
+    lo, hi = range_
+    size = b.sub(hi, lo)
+    start, full = lo, b.add(lo, b.binary("and", size, _i64(-width)))
+    if step.unroll > 1:
+        block = width * step.unroll
+        start = b.add(lo, b.mul(b.binary("udiv", size, _i64(block)), _i64(block)))
+        b.loop(lo, start, block, (), copies, step.axis)
+    b.loop(start, full, width, (), at, step.axis)
+    with b.if_(b.icmp("slt", full, hi)):
+        mask = b.lane_mask(b.sub(hi, full), width)
+        inside(scope.bind_vector(step.axis, full, width, mask=mask), ())

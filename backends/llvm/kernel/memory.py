@@ -14,7 +14,7 @@ from graphc.backends.llvm.kernel.scalar_ops import apply
 from graphc.backends.llvm.kernel.scope import Condition, Scope, is_multiple
 from graphc.backends.llvm.kernel.values import from_memory, memory_type, to_memory
 from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, bounds
 from graphc.ir.kernel import Instruction
 from graphc.ir.types import DType
 
@@ -41,7 +41,9 @@ class _Place:
         self.memory = memory_type(self.dtype)
         self.align = self.dtype.itemsize
         self.base = space.pointers[instruction.buffer]
-        self.numel = buffer.type.numel
+        self.empty = buffer.type.count == 0
+        self.numel = bounds(buffer.type.count)[0] or 0
+        """How many elements there are at least."""
         self.offset: Dim = scope.simple(space.offset(instruction.buffer, instruction.index))
         self.lanes = scope.offsets(self.offset)
         self.copies = space.local_lanes if buffer.access == "local" else 1
@@ -138,7 +140,7 @@ def load(scope: Scope, instruction: Instruction) -> Val:
     condition = scope.guard(instruction.guards)
     fill = scope.value(instruction.operands[0]) if instruction.operands else None
     place = _Place(scope, instruction)
-    if not condition.possible or place.numel == 0:
+    if not condition.possible or place.empty:
         assert fill is not None, "a load from an empty buffer needs a guard"
         return fill
     holds = _and(b, condition.uniform, condition.varying)
@@ -313,7 +315,7 @@ def store(scope: Scope, instruction: Instruction) -> None:
     add = instruction.value == "add"
     # What is computed under the branch must not be known to the scope after it.
     place = _Place(scope if condition.uniform is None else scope.child(), instruction)
-    if not condition.possible or place.numel == 0:
+    if not condition.possible or place.empty:
         return
     if condition.uniform is None:
         _store(place, value, condition, add)

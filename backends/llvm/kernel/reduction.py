@@ -16,15 +16,15 @@ it sum to is one of its points.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 from graphc.backends.llvm.kernel.body import combine
 from graphc.backends.llvm.kernel.loops import Step, run_loops
 from graphc.backends.llvm.kernel.scope import Scope
 from graphc.backends.llvm.kernel.values import constant
 from graphc.backends.llvm.text import Val, lanes
+from graphc.ir.dims import Dim, product
 from graphc.ir.errors import CompileError
-from graphc.ir.kernel import Combine, Stage, extent
+from graphc.ir.kernel import Combine, Stage, size_of
 from graphc.ir.target import Target
 
 __all__ = ["partial_count", "run_reduce"]
@@ -88,7 +88,8 @@ def _in_order(
         return combine(point, how, accumulators, _wide(point, body(point), width))
 
     start = _initial(stage, scope, width)
-    if not _has_levels(stage, how) or prod(extent(a) for a in stage.axes) < _LEAST_BLOCKS:
+    points = product([size_of(a) for a in stage.axes])
+    if not _has_levels(stage, how) or (isinstance(points, int) and points < _LEAST_BLOCKS):
         return run_loops(steps, scope, {}, start, leaf, entered)
     axes = [(step, n + 1) for n, step in enumerate(steps) if step.last]
 
@@ -115,10 +116,47 @@ def _in_order(
             )
             return totals if whole == size else combine(owner, how, totals, over(end, size - whole))
 
-        return over(Val("i64", "0"), step.extent)
+        if isinstance(step.extent, int):
+            return over(Val("i64", "0"), step.extent)
+        return _leveled(owner, how, start, owner.dim(step.extent), over, point, step.axis)
 
     b = scope.builder
     return sum_of(0, scope)
+
+
+def _leveled(
+    scope: Scope,
+    how: Combine,
+    start: Accumulators,
+    size: Val,
+    over: Callable[[Val, int], Accumulators],
+    point: Callable[[Val, Accumulators], Accumulators],
+    hint: str,
+) -> Accumulators:
+    """The sum over an axis of `size` points, known at run time, in the levels of an axis of as many points.
+
+    Runs of the longest kind that the axis has two of come first, then shorter ones of what is left, then points.
+    """
+    b = scope.builder
+    left, first = size, Val("i64", "0")
+    taken: list[tuple[Val, Val, Accumulators]] = []
+    for run in _RUNS:
+        several = b.icmp("sge", left, Val("i64", str(2 * run)))
+        whole = b.select(several, b.binary("and", left, Val("i64", str(-run))), Val("i64", "0"))
+        end = b.add(first, whole)
+
+        def one(i: Val, totals: Accumulators, run: int = run) -> Accumulators:
+            return combine(scope, how, totals, over(i, run))
+
+        totals = b.loop(first, end, run, start, one, hint)
+        left, first = b.sub(left, whole), end
+        taken.append((several, b.icmp("sgt", left, Val("i64", "0")), totals))
+    found = b.loop(first, size, 1, start, point, hint)
+    for several, more, totals in reversed(taken):
+        with_rest = combine(scope, how, totals, found)
+        chosen = [b.select(more, x, t) for x, t in zip(with_rest, totals, strict=True)]
+        found = tuple(b.select(several, c, f) for c, f in zip(chosen, found, strict=True))
+    return found
 
 
 def _has_levels(stage: Stage, how: Combine) -> bool:
@@ -138,10 +176,13 @@ def _partials(
     b = scope.builder
     outer = steps[:-1]
     bits = max(d.bits for d, _ in stage.init)
+    if not isinstance(inner.extent, int):
+        return _partials_of_any(stage, how, inner, inner.extent, outer, scope, body, entered)
     partials = partial_count(inner.extent, bits, b.target)
     width = min(inner.size, partials)
     copies, count = partials // width, len(stage.init)
-    full = inner.extent // partials * partials
+    size = inner.extent
+    full = size // partials * partials
     levels = _has_levels(stage, how)
     run = _run_length(full // partials) * partials if levels else full
 
@@ -178,8 +219,8 @@ def _partials(
         elif full > whole:
             fresh = block(Val("i64", str(whole)), fresh)
         values = list(fresh)
-        for k, base in enumerate(range(full, inner.extent, width)):
-            active = min(width, inner.extent - base)
+        for k, base in enumerate(range(full, size, width)):
+            active = min(width, size - base)
             own = slice(k * count, (k + 1) * count)
             values[own] = fold(Val("i64", str(base)), owner, tuple(values[own]), active)
         if levels and outer:
@@ -190,6 +231,110 @@ def _partials(
     vectors = run_loops(outer, scope, {}, start, leaf, entered)
     groups = [vectors[k * count : (k + 1) * count] for k in range(copies)]
     return _halves(scope, how, groups)
+
+
+def _partials_of_any(
+    stage: Stage,
+    how: Combine,
+    inner: Step,
+    extent: Dim,
+    outer: tuple[Step, ...],
+    scope: Scope,
+    body: Body,
+    entered: Callable[[Scope, int], None],
+) -> Accumulators:
+    """`_partials` along an axis whose number of points is known at run time: in as many partials as a long axis has.
+
+    What is left of whole blocks of partials is folded with masks.
+    """
+    b = scope.builder
+    lane_count = b.target.width(max(d.bits for d, _ in stage.init))
+    partials = 4 * lane_count
+    width = min(inner.size, partials)
+    copies, count = partials // width, len(stage.init)
+    levels = _has_levels(stage, how)
+    start = _initial(stage, scope, width) * copies
+
+    def number(value: int) -> Val:
+        return Val("i64", str(value))
+
+    size = scope.dim(extent)
+    full = b.binary("and", size, number(-partials))
+    run = (
+        b.mul(_run_blocks(scope, b.binary("udiv", full, number(partials))), number(partials))
+        if levels
+        else full
+    )
+
+    def fold(base: Val, owner: Scope, old: Accumulators, mask: Val | None) -> Accumulators:
+        point = owner.bind_vector(inner.axis, base, width, mask=mask)
+        new = combine(point, how, old, _wide(point, body(point), width))
+        return new if mask is None else tuple(b.select(mask, n, o) for n, o in zip(new, old, strict=True))
+
+    def leaf(owner: Scope, carried: Accumulators) -> Accumulators:
+        if outer:
+            entered(owner, len(outer))
+
+        def block(i: Val, values: Accumulators) -> Accumulators:
+            result: list[Val] = []
+            for k in range(copies):
+                base = b.add(i, number(k * width)) if k else i
+                result += fold(base, owner, values[k * count : (k + 1) * count], None)
+            return tuple(result)
+
+        def rest(values: Accumulators) -> Accumulators:
+            """With what comes after the whole blocks."""
+            found: list[Val] = []
+            for k in range(copies):
+                base = b.add(full, number(k * width))
+                left = b.sub(size, base)
+                some = b.select(b.icmp("sgt", left, number(0)), number(1), number(0))
+
+                def one(_: Val, old: Accumulators, base: Val = base, left: Val = left) -> Accumulators:
+                    here = b.intrinsic("smin", "i64", [left, number(width)])
+                    return fold(base, owner, old, b.lane_mask(here, width))
+
+                found += b.loop(number(0), some, 1, values[k * count : (k + 1) * count], one, inner.axis)
+            return tuple(found)
+
+        if not levels:
+            return rest(b.loop(number(0), full, partials, carried, block, inner.axis))
+
+        def one_run(i: Val, totals: Accumulators) -> Accumulators:
+            end = b.add(i, run)
+            fresh = b.loop(i, end, partials, start, block, inner.axis)
+            return tuple(b.fadd(t, f) for t, f in zip(totals, fresh, strict=True))
+
+        # With one run there are no totals of runs: it goes on from what there is.
+        runs = b.select(
+            b.icmp("sgt", full, run),
+            b.binary("udiv", full, b.intrinsic("smax", "i64", [run, number(1)])),
+            number(0),
+        )
+        whole = b.mul(runs, run)
+
+        def nth(n: Val, totals: Accumulators) -> Accumulators:
+            return one_run(b.mul(n, run), totals)
+
+        totals = b.loop(number(0), runs, 1, carried, nth, inner.axis)
+        fresh = start if outer else totals
+        values = rest(b.loop(whole, full, partials, fresh, block, inner.axis))
+        return tuple(b.fadd(t, v) for t, v in zip(totals, values, strict=True)) if outer else values
+
+    vectors = run_loops(outer, scope, {}, start, leaf, entered)
+    groups = [vectors[k * count : (k + 1) * count] for k in range(copies)]
+    return _halves(scope, how, groups)
+
+
+def _run_blocks(scope: Scope, blocks: Val) -> Val:
+    """`_run_length` of a number that is known at run time."""
+    b = scope.builder
+    zeros = b.op("i64", f"call i64 @llvm.ctlz.i64(i64 {blocks.text}, i1 false)")
+    b.module.declare("llvm.ctlz.i64", "i64", ["i64", "i1"])
+    half = b.binary("lshr", b.sub(Val("i64", "65"), zeros), Val("i64", "1"))
+    long = b.binary("shl", Val("i64", "1"), half)
+    short = b.intrinsic("smax", "i64", [blocks, Val("i64", "1")])
+    return b.select(b.icmp("slt", blocks, Val("i64", str(_LEAST_BLOCKS))), short, long)
 
 
 def _level_length(size: int) -> int:
@@ -208,6 +353,8 @@ def _run_length(blocks: int) -> int:
 
 
 _LEVEL = 32
+_RUNS = (_LEVEL**3, _LEVEL**2, _LEVEL)
+"""Runs of an axis whose number of points is known at run time."""
 
 _LEAST_BLOCKS = 64
 """Additions into one accumulator below which one level is exact enough."""

@@ -18,7 +18,7 @@ from graphc.ir.dims import Apply, Dim, Expr, Symbol, bounds, less_equal, substit
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Instruction, Kernel
 from graphc.ir.scalar import Guard
-from graphc.ir.types import DType, row_major_strides
+from graphc.ir.types import DType, symbolic_strides
 
 __all__ = ["BodySpace", "Condition", "Scope", "is_multiple", "scalar_dtypes"]
 
@@ -66,12 +66,16 @@ class BodySpace:
         self.local_lanes = local_lanes
         self.streamed: frozenset[int] = frozenset()
         """Buffers whose whole registers are stored past the caches."""
+        self.sizes: dict[str, Val] = {}
+        """Values of the kernel's symbolic sizes."""
         self.types = scalar_dtypes(kernel)
         self._offsets: dict[tuple[int, tuple[Dim, ...]], Dim] = {}
 
     def scope(self) -> Scope:
         """A scope with nothing bound."""
-        return Scope(self)
+        made = Scope(self)
+        made._symbols = dict(self.sizes)
+        return made
 
     def offset(self, buffer: int, index: tuple[Dim, ...]) -> Dim:
         """The row-major element offset of an index into a buffer."""
@@ -79,7 +83,7 @@ class BodySpace:
         if key not in self._offsets:
             total: Dim = 0
             for i, stride in zip(
-                index, row_major_strides(self.kernel.buffers[buffer].type.sizes), strict=True
+                index, symbolic_strides(self.kernel.buffers[buffer].type.shape), strict=True
             ):
                 total = total + i * stride
             self._offsets[key] = merge_division(total)

@@ -1,0 +1,90 @@
+"""A planned program with symbolic sizes at given sizes: the same phases and kernels, other numbers.
+
+Types, numbers of partitions, offsets in the arena and the arrays of sizes that kernels are called with follow
+from the sizes; which kernels run in which phase, and what shares memory, was decided before. Nothing is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from graphc.ir.dims import Dim, Symbol, substitute
+from graphc.ir.kernel import Kernel
+from graphc.ir.program import Buffer, KernelCall, Phase, Program
+from graphc.ir.types import TensorType
+from graphc.passes.context import Options
+from graphc.passes.plan.arena import Lifetime, assign_offsets
+from graphc.passes.schedule.cost import work_expression
+
+__all__ = ["resolve"]
+
+_LEAST_BYTES = 64
+"""Temporaries without elements have an address all the same: what a guard keeps out may be read there."""
+
+
+def resolve(program: Program, sizes: Mapping[Symbol, int], options: Options) -> Program:
+    """The program at these sizes, which has the kernels of the given one."""
+    return _Resolver(program, sizes, options).run()
+
+
+class _Resolver:
+    def __init__(self, program: Program, sizes: Mapping[Symbol, int], options: Options) -> None:
+        self.program = program
+        self.sizes: dict[Symbol, Dim] = dict(sizes)
+        self.options = options
+        self.parts: dict[int, int] = {}
+
+    def run(self) -> Program:
+        buffers, arena = self._buffers()
+        return replace(
+            self.program,
+            buffers=buffers,
+            phases=tuple(self._phase(p) for p in self.program.phases),
+            arena_bytes=arena,
+            constants=tuple(map(self._constant, self.program.constants)),
+            lives=(),
+        )
+
+    def number(self, x: Dim) -> int:
+        found = substitute(x, self.sizes)
+        assert isinstance(found, int), f"{x} has no value"
+        return found
+
+    def _buffers(self) -> tuple[tuple[Buffer, ...], int]:
+        found = [replace(b, type=self._type(b.type)) for b in self.program.buffers]
+        lives = [
+            Lifetime(max(_LEAST_BYTES, found[r].type.nbytes), first, last)
+            for r, first, last in self.program.lives
+        ]
+        offsets, total = assign_offsets(lives)
+        for (row, _, _), offset in zip(self.program.lives, offsets, strict=True):
+            found[row] = replace(found[row], offset=offset)
+        return tuple(found), total
+
+    def _type(self, type_: TensorType) -> TensorType:
+        if type_.is_static:
+            return type_
+        return TensorType(type_.dtype, tuple(map(self.number, type_.shape)))
+
+    def _constant(self, value: object) -> object:
+        """An array of sizes where the symbols stand."""
+        if isinstance(value, tuple):
+            return np.array([self.number(s.expr) for s in value], np.int64)
+        return value
+
+    def _phase(self, phase: Phase) -> Phase:
+        return replace(phase, calls=tuple(map(self._call, phase.calls)))
+
+    def _call(self, call: KernelCall) -> KernelCall:
+        if call.sizes < 0:
+            return call
+        known = self.parts.get(id(call.kernel))
+        if known is None:
+            known = self.parts[id(call.kernel)] = self._parts(call.kernel, call.parts)
+        return replace(call, parts=known)
+
+    def _parts(self, kernel: Kernel, most: int) -> int:
+        return max(1, min(most, self.number(work_expression(kernel)) // self.options.grain))
