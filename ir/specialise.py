@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graphc.ir.dims import Expr, Symbol, substitute
+from graphc.ir.dims import Dim, Expr, Symbol, substitute
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.types import TensorType
 
 __all__ = ["concrete", "specialised"]
 
-Sizes = Mapping[Symbol, int]
+Sizes = Mapping[Symbol, Dim]
 
 
 def concrete(x: Any, sizes: Sizes) -> Any:
     """A dim, type or attribute (or tuple of these) with symbols replaced by their sizes."""
     match x:
         case Expr():
-            return substitute(x, dict(sizes))
+            return substitute(x, sizes)
         case TensorType():
             return x if x.is_static else x.with_shape(concrete(x.shape, sizes))
         case tuple():

@@ -139,9 +139,7 @@ class _Specialisation:
     @property
     def executable(self) -> Executable:
         """What runs at these sizes."""
-        compiled: Any = self.compiled
-        found: Executable = compiled.resolved(self.dims) if self.dims else compiled.executable
-        return found
+        return self.compiled.resolved(self.dims)
 
     def bind(self) -> list[Memory]:
         """The states' memory now."""
@@ -185,7 +183,7 @@ class _Specialisation:
         """One call through Python, on realised argument tensors."""
         inputs = [t._storage.memory for t in tensors] + self.bind()
         outputs = [allocate_memory(t) for t in self.fresh_types]
-        self.compiled.run(inputs, outputs, *([self.dims] if self.dims else ()))
+        self.compiled.run(inputs, outputs, self.dims)
         for position in self.compiled.aliases.values():
             inputs[position].version += 1
         nodes = [Node(m.type, memory=m) for m in outputs]

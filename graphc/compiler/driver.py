@@ -89,7 +89,7 @@ class CompiledGraph:
         self.from_disk = code.from_disk
         self.code = CodeGroup(code.codes)
         self.dims = tuple(s.name for s in graph_sizes(graph))
-        """Names of the symbolic sizes, in the order of the tuples that `executable_at` takes."""
+        """Names of the symbolic sizes."""
         self._by_sizes: dict[tuple[int, ...], Executable] = {}
         if not self.dims:
             self.executable = Executable(program, self.code, code.symbols, release=release)
@@ -97,15 +97,16 @@ class CompiledGraph:
         self.argument_positions = [i for i, v in enumerate(graph.inputs) if not v.is_state]
         self.state_positions = [i for i, v in enumerate(graph.inputs) if v.is_state]
 
-    def executable_at(self, sizes: tuple[int, ...]) -> Executable:
+    def resolved(self, dims: Mapping[str, int]) -> Executable:
         """The executable at a size for each of `dims`; kept, and made without compiling anything."""
         if not self.dims:
             return self.executable
+        sizes = tuple([dims[name] for name in self.dims])
         found = self._by_sizes.get(sizes)
         if found is None:
             if len(self._by_sizes) >= _KEPT_SIZES:
                 self._by_sizes.pop(next(iter(self._by_sizes)))
-            program = lowering.resolved(self.program, dict(zip(self.dims, sizes, strict=True)), self._context)
+            program = lowering.resolved(self.program, dims, self._context)
             release = self.release or lowering.runs_long(program)
             found = self._by_sizes[sizes] = Executable(program, self.code, self.symbols, release=release)
         return found
@@ -117,8 +118,7 @@ class CompiledGraph:
 
         Raises the exception of a failed check; then nothing was written.
         """
-        sizes = tuple((dims or {})[name] for name in self.dims)
-        error = self.executable_at(sizes).run(
+        error = self.resolved(dims or {}).run(
             [inputs[i].address for i in self.argument_positions],
             [m.address for m in outputs],
             [inputs[i].address for i in self.state_positions],

@@ -13,7 +13,7 @@ import heapq
 
 from graphc.ir.control import Control
 from graphc.ir.graph import Graph, Op
-from graphc.ir.symbolic import mark_sizes
+from graphc.ir.symbolic import marked
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import read_whole
 from graphc.passes.fuse.clone import clone_for_sparse_readers, clone_of_inputs
@@ -32,8 +32,7 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
 
     Raises CompileError for an op that no kernel can hold.
     """
-    work = graph.copy()
-    mark_sizes(work)
+    work = marked(graph)
     replace_empty(work)
     computed = read_whole(work)
     found = survey(work, computed)

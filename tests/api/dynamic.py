@@ -16,6 +16,7 @@ from graphc.ir import parse
 from graphc.ir.graph import Graph
 from graphc.ir.specialise import specialised
 from graphc.passes.decompose import Decompose
+from graphc.passes.drop_checks import DropChecks
 from graphc.passes.gradients import ExpandGradients
 from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
@@ -30,6 +31,7 @@ def optimised(graph: Graph) -> Graph:
         lambda: ExpandGradients().run(graph, context),
         lambda: run_pipeline(graph, OPTIMISE, context),
         lambda: Decompose().run(graph, context),
+        lambda: DropChecks().run(graph, context),
     )
     for stage in stages:
         stage()

@@ -16,7 +16,8 @@ from graphc.backends import reference
 from graphc.compiler.driver import CompiledGraph, compile_graph
 from graphc.ir.graph import Graph
 from graphc.ir.parser import parse
-from graphc.ir.symbolic import graph_sizes, put_sizes
+from graphc.ir.specialise import specialised
+from graphc.ir.symbolic import graph_sizes
 from graphc.ir.types import TensorType
 from graphc.runtime import threads
 
@@ -46,12 +47,12 @@ def draw(rng: np.random.Generator, type_: TensorType) -> Any:
     return rng.integers(0, 2 if type_.dtype.kind == "bool" else 5, type_.sizes).astype(type_.dtype.numpy)
 
 
-def results(compiled: CompiledGraph, graph: Graph, arrays: list[Any], sizes: tuple[int, ...]) -> list[Any]:
+def results(compiled: CompiledGraph, graph: Graph, arrays: list[Any], sizes: Mapping[str, int]) -> list[Any]:
     """What a program makes of arrays: returned outputs, then new states. `graph` has fixed sizes."""
     given = [aligned(a) for a in arrays]
     types = [graph.outputs[i].type for i in graph.returned()]
     made = [aligned(np.full(t.sizes, 1, t.dtype.numpy)) for t in types]
-    error = compiled.executable_at(sizes).run(
+    error = compiled.resolved(sizes).run(
         [given[i].ctypes.data for i in compiled.argument_positions],
         [m.ctypes.data for m in made],
         [given[i].ctypes.data for i in compiled.state_positions],
@@ -67,8 +68,7 @@ def check(text: str, *cases: Mapping[str, int], tolerance: float = 2e-5, same: b
     compiled = compile_graph(graph.copy())
     kernels = list(compiled.symbols)
     for sizes in cases:
-        at = graph.copy()
-        put_sizes(at, {s: sizes[s.name] for s in symbols})
+        at = specialised(graph, {s: sizes[s.name] for s in symbols})
         rng = np.random.default_rng(7)
         arrays = [draw(rng, v.type) for v in at.inputs]
         wanted = reference.run(at, *arrays)
@@ -76,7 +76,7 @@ def check(text: str, *cases: Mapping[str, int], tolerance: float = 2e-5, same: b
         first: list[Any] | None = None
         for count in (1, 2, 4):
             threads.set_num_threads(count)
-            found = results(compiled, at, arrays, tuple(sizes[s.name] for s in symbols))
+            found = results(compiled, at, arrays, sizes)
             if first is None:
                 first = found
                 for got, want in zip(found, expected, strict=True):
@@ -86,7 +86,7 @@ def check(text: str, *cases: Mapping[str, int], tolerance: float = 2e-5, same: b
                     )
             assert [f.tobytes() for f in found] == [f.tobytes() for f in first], f"{count} threads, {sizes}"
         if same:
-            fixed = results(compile_graph(at.copy()), at, arrays, ())
+            fixed = results(compile_graph(at.copy()), at, arrays, {})
             assert [f.tobytes() for f in fixed] == [f.tobytes() for f in first or ()], f"fixed sizes, {sizes}"
     assert compiled.symbols == kernels
 
