@@ -58,6 +58,7 @@ from graphc.functions.creation import (
     zeros,
     zeros_like,
 )
+from graphc.functions.distributions import multinomial, poisson
 from graphc.functions.indexing import (
     argwhere,
     gather,
@@ -183,7 +184,6 @@ from graphc.functions.promotion import (
 from graphc.functions.random import (
     bernoulli,
     get_rng_state,
-    multinomial,
     normal,
     rand,
     rand_like,
@@ -519,6 +519,7 @@ __all__ = [
     "pending",
     "permute",
     "pi",
+    "poisson",
     "positive",
     "pow",
     "preserve_format",

@@ -9,8 +9,10 @@ from __future__ import annotations
 from graphc.functions import (
     conversion,
     creation,
+    distributions,
     indexing,
     inplace,
+    inplace_random,
     linear_algebra,
     pointwise,
     random,
@@ -238,7 +240,7 @@ class RandomMethods:
     __slots__ = ()
 
     bernoulli = random.bernoulli
-    multinomial = random.multinomial
+    multinomial = distributions.multinomial
 
 
 class FillMethods:
@@ -246,19 +248,19 @@ class FillMethods:
 
     __slots__ = ()
 
-    bernoulli_ = inplace.bernoulli_
+    bernoulli_ = inplace_random.bernoulli_
     copy_ = inplace.copy_
-    cauchy_ = inplace.cauchy_
-    exponential_ = inplace.exponential_
-    geometric_ = inplace.geometric_
-    log_normal_ = inplace.log_normal_
+    cauchy_ = inplace_random.cauchy_
+    exponential_ = inplace_random.exponential_
+    geometric_ = inplace_random.geometric_
+    log_normal_ = inplace_random.log_normal_
     fill_ = inplace.fill_
     fill_diagonal_ = inplace.fill_diagonal_
     index_put_ = inplace.index_put_
     masked_fill_ = inplace.masked_fill_
-    normal_ = inplace.normal_
-    random_ = inplace.random_
-    uniform_ = inplace.uniform_
+    normal_ = inplace_random.normal_
+    random_ = inplace_random.random_
+    uniform_ = inplace_random.uniform_
     zero_ = inplace.zero_
 
 

@@ -8,10 +8,11 @@ whatever threads and lanes found it.
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 
 from graphc.ir.dims import Dim
 
-__all__ = ["BIAS", "NUMBER_BITS", "check_text", "error_word", "failed_check", "failure_text"]
+__all__ = ["BIAS", "NUMBER_BITS", "check_text", "error_word", "failed_check", "failure_text", "raise_failure"]
 
 NUMBER_BITS = 40
 BIAS = 1 << (NUMBER_BITS - 1)
@@ -51,3 +52,9 @@ def failure_text(message: str, number: int | None) -> str:
         return str(number - int(size) if size is not None and number < 0 else number)
 
     return _PLACE.sub(spelt, message)
+
+
+def raise_failure(check: str, number: int) -> NoReturn:
+    """Raises what a check ("ExceptionClass: message") says, for interpreters."""
+    kind, _, message = check.partition(": ")
+    raise {"IndexError": IndexError, "RuntimeError": RuntimeError}[kind](failure_text(message, number))

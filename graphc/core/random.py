@@ -18,6 +18,7 @@ from graphc.core.location import annotate
 from graphc.core.modes import unrecorded
 from graphc.core.recording import current
 from graphc.core.tensor import TensorBase, assign, constant, from_array, record
+from graphc.devices import check_device
 from graphc.ir.ops.philox import philox_reference
 from graphc.runtime.state import bump_epoch
 
@@ -25,9 +26,10 @@ __all__ = ["Generator", "default_generator", "fork_rng", "initial_seed", "manual
 
 
 class Generator:
-    """A stream of random numbers. Raises TypeError for a seed that is no int."""
+    """A stream of random numbers. Raises RuntimeError for a device that is not there."""
 
     def __init__(self, device: Any = None) -> None:
+        check_device(device)
         self._seed = 67280421310721
         self._made: Any = None
         self._split = 0
@@ -48,19 +50,22 @@ class Generator:
     def manual_seed(self, seed: int) -> Generator:
         """Starts the stream again at `seed`; returns the generator.
 
-        Raises TypeError for a seed that is no int, RuntimeError for one that 64 bits do not hold.
+        A negative seed is what it is with 64 bits and no sign. Raises RuntimeError for a seed that is no int,
+        ValueError for one that 64 bits do not hold.
         """
         error: Exception | None = None
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-            error = TypeError(
+            error = RuntimeError(
                 f"manual_seed expected a long, but got {type(seed).__name__}; give a whole number as the seed"
             )
         elif not -(2**63) <= int(seed) < 2**64:
-            error = RuntimeError(f"Overflow when unpacking long: seed {int(seed)} does not fit 64 bits")
+            error = ValueError(
+                f"Overflow when unpacking long long: seed {int(seed)} does not fit 64 bits; give one from -2**63 to 2**64 - 1"
+            )
         if error is not None:
             annotate(error)
             raise error
-        value = int(seed)
+        value = int(seed) % 2**64
         self._put((value - 2**64 if value >= 2**63 else value, 0))
         self._seed, self._split = value, 0
         return self
@@ -97,7 +102,7 @@ class Generator:
         if current().trace is None:
             values = new_state._values().tolist()
             self._put((values[0], values[1]))
-            self._seed = values[0]
+            self._seed = values[0] % 2**64
         else:
             self._flush()
             with unrecorded():
@@ -160,12 +165,15 @@ default_generator = Generator()
 def manual_seed(seed: int) -> Generator:
     """Seeds the default generator; returns it. Takes what is a whole number, as text too, like PyTorch.
 
-    Raises ValueError or TypeError for anything else.
+    Raises ValueError for text that is no whole number and for one that 64 bits do not hold, TypeError for
+    anything else, numbers with a fraction among them, which PyTorch rounds.
     """
     try:
         value = int(seed)
         if value != seed and not isinstance(seed, str):
-            raise TypeError(f"manual_seed expected a whole number, but got {seed!r}")
+            raise TypeError(
+                f"manual_seed expected a whole number, but got {seed!r}; give an int, for example {value}"
+            )
     except (TypeError, ValueError) as error:
         annotate(error)
         raise
@@ -184,6 +192,8 @@ def fork_rng(devices: Any = None, enabled: bool = True, device_type: str = "cpu"
         yield
         return
     state, seed_before = default_generator.get_state(), default_generator._seed
+    if current().trace is None:
+        state.realize()  # what fails inside of the block does not take it along
     try:
         yield
     finally:

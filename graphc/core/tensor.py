@@ -204,8 +204,12 @@ class TensorBase:
         return self._snapshot(storage) if memory is None else Node(self.tensor_type, memory=memory)
 
     def _array(self, storage: Storage) -> np.ndarray[Any, Any]:
-        """The realised value through the chain, as a NumPy view of the memory."""
-        assert storage.memory is not None
+        """The realised value through the chain, as a NumPy view of the memory.
+
+        Raises RuntimeError where the computation of the value has failed.
+        """
+        if storage.memory is None:
+            raise RuntimeError("this tensor has no value: the computation that made it failed")
         return _through(storage.memory.array, self._chain)
 
     def realize(self) -> Any:

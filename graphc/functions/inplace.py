@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphc.core import Generator, TensorBase, assign, no_grad
-from graphc.functions import indexing, pointwise, random
+from graphc.core import TensorBase, assign
+from graphc.functions import indexing, pointwise
 from graphc.functions.promotion import (
     Number,
     as_operand,
     can_cast,
     converted,
     expanded,
-    get_default_dtype,
     plain_number,
 )
 from graphc.functions.recording import record, scalar
@@ -119,102 +117,6 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 def zero_(self: Tensor) -> Tensor:
     """0 everywhere. Returns the tensor."""
     return fill_(self, 0)
-
-
-def _drawn(self: Tensor, value: Tensor) -> Tensor:
-    with no_grad():
-        value = converted(value, self.tensor_type.dtype)
-    assign(self, value)
-    return self
-
-
-def normal_(self: Tensor, mean: float = 0, std: float = 1, *, generator: Generator | None = None) -> Tensor:
-    """Normal numbers. Returns the tensor. Raises RuntimeError for a negative std."""
-    if std < 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
-    if not self.tensor_type.dtype.is_floating_point:
-        raise NotImplementedError(
-            f"\"normal_kernel_cpu\" not implemented for '{self.tensor_type.dtype.torch_name}'"
-        )
-    drawn = random.normal_values(self.tensor_type.shape, self.tensor_type.dtype, generator)
-    return _drawn(self, pointwise.add(pointwise.mul(drawn, float(std)), float(mean)))
-
-
-def uniform_(
-    self: Tensor, a: float = 0, b: float = 1, *, generator: Generator | None = None, **ends: float
-) -> Tensor:
-    """Uniform numbers in [a, b) (PyTorch's `from` and `to`). Returns the tensor."""
-    low, high = float(ends.get("from", a)), float(ends.get("to", b))
-    if low > high:
-        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
-    if not self.tensor_type.dtype.is_floating_point:
-        raise NotImplementedError(
-            f"\"check_uniform_bounds\" not implemented for '{self.tensor_type.dtype.torch_name}'"
-        )
-    drawn = random.uniform_values(self.tensor_type.shape, self.tensor_type.dtype, generator)
-    return _drawn(self, pointwise.add(pointwise.mul(drawn, high - low), low))
-
-
-def random_(
-    self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None
-) -> Tensor:
-    """Integers in [low, high), or [0, low) with one number. Returns the tensor."""
-    if high is None:
-        largest = (
-            2**24 if self.tensor_type.dtype.is_floating_point else pointwise.limits(self.tensor_type.dtype)[1]
-        )
-        low, high = 0, int(low or largest)
-    return _drawn(self, random.integers(self.tensor_type.shape, low, high, self.tensor_type.dtype, generator))
-
-
-def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """1 with probability `p` (a number or tensor), else 0. Returns the tensor."""
-    if isinstance(p, (int, float)) and not 0 <= p <= 1:
-        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
-    drawn = random.uniform_values(self.tensor_type.shape, get_default_dtype(), generator)
-    return _drawn(self, pointwise.lt(drawn, p))
-
-
-def exponential_(self: Tensor, lambd: float = 1, *, generator: Generator | None = None) -> Tensor:
-    """Exponential numbers of a rate. Returns the tensor."""
-    return _drawn(
-        self, random.exponential_values(self.tensor_type.shape, self.tensor_type.dtype, lambd, generator)
-    )
-
-
-def log_normal_(
-    self: Tensor, mean: float = 1, std: float = 2, *, generator: Generator | None = None
-) -> Tensor:
-    """Numbers whose logarithms are normal. Returns the tensor. Raises RuntimeError unless std is positive."""
-    if std <= 0:
-        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std}")
-    drawn = random.normal_values(self.tensor_type.shape, self.tensor_type.dtype, generator)
-    return _drawn(self, pointwise.exp(pointwise.add(pointwise.mul(drawn, float(std)), float(mean))))
-
-
-def cauchy_(
-    self: Tensor, median: float = 0, sigma: float = 1, *, generator: Generator | None = None
-) -> Tensor:
-    """Numbers of a Cauchy distribution. Returns the tensor. Raises RuntimeError unless sigma is positive."""
-    if sigma <= 0:
-        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={sigma}")
-    # tan π(u - ½) is -cos πu / sin πu.
-    angle = pointwise.mul(
-        random.uniform_values(self.tensor_type.shape, self.tensor_type.dtype, generator), math.pi
-    )
-    drawn = pointwise.neg(pointwise.div(pointwise.cos(angle), pointwise.sin(angle)))
-    return _drawn(self, pointwise.add(pointwise.mul(drawn, float(sigma)), float(median)))
-
-
-def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
-    """The number of the first success, from 1 on, of trials with probability `p`. Returns the tensor.
-
-    Raises RuntimeError unless 0 < p < 1.
-    """
-    if not 0 < p < 1:
-        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p}")
-    drawn = random.exponential_values(self.tensor_type.shape, get_default_dtype(), -math.log1p(-p), generator)
-    return _drawn(self, pointwise.add(pointwise.floor(drawn), 1))
 
 
 def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:

@@ -5,20 +5,19 @@ The numbers are not PyTorch's; the distributions are.
 
 from __future__ import annotations
 
-import math
+import operator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from graphc.core import Generator, TensorBase, default_generator, is_tracing, next_random, no_grad
+from graphc.core import Generator, TensorBase, default_generator, next_random, no_grad
 from graphc.devices import check_device
-from graphc.functions import pointwise, reduction
+from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
+from graphc.functions.checks import checked
 from graphc.functions.ordering import order_of
 from graphc.functions.promotion import as_dtype, converted, get_default_dtype, shapes_broadcast
 from graphc.functions.recording import record
 from graphc.ir.dims import product
-from graphc.ir.types import DType, Shape, float64, int64
+from graphc.ir.types import DType, Shape, TensorType, bool_, int64
 
 if TYPE_CHECKING:
     from graphc.tensor_class import Tensor
@@ -83,28 +82,65 @@ def randn(
 
 
 def randint(
-    low: int,
+    *args: Any,
+    low: Any = None,
     high: Any = None,
     size: Any = None,
-    *,
     generator: Generator | None = None,
     dtype: DType | None = None,
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """Integers in [low, high), int64 unless `dtype` is given. `randint(high, size)` starts at 0."""
+    """Integers in [low, high), int64 unless `dtype` is given. `randint(high, size)` starts at 0.
+
+    Raises RuntimeError for an empty range and for one that the dtype does not hold, TypeError for bounds that are
+    no integers.
+    """
     check_device(device)
-    if size is None:
-        low, high, size = 0, low, high
-    elif high is None:
-        low, high = 0, low
-    if size is None:
-        raise TypeError("randint(): missing argument 'size'")
-    low, high = int(low), int(high)
+    names = (
+        ["high", "size"]
+        if len(args) + (high is not None) + (size is not None) < 3
+        else ["low", "high", "size"]
+    )
+    if low is not None and "low" in names:
+        names.remove("low")
+    given = {"low": low, "high": high, "size": size}
+    for name, value in zip([n for n in names if given[n] is None], args, strict=False):
+        given[name] = value
+    if len(args) > 3 or given["high"] is None or given["size"] is None:
+        raise TypeError(
+            "randint() expects (high, size) or (low, high, size); "
+            f"got {len(args)} positional arguments, missing {[k for k in ('high', 'size') if given[k] is None]}"
+        )
+    first, last = (_integer(given[n] or 0, "randint", n) for n in ("low", "high"))
+    d = as_dtype(dtype) or int64
+    check_range(first, last, d)
+    shape = checked_size(shape_argument((given["size"],), "randint"))
+    return _finished(integers(shape, first, last, d, generator), requires_grad)
+
+
+def _integer(value: Any, function: str, name: str) -> int:
+    """A whole number, of whatever type that is one. Raises TypeError."""
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        raise TypeError(f"{function}(): argument '{name}' must be int, not {type(value).__name__}") from None
+
+
+def largest(dtype: DType) -> int:
+    """The largest number of an integer dtype, or of bool."""
+    return 1 if dtype is bool_ else int(pointwise.limits(dtype)[1])
+
+
+def check_range(low: int, high: int, dtype: DType) -> None:
+    """Raises RuntimeError unless [low, high) has elements and the dtype holds them."""
     if low >= high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    shape = checked_size(shape_argument((size,), "randint"))
-    return _finished(integers(shape, low, high, as_dtype(dtype) or int64, generator), requires_grad)
+    if not dtype.is_floating_point:
+        least, most = 0 if dtype is bool_ else pointwise.limits(dtype)[0], largest(dtype)
+        for what, value in (("from", low), ("to - 1", high - 1)):
+            if not least <= value <= most:
+                raise RuntimeError(f"{what} is out of bounds for {dtype.torch_name}")
 
 
 def integers(shape: Shape, low: int, high: int, dtype: DType, generator: Generator | None) -> Tensor:
@@ -125,8 +161,9 @@ def rand_like(
 ) -> Tensor:
     """Uniform numbers in [0, 1) of the shape and dtype of another tensor."""
     check_device(device)
-    d = _floating(dtype or input.tensor_type.dtype, "rand_like")
-    return _finished(uniform_values(input.tensor_type.shape, d, generator), requires_grad)
+    like = _like(input, "rand_like")
+    d = _floating(dtype or like.dtype, "rand_like")
+    return _finished(uniform_values(like.shape, d, generator), requires_grad)
 
 
 def randn_like(
@@ -140,8 +177,9 @@ def randn_like(
 ) -> Tensor:
     """Standard normal numbers of the shape and dtype of another tensor."""
     check_device(device)
-    d = _floating(dtype or input.tensor_type.dtype, "randn_like")
-    return _finished(normal_values(input.tensor_type.shape, d, generator), requires_grad)
+    like = _like(input, "randn_like")
+    d = _floating(dtype or like.dtype, "randn_like")
+    return _finished(normal_values(like.shape, d, generator), requires_grad)
 
 
 def randint_like(
@@ -149,20 +187,32 @@ def randint_like(
     low: int,
     high: int | None = None,
     *,
+    generator: Generator | None = None,
     dtype: DType | None = None,
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """Integers in [low, high) of the shape and dtype of another tensor."""
+    like = _like(input, "randint_like")
     low, high = (0, low) if high is None else (low, high)
     return randint(
-        low,
-        high,
-        input.tensor_type.shape,
-        dtype=dtype or input.tensor_type.dtype,
+        low=low,
+        high=high,
+        size=like.shape,
+        generator=generator,
+        dtype=dtype or like.dtype,
         device=device,
         requires_grad=requires_grad,
     )
+
+
+def _like(input: Any, function: str) -> TensorType:
+    """The type of a tensor. Raises TypeError for what is none."""
+    if not isinstance(input, TensorBase):
+        raise TypeError(
+            f"{function}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}"
+        )
+    return input.tensor_type
 
 
 def normal(
@@ -173,19 +223,35 @@ def normal(
     generator: Generator | None = None,
     dtype: DType | None = None,
     device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """Normal numbers of a mean and a standard deviation, either of which may be a tensor."""
+    """Normal numbers of a mean and a standard deviation: of `size` where both are numbers, else like the tensors.
+
+    Raises RuntimeError for a negative deviation (of a tensor where values are computed), TypeError for a size
+    beside tensors or none without.
+    """
     check_device(device)
-    if size is None:
-        tensors = [x for x in (mean, std) if isinstance(x, TensorBase)]
-        if not tensors:
-            raise TypeError("normal(): missing argument 'size'")
+    tensors = [x for x in (mean, std) if isinstance(x, TensorBase)]
+    if bool(tensors) == (size is not None):
+        what = "takes no 'size' beside tensors" if tensors else "missing argument 'size'"
+        raise TypeError(f"normal(): {what}; expected (mean, std) with a Tensor, or two numbers and a size")
+    if isinstance(std, TensorBase):
+        std = checked(std, pointwise.ge(std, 0), "normal expects all elements of std >= 0.0")  # type: ignore[arg-type]
+    elif std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+    if tensors:
         shape, d = shapes_broadcast(*[x.tensor_type.shape for x in tensors]), tensors[0].tensor_type.dtype
     else:
         shape, d = checked_size(shape_argument((size,), "normal")), _floating(dtype, "normal")
-    if not isinstance(std, TensorBase) and std < 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
-    return pointwise.add(pointwise.mul(normal_values(shape, d, generator), std), mean)
+    with no_grad():
+        drawn = pointwise.add(pointwise.mul(normal_values(shape, d, generator), std), mean)
+    return _finished(drawn, requires_grad)
+
+
+def probabilities(p: Tensor) -> Tensor:
+    """A tensor of probabilities, checked where values are computed."""
+    inside = pointwise.logical_and(pointwise.ge(p, 0), pointwise.le(p, 1))
+    return checked(p, inside, "Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
 
 
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
@@ -197,7 +263,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
         return converted(pointwise.lt(drawn, p), input.tensor_type.dtype)
     _floating(input.tensor_type.dtype, "bernoulli")
     state, offset = next_random(_count(input.tensor_type.shape), generator)
-    return record("bernoulli", input, state, offset=offset)
+    return record("bernoulli", probabilities(input), state, offset=offset)
 
 
 def randperm(
@@ -210,57 +276,14 @@ def randperm(
 ) -> Tensor:
     """A random permutation of 0 … n - 1: the order of random keys."""
     check_device(device)
-    if n < 0:
-        raise RuntimeError(f"n must be non-negative, got {n}")
-    keys = integers((n,), -(2**62), 2**62, int64, generator)
-    order = converted(order_of(keys), as_dtype(dtype) or int64)
+    count, d = _integer(n, "randperm", "n"), as_dtype(dtype) or int64
+    if count < 0:
+        raise RuntimeError(f"n must be non-negative, got {count}")
+    if not d.is_floating_point and count - 1 > pointwise.limits(d)[1]:
+        raise RuntimeError(f"value cannot be converted to type {d.torch_name} without overflow")
+    keys = integers((count,), -(2**62), 2**62, int64, generator)
+    order = converted(order_of(keys), d)
     return _finished(order, requires_grad)
-
-
-def multinomial(
-    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
-) -> Tensor:
-    """Indices drawn with probability proportional to each row of `input`, [..., num_samples] in int64.
-
-    Raises RuntimeError for an input that has not 1 or 2 dimensions, for more samples than there are without
-    replacement, and, where values are known (not while a function is compiled), for weights that are negative or
-    not finite or whose sum is zero.
-    """
-    sizes = input.tensor_type.sizes
-    if len(sizes) not in (1, 2):
-        raise RuntimeError("prob_dist must be 1 or 2 dim")
-    _floating(input.tensor_type.dtype, "multinomial")
-    if num_samples <= 0:
-        raise RuntimeError("cannot sample n_sample <= 0 samples")
-    if not replacement and num_samples > sizes[-1]:
-        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
-    if not is_tracing():
-        weights = input._values()
-        if not np.isfinite(weights.astype(np.float64)).all() or (weights < 0).any():
-            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
-        if (weights.astype(np.float64).sum(-1) <= 0).any():
-            raise RuntimeError("invalid multinomial distribution (sum of probabilities <= 0)")
-    with no_grad():
-        rows = converted(input, float64).reshape(-1, sizes[-1])
-        count = rows.tensor_type.sizes[0]
-        if replacement:
-            sums = reduction.cumsum(rows, 1)
-            drawn = pointwise.mul(uniform_values((count, num_samples), float64, generator), sums[:, -1:])
-            picks = reduction.sum(pointwise.le(sums[:, None, :], drawn[:, :, None]), 2)
-        else:
-            # The largest of log(u)/w are a sample without replacement (Efraimidis and Spirakis 2006).
-            logs = pointwise.log(uniform_values((count, sizes[-1]), float64, generator))
-            keys = pointwise.where(pointwise.gt(rows, 0), pointwise.div(pointwise.neg(logs), rows), math.inf)
-            picks = order_of(keys)[:, :num_samples]
-        return picks.reshape(*sizes[:-1], num_samples)
-
-
-def exponential_values(shape: Shape, dtype: DType, rate: float, generator: Generator | None) -> Tensor:
-    """Exponential numbers of a rate: -log(1 - u) / rate."""
-    if rate <= 0:
-        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={rate}")
-    drawn = uniform_values(shape, dtype, generator)
-    return pointwise.div(pointwise.neg(record("log1p", pointwise.neg(drawn))), rate)
 
 
 def get_rng_state() -> Tensor:

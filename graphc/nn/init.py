@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphc.core import Generator, no_grad
-from graphc.functions import creation, inplace
+from graphc.functions import creation, inplace, inplace_random
 from graphc.tensor_class import Tensor
 
 __all__ = [
@@ -64,7 +64,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform numbers in [a, b)."""
     with no_grad():
-        return inplace.uniform_(tensor, a, b, generator=generator)
+        return inplace_random.uniform_(tensor, a, b, generator=generator)
 
 
 def normal_(
@@ -72,7 +72,7 @@ def normal_(
 ) -> Tensor:
     """Normal numbers."""
     with no_grad():
-        return inplace.normal_(tensor, mean, std, generator=generator)
+        return inplace_random.normal_(tensor, mean, std, generator=generator)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -184,7 +184,7 @@ def trunc_normal_(
     with no_grad():
         kept = np.full(tuple(tensor.shape), np.nan)
         while (again := ~((kept >= a) & (kept <= b))).any():
-            inplace.normal_(tensor, mean, std, generator=generator)
+            inplace_random.normal_(tensor, mean, std, generator=generator)
             kept[again] = np.asarray(tensor._values(), np.float64)[again]
     return _copied(tensor, kept)
 
@@ -210,7 +210,7 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Gener
     normal_(tensor, 0.0, std, generator)
     values = np.array(tensor._values())
     keys = creation.empty(*tensor.shape)
-    inplace.uniform_(keys, generator=generator)
+    inplace_random.uniform_(keys, generator=generator)
     order = np.argsort(keys._values(), 0, kind="stable")
     zeros = math.ceil(sparsity * tensor.shape[0])
     np.put_along_axis(values, order[:zeros], 0, 0)

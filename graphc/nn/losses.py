@@ -7,6 +7,7 @@ from typing import Any
 
 from graphc.functions import pointwise
 from graphc.functions import reduction as reductions
+from graphc.functions.checks import checked
 from graphc.functions.promotion import as_operand, converted, expanded, result_type, shapes_broadcast
 from graphc.functions.recording import record
 from graphc.ir.types import int64, uint8
@@ -234,7 +235,10 @@ def binary_cross_entropy(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """-(t · log x + (1 - t) · log(1 - x)), each logarithm at least -100; x in [0, 1]."""
+    """-(t · log x + (1 - t) · log(1 - x)), each logarithm at least -100.
+
+    Raises RuntimeError where values are computed and an element of `input` is outside of [0, 1].
+    """
     reduction = _reduction(reduction, size_average, reduce)
     x, y = as_operand(input, "binary_cross_entropy"), as_operand(target, "binary_cross_entropy", "target")
     if x.tensor_type.shape != y.tensor_type.shape:
@@ -244,6 +248,8 @@ def binary_cross_entropy(
         )
     if x.tensor_type.dtype is not y.tensor_type.dtype:
         raise RuntimeError(f"Found dtype {_scalar_name(y)} but expected {_scalar_name(x)}")
+    inside = pointwise.logical_and(pointwise.ge(x, 0), pointwise.le(x, 1))
+    x = checked(x, inside, "all elements of input should be between 0 and 1")
     yes = pointwise.clamp(record("log", x), min=-100)
     no = pointwise.clamp(record("log1p", record("neg", x)), min=-100)
     losses = pointwise.sub(pointwise.mul(pointwise.sub(y, 1), no), pointwise.mul(y, yes))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.ir.failure import check_text, failure_text
+from graphc.ir.failure import check_text, raise_failure
 from graphc.ir.families import ALL_DTYPES, NUMERIC, Attrs, Gather, Index, Read, Sample, Scatter, Types
 from graphc.ir.graph import Value
 from graphc.ir.scalar import ScalarBuilder
@@ -40,12 +40,6 @@ def _stated(attrs: Attrs, x: TensorType) -> str | None:
     return check_text(attrs["check"], attrs["axis"], x.shape[attrs["axis"]])
 
 
-def _fail(check: str, number: int) -> None:
-    """Raises what a check says, in the reference."""
-    kind, _, message = check.partition(": ")
-    raise {"IndexError": IndexError, "RuntimeError": RuntimeError}[kind](failure_text(message, number))
-
-
 def _bounded(indices: Any, axis: int, extent: int, check: str | None, elements: int) -> Any:
     """Positions in NumPy, with the check done; out of range becomes 0 where there is none.
 
@@ -54,7 +48,7 @@ def _bounded(indices: Any, axis: int, extent: int, check: str | None, elements: 
     outside = (indices < 0) | (indices >= extent)
     text = check_text(check, axis, extent)
     if text is not None and elements and outside.any():
-        _fail(text, int(indices[outside].min()))
+        raise_failure(text, int(indices[outside].min()))
     return np.where(outside, 0, indices).astype(np.int64)
 
 

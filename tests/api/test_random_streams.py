@@ -45,6 +45,10 @@ CONTINUOUS: dict[str, tuple[Callable[[], Any], Any]] = {
     "exponential_": (lambda: graphc.empty(N).exponential_(2.0), stats.expon(scale=0.5)),
     "log_normal_": (lambda: graphc.empty(N).log_normal_(0.5, 0.25), stats.lognorm(0.25, scale=math.exp(0.5))),
     "cauchy_": (lambda: graphc.empty(N).cauchy_(1.0, 2.0), stats.cauchy(1, 2)),
+    "normal of tensors": (lambda: graphc.normal(graphc.full((N,), 2.0), graphc.full((N,), 3.0)), stats.norm(2, 3)),
+    "rand_like": (lambda: graphc.rand_like(graphc.empty(N)), stats.uniform()),
+    "randn_like": (lambda: graphc.randn_like(graphc.empty(N)), stats.norm()),
+    "slopes of rrelu": (lambda: -nn.functional.rrelu(-graphc.ones(N), 0.25, 0.75, training=True), stats.uniform(0.25, 0.5)),
     "from a state that was split": (lambda: graphc.rand(N, generator=graphc.Generator().manual_seed(3).fork()), stats.uniform()),
 }
 DISCRETE: dict[str, tuple[Callable[[], Any], list[float]]] = {
@@ -57,6 +61,9 @@ DISCRETE: dict[str, tuple[Callable[[], Any], list[float]]] = {
     "multinomial without": (lambda: graphc.multinomial(graphc.tensor([[1.0, 3.0, 4.0]] * N), 1), [1 / 8, 3 / 8, 4 / 8]),
     "first of randperm": (lambda: graphc.stack([graphc.randperm(4)[0] for _ in range(400)]), [1 / 4] * 4),
     "dropout": (lambda: nn.functional.dropout(graphc.ones(N), 0.25) * 0.75, [0.25, 0.75]),
+    "randint_like": (lambda: graphc.randint_like(graphc.empty(N), 1, 4), [0, 1 / 3, 1 / 3, 1 / 3]),
+    "random_ of bools": (lambda: graphc.empty(N, dtype=graphc.bool).random_(), [1 / 2] * 2),
+    "gumbel_softmax": (lambda: nn.functional.gumbel_softmax(graphc.tensor([[0.0, math.log(3.0), math.log(4.0)]] * N), hard=True).argmax(1), [1 / 8, 3 / 8, 4 / 8]),
 }
 # fmt: on
 
@@ -79,13 +86,43 @@ def test_discrete(name: str) -> None:
     assert stats.chisquare(counts[possible], np.array(shares)[possible] * len(values)).pvalue > LEAST
 
 
-def test_geometric() -> None:
+COUNTS: dict[str, tuple[Callable[[], Any], Any]] = {
+    "geometric_": (lambda: graphc.empty(N).geometric_(0.3), stats.geom(0.3)),
+    "poisson 0.7": (lambda: graphc.poisson(graphc.full((N,), 0.7)), stats.poisson(0.7)),
+    "poisson 9.9": (lambda: graphc.poisson(graphc.full((N,), 9.9)), stats.poisson(9.9)),
+    "poisson 10": (lambda: graphc.poisson(graphc.full((N,), 10.0)), stats.poisson(10)),
+    "poisson 137": (
+        lambda: graphc.poisson(graphc.full((N,), 137.0, dtype=graphc.float64)),
+        stats.poisson(137),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts(name: str) -> None:
+    """Distributions over all whole numbers, in cells that each are to hold a hundredth or more."""
     graphc.manual_seed(11)
-    values = flat(graphc.empty(N).geometric_(0.3))
-    counts = [int((values == k).sum()) for k in range(1, 12)]
-    expected = stats.geom(0.3).pmf(np.arange(1, 12)) * N
-    rest = [N - sum(counts)], [N - expected.sum()]
-    assert stats.chisquare(counts + rest[0], [*expected, *rest[1]]).pvalue > LEAST
+    draw, distribution = COUNTS[name]
+    values = flat(draw())
+    ends = np.unique(distribution.ppf(np.linspace(0, 1, 60)[1:-1]))
+    shares = np.diff([0, *distribution.cdf(ends), 1])
+    counts = np.bincount(np.searchsorted(ends, values), minlength=len(shares))
+    assert (values == values.round()).all()
+    assert stats.chisquare(counts, shares * N).pvalue > LEAST
+
+
+def test_poisson_of_many_rates() -> None:
+    """Each element has its own rate; a rate of 0 gives 0; large rates keep mean and variance; the dtype stays."""
+    graphc.manual_seed(11)
+    rates = graphc.tensor([[0.0, 3.0, 1e4, 1e9]] * N, dtype=graphc.float64)
+    values = graphc.poisson(rates).numpy()
+    assert (values[:, 0] == 0).all() and graphc.poisson(
+        graphc.ones(2, dtype=graphc.float16)
+    ).dtype is graphc.float16
+    for column, rate in zip(values.T[1:], (3.0, 1e4, 1e9), strict=True):
+        assert abs(column.mean() - rate) < 5 * math.sqrt(rate / N)
+        assert abs(column.var() / rate - 1) < 5 * math.sqrt(2 / N) + 1 / rate
+    assert graphc.poisson(graphc.empty(0)).shape == (0,)
 
 
 def test_streams_are_independent() -> None:
@@ -127,6 +164,15 @@ DRAWN: dict[str, Callable[[], Any]] = {
     "dropout3d": lambda: nn.functional.dropout3d(graphc.ones(2, 8, 2, 2, 2), 0.5),
     "alpha_dropout": lambda: nn.functional.alpha_dropout(graphc.ones(100), 0.5, training=True),
     "rand_like": lambda: graphc.rand_like(graphc.ones(50)),
+    "poisson": lambda: graphc.poisson(graphc.tensor([0.0, 0.3, 5.0, 30.0, 400.0] * 9)),
+    "normal of tensors": lambda: graphc.normal(graphc.arange(50.0), graphc.ones(50)),
+    "random_": lambda: graphc.zeros(50, dtype=graphc.int16).random_(),
+    "exponential_": lambda: graphc.zeros(50).exponential_(0.5),
+    "geometric_": lambda: graphc.zeros(50).geometric_(0.5),
+    "cauchy_": lambda: graphc.zeros(50).cauchy_(),
+    "log_normal_": lambda: graphc.zeros(50).log_normal_(),
+    "rrelu": lambda: nn.functional.rrelu(-graphc.ones(50), training=True),
+    "gumbel_softmax": lambda: nn.functional.gumbel_softmax(graphc.zeros(5, 7)),
 }
 
 
@@ -243,9 +289,9 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception]]] = [
     ("text", lambda: graphc.manual_seed("a"), ValueError),
     ("fraction", lambda: graphc.manual_seed(1.5), TypeError),
     ("None", lambda: graphc.manual_seed(None), TypeError),
-    ("generator", lambda: graphc.Generator().manual_seed("a"), TypeError),
-    ("float", lambda: graphc.Generator().manual_seed(1.0), TypeError),
-    ("too large", lambda: graphc.manual_seed(2**64), RuntimeError),
+    ("generator", lambda: graphc.Generator().manual_seed("a"), RuntimeError),
+    ("float", lambda: graphc.Generator().manual_seed(1.0), RuntimeError),
+    ("too large", lambda: graphc.manual_seed(2**64), ValueError),
     ("no generator", lambda: graphc.rand(2, generator=3), TypeError),
     ("no state", lambda: graphc.Generator().set_state(graphc.ones(2)), TypeError),
     ("streams", lambda: graphc.Generator().split("two"), TypeError),
@@ -275,7 +321,54 @@ def test_errors(f: Callable[[], Any], kind: type[Exception]) -> None:
         lambda m: m.multinomial(m.ones(2, 2, 2), 1),
         lambda m: m.multinomial(m.zeros(3), 1),
         lambda m: m.multinomial(-m.ones(3), 1),
+        lambda m: m.multinomial(m.ones(3, dtype=m.int64), 1),
         lambda m: m.randperm(-1),
+        lambda m: m.randperm(3.0),
+        lambda m: m.randperm(300, dtype=m.uint8),
+        lambda m: m.randint(3, 3, (2,)),
+        lambda m: m.randint(0.5, 3, (2,)),
+        lambda m: m.randint(3),
+        lambda m: m.randint(0, 300, (2,), dtype=m.uint8),
+        lambda m: m.zeros(3, dtype=m.int8).random_(0, 300),
+        lambda m: m.zeros(3, dtype=m.int64).exponential_(),
+        lambda m: m.zeros(3, dtype=m.int64).cauchy_(),
+        lambda m: m.zeros(3, dtype=m.int64).log_normal_(),
+        lambda m: m.zeros(3, dtype=m.int64).uniform_(),
+        lambda m: m.zeros(3, dtype=m.int64).normal_(),
+        lambda m: m.zeros(3, requires_grad=True).normal_(),
+        lambda m: m.normal(0.0, -1.0, (2,)),
+        lambda m: m.normal(0.0, 1.0),
+        lambda m: m.normal(m.zeros(2), 1.0, (2,)),
+        lambda m: m.normal(m.zeros(2), m.tensor([-1.0, 1.0])),
+        lambda m: m.normal(m.zeros(2), m.ones(3)),
+        lambda m: m.poisson(m.ones(3, dtype=m.int64)),
+        lambda m: m.poisson(-m.ones(3)),
+        lambda m: m.poisson(m.tensor([math.nan])),
+        lambda m: m.bernoulli(m.tensor([1.5])),
+        lambda m: m.bernoulli(m.tensor([math.nan])),
+        lambda m: m.bernoulli(m.ones(3, dtype=m.int64)),
+        lambda m: m.zeros(2).bernoulli_(m.tensor([0.5, 2.0])),
+        lambda m: m.rand_like(3),
+        lambda m: m.rand_like(m.zeros(3, dtype=m.int64)),
+        lambda m: m.rand(2, dtype=m.int64),
+        lambda m: m.rand(-1),
+        lambda m: m.rand(2.0),
+        lambda m: m.nn.functional.rrelu(m.ones(3), 0.5, 0.25),
+        lambda m: m.nn.functional.dropout(m.ones(3), 1.5),
+        lambda m: m.nn.functional.binary_cross_entropy(m.tensor([1.5]), m.tensor([1.0])),
+        lambda m: m.nn.functional.binary_cross_entropy(m.tensor([math.nan]), m.tensor([1.0])),
+        lambda m: m.Generator("cuda:0"),
+        lambda m: m.Generator("nowhere"),
+        lambda m: m.Generator().manual_seed("5"),
+        lambda m: m.Generator().manual_seed(None),
+        lambda m: m.Generator().manual_seed(True),
+        lambda m: m.Generator().manual_seed(2**64),
+        lambda m: m.Generator().manual_seed(-(2**63) - 1),
+        lambda m: m.Generator().set_state(3),
+        lambda m: m.manual_seed([]),
+        lambda m: m.manual_seed(math.nan),
+        lambda m: m.rand(2, generator="mine"),
+        lambda m: m.rand(2, generator=m.Generator),
     ],
 )
 def test_the_same_refusals_as_pytorch(f: Callable[[Any], Any]) -> None:
@@ -283,4 +376,27 @@ def test_the_same_refusals_as_pytorch(f: Callable[[Any], Any]) -> None:
     with pytest.raises(Exception) as theirs:
         f(torch)
     with pytest.raises(type(theirs.value)):
-        f(graphc)
+        f(graphc).tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1, -1, -5, 2**63, 2**64 - 1, -(2**63), "7", 3.0])
+def test_seeds_are_pytorchs(seed: Any) -> None:
+    """What `initial_seed` gives; and a seed and the same one without its sign are one stream."""
+    torch = pytest.importorskip("torch")
+    with torch.random.fork_rng():
+        expected = torch.manual_seed(seed).initial_seed()
+    assert graphc.manual_seed(seed).initial_seed() == graphc.initial_seed() == expected
+    drawn = graphc.rand(3).tolist()
+    assert graphc.rand(3, generator=graphc.Generator().manual_seed(expected)).tolist() == drawn
+
+
+def test_a_draw_that_fails_leaves_the_generator_usable() -> None:
+    """The stream goes on, and what failed says so."""
+    failed = graphc.poisson(graphc.tensor([1.0, -1.0]))
+    with pytest.raises(RuntimeError, match="invalid Poisson rate"):
+        failed.tolist()
+    with pytest.raises(RuntimeError, match="the computation that made it failed"):
+        failed.tolist()
+    graphc.manual_seed(3)
+    expected = graphc.rand(3).tolist()
+    assert graphc.manual_seed(3) and graphc.rand(3).tolist() == expected

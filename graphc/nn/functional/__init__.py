@@ -35,6 +35,8 @@ from graphc.nn.functional.dropouts import (
     dropout2d,
     dropout3d,
     feature_alpha_dropout,
+    gumbel_softmax,
+    rrelu,
 )
 from graphc.nn.functional.layers import (
     cosine_similarity,
@@ -90,6 +92,7 @@ __all__ = [
     "embedding",
     "feature_alpha_dropout",
     "gelu",
+    "gumbel_softmax",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
@@ -112,6 +115,7 @@ __all__ = [
     "relu",
     "relu6",
     "relu_",
+    "rrelu",
     "scaled_dot_product_attention",
     "selu",
     "sigmoid",

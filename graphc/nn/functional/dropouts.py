@@ -1,16 +1,27 @@
-"""Dropout of elements and of whole channels."""
+"""Layers that draw random numbers: dropout of elements and of whole channels, `rrelu`, `gumbel_softmax`."""
 
 from __future__ import annotations
 
 from graphc.core import next_random
-from graphc.functions import pointwise
+from graphc.functions import creation, indexing, pointwise, reduction
+from graphc.functions.distributions import exponential_values
 from graphc.functions.promotion import as_operand, expanded
+from graphc.functions.random import uniform_values
 from graphc.functions.recording import record, scalar
 from graphc.ir.dims import product
 from graphc.nn.functional.activations import finished, floats
 from graphc.tensor_class import Tensor
 
-__all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
+__all__ = [
+    "alpha_dropout",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "feature_alpha_dropout",
+    "gumbel_softmax",
+    "rrelu",
+]
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -90,3 +101,46 @@ def feature_alpha_dropout(
 ) -> Tensor:
     """`alpha_dropout` of whole channels of [N, C, …]."""
     return _alpha_dropout(input, p, training, inplace, 2, "feature_alpha_dropout")
+
+
+def rrelu(
+    input: Tensor,
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Tensor:
+    """x where positive, else x times a slope: drawn from [lower, upper) for each element in training, else the mean.
+
+    Raises RuntimeError where lower is above upper.
+    """
+    if lower > upper:
+        raise RuntimeError(
+            f"Lower bound should be less than or equal to the upper bound, got {lower} and {upper}"
+        )
+    x = floats(input, "rrelu_with_noise")
+    slope: Tensor | float = (lower + upper) / 2
+    if training:
+        drawn = uniform_values(x.tensor_type.shape, x.tensor_type.dtype)
+        slope = pointwise.add(pointwise.mul(drawn, upper - lower), lower)
+    result = pointwise.chosen(pointwise.gt(x, 0), x, pointwise.mul(x, slope))
+    return finished(input, result, inplace)
+
+
+def gumbel_softmax(
+    logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Tensor:
+    """softmax((logits + g) / tau) along `dim` with g of a Gumbel distribution: samples that gradients pass.
+
+    With `hard` the value is one at the greatest and zero elsewhere, and the gradient that of the soft one. `eps` has no
+    effect, as in PyTorch.
+    """
+    x = floats(logits, "gumbel_softmax")
+    drawn = exponential_values(x.tensor_type.shape, x.tensor_type.dtype, 1, None)
+    soft = reduction.softmax(pointwise.div(pointwise.sub(x, pointwise.log(drawn)), tau), dim)
+    if not hard:
+        return soft
+    fixed = soft.detach()
+    positions = reduction.argmax(fixed, dim, keepdim=True)
+    one_hot = indexing.scatter(creation.zeros_like(fixed), dim, positions, 1.0)
+    return pointwise.add(pointwise.sub(one_hot, fixed), soft)
