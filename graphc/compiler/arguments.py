@@ -13,10 +13,9 @@ import numpy as np
 from graphc.compiler.tree import flatten, unflatten
 from graphc.core.node import Node
 from graphc.core.storage import Memory
-from graphc.core.tensor import from_array, wrap
-from graphc.runtime import entry
+from graphc.core.tensor import from_array, native_record, wrap
 
-__all__ = ["apart", "argument", "is_copy", "meet", "native_record", "span", "write_back"]
+__all__ = ["apart", "argument", "is_copy", "meet", "span", "write_back"]
 
 
 def argument(leaf: Any) -> Any:
@@ -30,7 +29,11 @@ def argument(leaf: Any) -> Any:
             return wrap(leaf._read()).realize()
         array = leaf._array(storage)
         part = storage.memory.part(array)
-        return from_array(array, share=False) if part is None else wrap(Node(part.type, memory=part))
+        if part is None:
+            return from_array(array, share=False)
+        made = wrap(Node(part.type, memory=part))
+        made._record = leaf._record = native_record(part.address, part.type)
+        return made
     memory = storage.memory
     record = native_record(memory.address, leaf.tensor_type, requires_grad=leaf.requires_grad)
     if leaf._record != record:
@@ -84,10 +87,3 @@ def span(memory: Memory) -> tuple[int, int]:
 def meet(a: Any, b: Any) -> Any:
     """Which of the spans `a` (rows) have a byte in common with which of `b` (columns)."""
     return (a[:, None, 0] < b[None, :, 1]) & (b[None, :, 0] < a[:, None, 1])
-
-
-def native_record(address: int, type_: Any, *, requires_grad: bool = False) -> bytes:
-    """What the native entry compares and reads of a tensor."""
-    return entry.record_bytes(
-        address, type_.nbytes, type_.dtype.code, type_.sizes, requires_grad=requires_grad
-    )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from graphc.compiler.arguments import apart, argument, is_copy, meet, native_record, span, write_back
+from graphc.compiler.arguments import apart, argument, is_copy, meet, span, write_back
 from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import CompiledGraph, compile_graph, lower_graph, make_context
 from graphc.compiler.dynamic import Axes, ShapeWatch, check_sizes
@@ -28,7 +28,7 @@ from graphc.core.modes import is_grad_enabled, on_grad_mode_change
 from graphc.core.node import Node
 from graphc.core.recording import current
 from graphc.core.storage import Memory, allocate_memory
-from graphc.core.tensor import LostGradient, TensorBase, from_array, wrap
+from graphc.core.tensor import LostGradient, TensorBase, from_array, native_record, wrap
 from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
 from graphc.ir.specialise import concrete

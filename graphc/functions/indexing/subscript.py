@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.core import TensorBase, assign
+from graphc.core.tensor import record_rows
 from graphc.functions import pointwise
 from graphc.functions.indexing.keys import Advanced, merge, parse_key, positions_of
 from graphc.functions.promotion import (
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["fitted", "getitem", "index_put", "masked_select", "put_along", "setitem"]
 
 
+_PLAIN = (int, type(None))
+
+
 def getitem(x: Tensor, key: Any) -> Tensor:
     """`x[key]`: a view for numbers, slices, None and `...`; a copy for index tensors and masks.
 
@@ -35,6 +39,12 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     """
     if type(key) is int:
         return select(x, 0, key) if x.tensor_type.shape else _scalar_key()
+    if type(key) is slice and key.step is None and type(key.start) in _PLAIN and type(key.stop) in _PLAIN:
+        type_ = x.tensor_type
+        if type_.shape and type_.is_static:
+            start, stop, _ = key.indices(type_.sizes[0])
+            rows: Tensor = record_rows(x, start, max(start, stop))
+            return rows
     view, advanced = parse_key(x, key)
     return _taken(view, positions_of(view, advanced)) if advanced else view
 
