@@ -31,6 +31,7 @@ __all__ = [
     "parse_dim",
     "pinned",
     "product",
+    "quotient",
     "size_symbols",
     "split_linear",
     "substitute",
@@ -129,8 +130,14 @@ class Expr:
     def __floordiv__(self, other: Dim) -> Dim:
         return floor_div(self, other)
 
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return floor_div(other, self)
+
     def __mod__(self, other: Dim) -> Dim:
         return mod(self, other)
+
+    def __rmod__(self, other: Dim) -> Dim:
+        return mod(other, self)
 
     def __lt__(self, other: Dim) -> bool:
         return not self._decided(less_equal(other, self), f"{self} < {other}")
@@ -287,6 +294,26 @@ def product(dims: tuple[Dim, ...] | list[Dim]) -> Dim:
     for d in dims:
         result = result * d
     return result
+
+
+def quotient(a: Dim, b: Dim) -> Dim | None:
+    """The dim that times b is a, for every b but 0; None where there is none of this form."""
+    if isinstance(b, int):
+        return (
+            None if b == 0 or any(k % b for _, k in _terms(a)) else _make({m: k // b for m, k in _terms(a)})
+        )
+    if len(b.terms) != 1:
+        return 1 if a == b else None
+    ((monomial, factor),) = b.terms
+    terms: dict[Monomial, int] = {}
+    for m, k in _terms(a):
+        powers = dict(m)
+        for atom, p in monomial:
+            powers[atom] = powers.get(atom, 0) - p
+        if k % factor or any(p < 0 for p in powers.values()):
+            return None
+        terms[tuple((atom, p) for atom, p in powers.items() if p)] = k // factor
+    return _make(terms)
 
 
 def _divisible_part(a: Dim, d: int) -> tuple[Dim, Dim]:

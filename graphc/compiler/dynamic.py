@@ -271,12 +271,7 @@ def check_sizes(graph: Graph, assumptions: Sequence[Assumption], sizes: Sizes) -
     for a in assumptions:
         value = concrete(a.difference, sizes)
         if not a.holds(value):
-            raise located(
-                a.error,
-                f"{a.message} (with {_text(sizes)})",
-                None if a.loc is None else a.loc.filename,
-                None if a.loc is None else a.loc.lineno,
-            )
+            raise _at(a.loc, a.error, f"{a.message} (with {_text(sizes)})")
     for op in _symbolic_ops(graph):
         try:
             found: Any = type(op).infer(

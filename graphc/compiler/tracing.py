@@ -19,6 +19,7 @@ from graphc.compiler.tree import Tree, argument_names, flatten, unflatten
 from graphc.core.build import GraphBuild
 from graphc.core.evaluate import reachable
 from graphc.core.hooked import Refusal
+from graphc.core.location import locate
 from graphc.core.modes import is_grad_enabled
 from graphc.core.node import Node
 from graphc.core.recording import Recording, flush_random, pop, push, record_nodes
@@ -178,6 +179,9 @@ def trace_function(
             returned, tree = flatten(result)
             outputs = [_output(t) for t in returned]
         traced = _Finish(trace, recording, inputs, name, keep_grads).run(outputs, tree)
+    except TraceError as error:
+        locate(error)
+        raise
     finally:
         trace.restore()
         if recording is not None:

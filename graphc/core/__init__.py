@@ -34,7 +34,7 @@ from graphc.core.random import (
 from graphc.core.recording import current
 from graphc.core.section import Sections
 from graphc.core.size import Size
-from graphc.core.symint import assume, check, plain, sym_max, sym_min, symbolic
+from graphc.core.symint import assume, check, plain, register_division, sym_max, sym_min, symbolic
 from graphc.core.tensor import (
     TensorBase,
     assign,
@@ -90,6 +90,7 @@ __all__ = [
     "realize",
     "record",
     "record_view",
+    "register_division",
     "register_parameter",
     "register_tensor",
     "scalar",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from types import CodeType
 
+from graphc.ir.errors import Error
 from graphc.ir.graph import Location
 
-__all__ = ["annotate", "user_location"]
+__all__ = ["annotate", "locate", "user_location"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # The packages beside graphc/ are reached through links; frames name the path they were imported by.
@@ -36,6 +38,23 @@ def user_location() -> Location | None:
             return found[1]
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def locate(error: Error) -> None:
+    """Gives one of our own errors the user's line that its traceback names, and the function of ours called there."""
+    if error.lineno is not None:
+        return
+    found, called = None, ""
+    for frame, lineno in traceback.walk_tb(error.__traceback__):
+        name = frame.f_code.co_filename
+        if not os.path.abspath(name).startswith(_ROOT):
+            found, called = (name, lineno), ""
+        elif not called:
+            called = frame.f_code.co_name
+    if found is not None:
+        error.filename, error.lineno = found
+        prefix = f"{called}: " if called and not called.startswith("_") else ""
+        error.args = (f"{prefix}{error}\n  at {found[0]}:{found[1]}",)
 
 
 def annotate(error: Exception) -> None:

@@ -19,7 +19,9 @@ from graphc.core.modes import unrecorded
 from graphc.core.recording import current
 from graphc.core.tensor import TensorBase, assign, constant, from_array, record
 from graphc.devices import check_device
+from graphc.ir.dims import Dim
 from graphc.ir.ops.philox import philox_reference
+from graphc.ir.types import int64
 from graphc.runtime.state import bump_epoch
 
 __all__ = ["Generator", "default_generator", "fork_rng", "initial_seed", "manual_seed", "next_random", "seed"]
@@ -153,9 +155,13 @@ class Generator:
         drawn[self._advance] = offset + count
         return self._state, offset
 
-    def _advance(self, count: int) -> None:
+    def _advance(self, count: Dim) -> None:
         with unrecorded():
-            step = constant(np.array([0, count], np.int64))
+            if isinstance(count, int):
+                step = constant(np.array([0, count], np.int64))
+            else:
+                drawn = record("expand", record("size", value=count, dtype=int64), shape=(2,))
+                step = record("mul", drawn, constant(np.array([0, 1], np.int64)))
             assign(self._state, record("add", self._state, step))
 
 

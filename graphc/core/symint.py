@@ -8,6 +8,7 @@ attributes and types hold plain expressions (`plain`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,11 +24,9 @@ from graphc.ir.dims import (
     maximum,
     minimum,
     mod,
-    pinned,
     symbols,
     undecided,
 )
-from graphc.ir.errors import TraceError
 from graphc.ir.graph import Location
 
 __all__ = ["Assumption", "SymBool", "SymInt", "assume", "check", "plain", "sym_max", "sym_min", "symbolic"]
@@ -69,13 +68,6 @@ def symbolic(x: Any) -> Any:
     return SymInt(x.terms) if type(x) is Expr else x
 
 
-def _located(error: TraceError) -> TraceError:
-    where = user_location()
-    if where is None:
-        return error
-    return TraceError(str(error), filename=where.filename, lineno=where.lineno)
-
-
 class SymBool:
     """A comparison of sizes whose answer depends on the call: `difference` stands in `relation` to 0."""
 
@@ -87,7 +79,7 @@ class SymBool:
         self.question = question
 
     def __bool__(self) -> bool:
-        raise _located(undecided(self.question, symbols(self.difference)))
+        raise undecided(self.question, symbols(self.difference))
 
     def __repr__(self) -> str:
         return self.question
@@ -179,6 +171,14 @@ def sym_min(a: Any, b: Any) -> Any:
     return symbolic(minimum(plain(a), plain(b)))
 
 
+def register_division(function: Callable[[Any, Any], Any]) -> None:
+    """Says what the quotient of sizes and numbers is, as a tensor; called once, by the module that knows."""
+    _divide[:] = [function]
+
+
+_divide: list[Callable[[Any, Any], Any]] = []
+
+
 class SymInt(Expr):
     """A size that each call brings, or arithmetic on such sizes."""
 
@@ -220,6 +220,16 @@ class SymInt(Expr):
     def __rmod__(self, other: Any) -> Any:
         return symbolic(_rest(other, self)) if _is_size(other) else NotImplemented
 
+    def __truediv__(self, other: Any) -> Any:
+        if not (_is_size(other) or isinstance(other, float)):
+            return NotImplemented
+        return _divide[0](self, _positive_divisor(other) if isinstance(other, Expr) else other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        if not (_is_size(other) or isinstance(other, float)):
+            return NotImplemented
+        return _divide[0](other, _positive_divisor(self))
+
     def __divmod__(self, other: Any) -> Any:
         return self // other, self % other
 
@@ -259,17 +269,6 @@ class SymInt(Expr):
     def __bool__(self) -> bool:
         return bool(self != 0)
 
-    def __index__(self) -> int:
-        raise _located(pinned(self))
-
-    __int__ = __index__
-
-    def __float__(self) -> float:
-        raise _located(pinned(self))
-
-    def __repr__(self) -> str:
-        return str(self)
-
 
 def _is_size(x: Any) -> bool:
     return isinstance(x, (int, Expr))
@@ -277,7 +276,7 @@ def _is_size(x: Any) -> bool:
 
 def _positive_divisor(b: Any) -> Dim:
     """A divisor, which is not 0 at any call."""
-    assume(b, "!=", 0, ZeroDivisionError, f"integer division or modulo by {b}, which is 0")
+    assume(b, "!=", 0, ZeroDivisionError, f"division by {b}, which is 0")
     return plain(b)  # type: ignore[no-any-return]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.core import TensorBase, no_grad, wrap
+from graphc.core import TensorBase, no_grad, plain, wrap
 from graphc.core.location import annotate
 from graphc.core.modes import unrecorded
 from graphc.core.node import Node
@@ -143,7 +143,7 @@ def _size(flat: list[Any], dims: list[int | None], name: str, in_dims: Any) -> i
                 f"expected in_dim to satisfy -{rank} <= in_dim < {rank}."
             )
         dims[i] = d % rank
-        sizes.append(int(x.shape[d]))
+        sizes.append(plain(x.shape[d]))
     if not sizes:
         raise ValueError(
             f"{where}at least one input must be mapped over: all in_dims are None or there are no Tensors"
@@ -153,7 +153,8 @@ def _size(flat: list[Any], dims: list[int | None], name: str, in_dims: Any) -> i
             f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the "
             "mapped dimension"
         )
-    return sizes[0]
+    found: int = sizes[0]
+    return found
 
 
 def _filled(x: Any, items: Any) -> Any:

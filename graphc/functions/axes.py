@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphc.core import plain
-from graphc.ir.dims import Dim, Expr, floor_div, product
+from graphc.ir.dims import Dim, Expr, equal, floor_div, product, quotient
 
 __all__ = ["Axis", "one_axis", "resolve_shape", "several_axes", "shape_argument"]
 
@@ -75,7 +75,7 @@ def checked_size(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
 def resolve_shape(shape: tuple[Dim, ...], current: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """`shape` with its one -1 replaced so that the number of elements stays. Raises RuntimeError."""
     if -1 not in shape:
-        if product(shape) != product(current):
+        if equal(product(shape), product(current)) is False:
             raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {product(current)}")
         return shape
     at = shape.index(-1)
@@ -85,6 +85,9 @@ def resolve_shape(shape: tuple[Dim, ...], current: tuple[Dim, ...]) -> tuple[Dim
     if any(isinstance(d, int) and d < 0 for d in rest):
         raise RuntimeError(f"invalid shape dimension in {list(shape)}")
     total, known = product(current), product(rest)
+    exact = None if known == 0 else quotient(total, known)
+    if exact is not None:
+        return (*shape[:at], exact, *shape[at + 1 :])
     if known == 0:
         if total == 0:
             raise RuntimeError(
@@ -93,6 +96,6 @@ def resolve_shape(shape: tuple[Dim, ...], current: tuple[Dim, ...]) -> tuple[Dim
             )
         raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {total}")
     inferred = floor_div(total, known)
-    if inferred * known != total:
+    if equal(inferred * known, total) is False:
         raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {total}")
     return (*shape[:at], inferred, *shape[at + 1 :])

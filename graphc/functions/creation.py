@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import TensorBase, is_tracing
+from graphc.core import TensorBase, assume, is_tracing, plain
 from graphc.devices import check_device
 from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
@@ -20,8 +20,10 @@ from graphc.functions.promotion import (
     is_number,
     number_dtype,
     plain_number,
+    size_operand,
 )
 from graphc.functions.recording import from_array, record, scalar
+from graphc.ir.dims import Dim, Expr, ceil_div
 from graphc.ir.types import DType, Shape, bool_, dtype_of, float64, int64
 
 if TYPE_CHECKING:
@@ -104,6 +106,8 @@ def tensor(
     for ragged sequences, TypeError or RuntimeError for data that is no numbers.
     """
     dtype = _options(dtype, device)
+    if isinstance(data, Expr):
+        return converted(size_operand(data), dtype or int64)
     array = array_of(data, dtype)
     dtype_of(array.dtype)
     return _finished(from_array(array, share=False), requires_grad)
@@ -236,6 +240,8 @@ def full(
     if isinstance(fill_value, TensorBase):
         value = converted(fill_value, dtype or fill_value.tensor_type.dtype)  # type: ignore[arg-type]
         return _finished(expanded(value, checked_size(shape)), requires_grad)
+    if isinstance(fill_value, Expr):
+        return _finished(expanded(converted(size_operand(fill_value), dtype or int64), shape), requires_grad)
     number = plain_number(fill_value)
     return _finished(filled(shape, number, dtype or number_dtype(number)), requires_grad)
 
@@ -308,7 +314,7 @@ def eye(
 ) -> Tensor:
     """The identity matrix, n by m."""
     dtype = _options(dtype, device)
-    grid = checked_size((n, n if m is None else m))
+    grid = checked_size((plain(n), plain(n if m is None else m)))
     i, j = (record("iota", shape=grid, axis=k, dtype=int64) for k in (0, 1))
     return _finished(converted(record("eq", i, j), dtype or get_default_dtype()), requires_grad)
 
@@ -330,9 +336,9 @@ def arange(
     dtype = _options(dtype, device, out)
     if end is None:
         start, end = 0, start
-    if not is_number(start) and hasattr(start, "item"):
+    if not is_number(start) and not isinstance(start, Expr) and hasattr(start, "item"):
         start = start.item()
-    symbolic = hasattr(end, "terms")
+    symbolic = isinstance(start, Expr) or isinstance(end, Expr)
     if not symbolic and not is_number(end) and hasattr(end, "item"):
         end = end.item()
     integral = symbolic or all(isinstance(v, (int, np.integer)) for v in (start, end, step))
@@ -341,9 +347,7 @@ def arange(
     if dtype is bool_:
         raise NotImplementedError("\"arange_cpu\" not implemented for 'Bool'")
     if symbolic:
-        if start != 0 or step != 1:
-            raise NotImplementedError("arange over a symbolic dimension starts at 0 with step 1")
-        return _finished(record("iota", shape=(end,), axis=0, dtype=dtype), requires_grad)
+        return _finished(_symbolic_range(plain(start), plain(end), step, dtype), requires_grad)
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -352,6 +356,29 @@ def arange(
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     count = max(0, -((start - end) // step)) if integral else max(0, math.ceil((end - start) / step))
     return _finished(_progression(int(count), start, step, dtype, integral), requires_grad)
+
+
+def _symbolic_range(start: Dim, end: Dim, step: Any, dtype: DType) -> Tensor:
+    """start, start + step, … below an end, of which one depends on sizes."""
+    if not all(isinstance(v, (int, Expr)) for v in (start, end)) or not isinstance(step, int) or step == 0:
+        raise RuntimeError(
+            "arange over a symbolic size takes integers, and a step that is a number other than 0"
+        )
+    length = end - start if step > 0 else start - end
+    assume(
+        length,
+        ">=",
+        0,
+        RuntimeError,
+        f"upper bound {end} and lower bound {start} inconsistent with step sign",
+    )
+    count = ceil_div(length, abs(step))
+    if start == 0 and step == 1:
+        return record("iota", shape=(count,), axis=0, dtype=dtype)
+    line = record("iota", shape=(count,), axis=0, dtype=int64)
+    if step != 1:
+        line = pointwise.mul(line, step)
+    return converted(pointwise.add(line, start), dtype)
 
 
 def _progression(count: int, start: Any, step: Any, dtype: DType, integral: bool) -> Tensor:

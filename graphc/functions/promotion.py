@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import TensorBase
+from graphc.core import TensorBase, register_division
 from graphc.functions.recording import from_array, record, scalar
 from graphc.ir.builder import broadcast_shapes
 from graphc.ir.dims import Dim, Expr
@@ -150,6 +150,9 @@ def _key(x: Any) -> tuple[DType, int]:
     return number_dtype(x), 0
 
 
+_SIZE_KEY = (int64, 0)
+
+
 def _result(keys: tuple[tuple[DType, int], ...]) -> DType:
     found: list[DType | None] = [None, None, None]
     for dtype, priority in keys:
@@ -200,6 +203,15 @@ def size_operand(size: Dim) -> Tensor:
     return scalar(size, int64) if isinstance(size, int) else record("size", value=size, dtype=int64)
 
 
+def _size_quotient(a: Any, b: Any) -> Tensor:
+    """a / b of sizes and numbers as a rank-0 float64 tensor, which beside other tensors is of their dtype."""
+    x, y = (size_operand(v) if isinstance(v, Expr) else scalar(v, float64) for v in (a, b))
+    return record("div", converted(x, float64), converted(y, float64))
+
+
+register_division(_size_quotient)
+
+
 def plain_number(x: Any) -> Number:
     """A NumPy scalar (or other real) as a Python number."""
     if isinstance(x, (int, float)):
@@ -225,12 +237,13 @@ def operands(a: Any, b: Any, function: str) -> tuple[Tensor, Tensor]:
 
 def broadcast_pair(a: Any, b: Any, function: str, dtype: DType | None) -> tuple[Tensor, Tensor]:
     """As `operands`, for one dtype of the caller's choice (None: the promoted one)."""
+    sizes = isinstance(a, Expr), isinstance(b, Expr)  # promoted like the Python numbers that they stand for
     if not isinstance(a, TensorBase) and not is_number(a):
         a = size_operand(a) if isinstance(a, Expr) else as_operand(a, function)
     if not isinstance(b, TensorBase) and not is_number(b):
         b = size_operand(b) if isinstance(b, Expr) else as_operand(b, function, "other")
     if dtype is None:
-        dtype = _pair_result(_key(a), _key(b))
+        dtype = _pair_result(_SIZE_KEY if sizes[0] else _key(a), _SIZE_KEY if sizes[1] else _key(b))
     x = converted(a, dtype) if isinstance(a, TensorBase) else scalar(plain_number(a), dtype)  # type: ignore[arg-type]
     y = converted(b, dtype) if isinstance(b, TensorBase) else scalar(plain_number(b), dtype)  # type: ignore[arg-type]
     s, t = x.tensor_type.shape, y.tensor_type.shape

@@ -249,7 +249,16 @@ class Max(Extremum):
 
     @classmethod
     def folded(cls, x: Any, axes: tuple[int, ...]) -> Any:
-        return x.max(axis=axes)
+        return x.max(axis=axes, initial=_worst(x.dtype, least=True))
+
+
+def _worst(dtype: Any, *, least: bool) -> Any:
+    """What an extremum of nothing is, inside of a composite op whose axis may be empty."""
+    if dtype.kind == "f":
+        return -np.inf if least else np.inf
+    if dtype.kind == "b":
+        return not least
+    return np.iinfo(dtype).min if least else np.iinfo(dtype).max
 
 
 class Min(Extremum):
@@ -271,7 +280,7 @@ class Min(Extremum):
 
     @classmethod
     def folded(cls, x: Any, axes: tuple[int, ...]) -> Any:
-        return x.min(axis=axes)
+        return x.min(axis=axes, initial=_worst(x.dtype, least=False))
 
 
 class Any_(Fold):

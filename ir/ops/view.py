@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import Dim, floor_div, mod, product
+from graphc.ir.dims import Dim, equal, floor_div, mod, product
 from graphc.ir.families import Attrs, Index, Leading, Sample, Types, View
 from graphc.ir.graph import Value
 from graphc.ir.scalar import Guard
@@ -29,7 +29,7 @@ class Reshape(View):
 
     @classmethod
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
-        if product(attrs["shape"]) != product(types[0].shape):
+        if equal(product(attrs["shape"]), product(types[0].shape)) is False:
             raise RuntimeError(
                 f"shape '{list(attrs['shape'])}' is invalid for input of size {product(types[0].shape)}"
             )

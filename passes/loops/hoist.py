@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.control import Loop
+from graphc.ir.dims import less_equal, product
 from graphc.ir.families import Contraction, Elementwise, GraphOp, View
 from graphc.ir.graph import Graph, Op, Value
 from graphc.passes.base import GraphPass
@@ -164,4 +165,6 @@ class _Hoist:
 
 def is_repetition(op: Op) -> bool:
     """True of a view that has more elements than what it shows: cheaper to read than to keep."""
-    return isinstance(op, View) and op.result.type.numel > max(v.type.numel for v in op.operands)
+    return isinstance(op, View) and not any(
+        less_equal(product(op.result.type.shape), product(v.type.shape)) for v in op.operands
+    )

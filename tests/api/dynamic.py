@@ -64,7 +64,6 @@ def agree(
         single = alone.traced(*call.args)
         arrays += [np.array(s.memory.array) for s in single.states]
         expected = reference.run(optimised(single.graph), *arrays)
-        specialised(ready, call.sizes).verify()
         for graph in (ready, specialised(ready, call.sizes)):
             for got, want in zip(reference.run(graph, *arrays, dims=call.sizes), expected, strict=True):
                 assert got.dtype == want.dtype

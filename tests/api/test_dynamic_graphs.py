@@ -49,12 +49,62 @@ FUNCTIONS: dict[str, Function] = {
     "cumsum": lambda x: x.cumsum(0),
     "write": _written,
     "pairs": lambda x: x[:, None, :] - x[None],
+    "from half": lambda x: x[x.shape[0] // 2 :] * 2,
+    "every other": lambda x: x[::2],
+    "roll": lambda x: x.roll(1, 0),
+    "softmax over the batch": lambda x: F.softmax(x, 0),
+    "one in n": lambda x: x * (2 / (x.size(0) + 1)),
+    "dropout": lambda x: F.dropout(x) + graphc.rand(x.shape[0], 4),
+    "range": lambda x: graphc.arange(2, 2 * x.shape[0] + 3, 2)[1:, None] * x,
+    "vmap": lambda x: graphc.func.vmap(lambda row: (row * row).sum())(x),
+    "branch": lambda x: graphc.cond(x.sum() > 0, lambda a: a * 2, lambda a: a - 1, (x,)),
+    "loop": lambda x: graphc.fori_loop(0, 4, lambda i, a: a + i, x),
+}
+"""Right at size 0 too."""
+NOT_EMPTY: dict[str, Function] = {
+    "first and last": lambda x: x[0] - x[-1],
+    "differences": lambda x: x[1:] - x[:-1],
+    "largest": lambda x: x.max(0).values + x.argmax(0) + x.amax(),
+    "by columns": lambda x: x.view(-1, x.shape[0]),
+}
+IMAGES: dict[str, Any] = {
+    "convolution": nn.Conv2d(3, 4, 3, stride=2),
+    "groups": nn.Conv2d(3, 6, 3, groups=3),
+    "pooling": nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "running statistics": nn.BatchNorm2d(3).eval(),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions(name: str) -> None:
     agree(FUNCTIONS[name], {"x": {0: "batch"}}, lambda n: (_floats(n, 4),))
+
+
+@pytest.mark.parametrize("name", NOT_EMPTY)
+def test_functions_of_what_is_not_empty(name: str) -> None:
+    agree(NOT_EMPTY[name], {"x": {0: "batch"}}, lambda n: (_floats(n, 4),), (2, 1, 3, 7))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_layers_of_images(name: str) -> None:
+    agree(IMAGES[name], {0: {0: "batch"}}, lambda n: (_floats(n, 3, 8, 8),))
+
+
+def test_batch_statistics() -> None:
+    agree(nn.BatchNorm2d(3), {0: {0: "batch"}}, lambda n: (_floats(n, 3, 4, 4),), (2, 1, 3, 7))
+
+
+def test_images_of_any_size() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    agree(model, {0: {0: "n", 2: "h", 3: "w"}}, lambda n: (_floats(2, 3, n + 2, n + 4),), (2, 1, 3, 7))
+
+
+def test_attention() -> None:
+    model = nn.MultiheadAttention(8, 2, batch_first=True)
+    dynamic = {"x": {0: "batch", 1: "time"}}
+    agree(lambda x: model(x, x, x)[0], dynamic, lambda n: (_floats(n, n + 1, 8),), (2, 0, 1, 3), rtol=1e-4)
 
 
 def test_a_linear_layer() -> None:

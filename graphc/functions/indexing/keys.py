@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from graphc.core import TensorBase
+from graphc.core import TensorBase, assume, plain
 from graphc.functions import pointwise
 from graphc.functions.promotion import (
     converted,
@@ -19,7 +19,7 @@ from graphc.functions.promotion import (
     shapes_broadcast,
 )
 from graphc.functions.recording import from_array, record, record_view
-from graphc.ir.dims import Dim, minimum, product
+from graphc.ir.dims import Dim, Expr, ceil_div, less_equal, minimum, product
 from graphc.ir.types import Shape, bool_, int64, uint8
 
 if TYPE_CHECKING:
@@ -64,15 +64,32 @@ def _bounds(key: slice, size: Dim) -> tuple[Dim, Dim, int]:
     step = 1 if key.step is None else int(key.step)
     if step <= 0:
         raise ValueError("step must be greater than zero")
-    start, stop = key.start, key.stop
-    if isinstance(size, int):
+    start, stop = plain(key.start), plain(key.stop)
+    if isinstance(size, int) and not isinstance(start, Expr) and not isinstance(stop, Expr):
         low, high, _ = slice(
             None if start is None else int(start), None if stop is None else int(stop), step
         ).indices(size)
         return low, max(low, high), step
-    low_dim: Dim = 0 if start is None else start if start >= 0 else size + start
-    high_dim: Dim = size if stop is None else minimum(stop, size) if stop >= 0 else size + stop
+    low_dim = 0 if start is None else _from_start(start, size)
+    high_dim = size if stop is None else minimum(_from_start(stop, size), size)
+    message = f"the slice {_spelt(start)}:{_spelt(stop)} must lie inside of a dimension of size {size}"
+    for least, most in ((0, low_dim), (low_dim, size), (0, high_dim)):
+        assume(most, ">=", least, IndexError, message)
+    if less_equal(high_dim, low_dim):
+        high_dim = low_dim
+    assume(high_dim, ">=", low_dim, IndexError, message)
     return low_dim, high_dim, step
+
+
+def _spelt(bound: Any) -> str:
+    return "" if bound is None else str(bound)
+
+
+def _from_start(at: Any, size: Dim) -> Dim:
+    """A position of a slice as one that is not negative. One that is symbolic is taken for a position from the start
+    unless its bounds say that it is negative."""
+    position: Dim = at if isinstance(at, Expr) else int(at)
+    return size + position if less_equal(position, -1) else position
 
 
 def _consumed(key: Any) -> int:
@@ -116,7 +133,7 @@ def parse_key(x: Tensor, key: Any) -> Parsed:
         size: Any = shape[axis] if axis < len(shape) else 1
         if isinstance(item, slice):
             low, high, step = _bounds(item, size)
-            result.append(-(-(high - low) // step) if step != 1 else high - low)
+            result.append(ceil_div(high - low, step))
         elif isinstance(item, TensorBase):
             mask = item.tensor_type.dtype is bool_
             count = len(item.tensor_type.shape) if mask else 1
@@ -148,15 +165,16 @@ def parse_key(x: Tensor, key: Any) -> Parsed:
 
 def _one(item: Any, size: Any, axis: int) -> tuple[Dim, Dim]:
     try:
-        at = item if isinstance(item, int) else item.__index__()
+        at = plain(item) if isinstance(item, (int, Expr)) else item.__index__()
     except AttributeError:
         raise (TypeError if isinstance(item, str) else IndexError)(
             "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
             f"(got {type(item).__name__})"
         ) from None
-    if isinstance(size, int) and not -size <= at < size:
-        raise IndexError(f"index {at} is out of bounds for dimension {axis} with size {size}")
-    low = at + size if at < 0 else at
+    message = f"index {at} is out of bounds for dimension {axis} with size {size}"
+    low = _from_start(at, size)
+    assume(low, ">=", 0, IndexError, message)
+    assume(size, ">=", low + 1, IndexError, message)
     return low, low + 1
 
 

@@ -18,6 +18,7 @@ from graphc.functions.promotion import (
     result_type,
 )
 from graphc.functions.recording import record
+from graphc.ir.dims import Expr
 from graphc.ir.types import bool_, float32
 
 if TYPE_CHECKING:
@@ -65,13 +66,18 @@ def _is_bool(x: Any) -> bool:
     return x.tensor_type.dtype is bool_ if isinstance(x, TensorBase) else isinstance(x, (bool, np.bool_))
 
 
+def _is_weak(x: Any) -> bool:
+    """True of numbers, and of sizes that stand for one."""
+    return is_number(x) or isinstance(x, Expr)
+
+
 def _arithmetic(name: str, input: Any, other: Any, x: Tensor, y: Tensor) -> Tensor:
     """The op on operands `x` and `y` made of `input` and `other`.
 
     A number beside a 16-bit float is not rounded to 16 bits: the op is done in float32, as PyTorch does.
     """
     dtype = x.tensor_type.dtype
-    if dtype.bits == 16 and dtype.kind == "float" and (is_number(input) or is_number(other)):
+    if dtype.bits == 16 and dtype.kind == "float" and (_is_weak(input) or _is_weak(other)):
         return record("cast", record(name, *broadcast_pair(input, other, name, float32)), dtype=dtype)
     return record(name, x, y)
 

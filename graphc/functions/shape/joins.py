@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphc.core import plain
 from graphc.functions.axes import one_axis, shape_argument
 from graphc.functions.promotion import as_operand, converted, result_type
 from graphc.functions.recording import record
 from graphc.functions.shape.parts import sliced
 from graphc.functions.shape.views import atleast_1d, clone, expand, reshape, reshaped, unsqueeze
-from graphc.ir.dims import Dim, product
+from graphc.ir.dims import Dim, maximum, mod, product
 
 if TYPE_CHECKING:
     from graphc.tensor_class import Tensor
@@ -112,7 +113,7 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     for shift, dim in pairs:
         axis = one_axis(dim, len(x.tensor_type.shape))
         size: Any = x.tensor_type.shape[axis]
-        by = shift % size if size else 0
+        by = mod(plain(shift), maximum(size, 1))
         x = cat([sliced(x, axis, size - by, size), sliced(x, axis, 0, size - by)], axis) if by else clone(x)
     return x
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphc.core import assume, plain
 from graphc.functions.axes import one_axis
 from graphc.functions.promotion import expanded
 from graphc.functions.recording import record, record_view, scalar
 from graphc.functions.shape.views import movedim
-from graphc.ir.dims import Dim
+from graphc.ir.dims import Dim, less_equal
 from graphc.ir.types import bool_, int64
 
 if TYPE_CHECKING:
@@ -31,15 +32,20 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """A view of `length` elements from `start` along `dim`."""
     axis = one_axis(dim, len(input.tensor_type.shape))
     size: Any = input.tensor_type.shape[axis]
-    if start < 0:
-        start += size
-    if not 0 <= start <= size:
-        raise IndexError(
-            f"start out of range (expected to be in range of [-{size}, {size}], but got {start})"
-        )
-    if length < 0 or start + length > size:
-        raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({size}).")
-    return sliced(input, axis, start, start + length)
+    at = _position(start, size)
+    outside = f"start out of range (expected to be in range of [-{size}, {size}], but got {start})"
+    assume(at, ">=", 0, IndexError, outside)
+    assume(size, ">=", at, IndexError, outside)
+    beyond = f"start ({at}) + length ({length}) exceeds dimension size ({size})."
+    assume(length, ">=", 0, RuntimeError, beyond)
+    assume(size, ">=", at + plain(length), RuntimeError, beyond)
+    return sliced(input, axis, at, at + plain(length))
+
+
+def _position(at: Any, size: Dim) -> Dim:
+    """A position counted from the start, where one that its bounds say is negative is counted from the end."""
+    position: Dim = plain(at)
+    return size + position if less_equal(position, -1) else position
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
@@ -49,11 +55,10 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
     axis = one_axis(dim, len(shape))
     size: Any = shape[axis]
-    if not -size <= index < size:
-        raise IndexError(
-            f"select(): index {index} out of range for tensor of size {list(shape)} at dimension {axis}"
-        )
-    at = index + size if index < 0 else index
+    message = f"select(): index {index} out of range for tensor of size {list(shape)} at dimension {axis}"
+    at = _position(index, size)
+    assume(at, ">=", 0, IndexError, message)
+    assume(size, ">=", at + 1, IndexError, message)
     return record_view("reshape", sliced(input, axis, at, at + 1), shape=(*shape[:axis], *shape[axis + 1 :]))
 
 
@@ -67,12 +72,15 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
             raise RuntimeError(f"split expects split_size be non-negative, but got split_size={step}")
         sections = [min(step, size - i) for i in range(0, size, step)] if size else [0]
     else:
-        sections = list(split_size_or_sections)
-        if sum(sections) != size:
-            raise RuntimeError(
-                f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension "
-                f"{axis}), but got split_sizes={sections}"
-            )
+        sections = [plain(s) for s in split_size_or_sections]
+        assume(
+            sum(sections),
+            "==",
+            size,
+            RuntimeError,
+            f"split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension "
+            f"{axis}), but got split_sizes={sections}",
+        )
     parts, at = [], 0
     for s in sections:
         parts.append(sliced(tensor, axis, at, at + s))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphc.core import Size, symbolic
+from graphc.core import Size, assume, symbolic
 from graphc.functions.axes import one_axis, resolve_shape, shape_argument
 from graphc.functions.promotion import shapes_broadcast
 from graphc.functions.recording import record, record_view
 from graphc.functions.strides import is_contiguous, row_major, strides_of, view_strides
-from graphc.ir.dims import product
+from graphc.ir.dims import Expr, equal, product
 from graphc.ir.types import Shape
 
 if TYPE_CHECKING:
@@ -116,11 +116,21 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without dimensions of size 1 (only those in `dim`, where given)."""
     shape = input.tensor_type.shape
     if dim is None:
+        _not_one("squeeze()", shape)
         return record_view("reshape", input, shape=tuple(d for d in shape if d != 1))
     wanted = {one_axis(d, len(shape)) for d in ((dim,) if isinstance(dim, int) else dim)}
+    _not_one("squeeze(dim)", [shape[i] for i in wanted])
     return record_view(
         "reshape", input, shape=tuple(d for i, d in enumerate(shape) if i not in wanted or d != 1)
     )
+
+
+def _not_one(function: str, sizes: Sequence[Any]) -> None:
+    """Says that symbolic sizes are not 1: what `function` does depends on it."""
+    for d in sizes:
+        message = f"{function} drops dimensions of size 1: a dimension of size {d} must not be 1; name those to drop"
+        if isinstance(d, Expr):
+            assume(d, "!=", 1, RuntimeError, message)
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -195,7 +205,7 @@ def expand(input: Tensor, *size: Any) -> Tensor:
                     f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing dimension {i}"
                 )
             new[i] = shape[i - lead]
-        elif i >= lead and shape[i - lead] != 1 and shape[i - lead] != d:
+        elif i >= lead and shape[i - lead] != 1 and equal(shape[i - lead], d) is not True:
             raise RuntimeError(
                 f"The expanded size of the tensor ({d}) must match the existing size ({shape[i - lead]}) at "
                 f"non-singleton dimension {i}.  Target sizes: {new}.  Tensor sizes: {list(shape)}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.functions import shape
+from graphc.functions import reduction, shape
 from graphc.functions.promotion import as_operand
 from graphc.functions.recording import record
+from graphc.ir.dims import Expr
 from graphc.nn.functional.convolutions import pair_of
 from graphc.tensor_class import Tensor
 
@@ -117,6 +118,8 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     )
     sizes: Any = input.tensor_type.shape[-2:]
     wanted = tuple(s if o is None else o for s, o in zip(sizes, pair, strict=True))
+    if wanted == (1, 1) and any(isinstance(s, Expr) for s in sizes):
+        return reduction.mean(input, (-2, -1), True)  # a window has a fixed size, a mean need not
     if any(s % o for s, o in zip(sizes, wanted, strict=True)):
         raise NotImplementedError(
             f"adaptive_avg_pool2d: sizes {list(sizes)} must be multiples of output_size {list(wanted)}"

@@ -189,7 +189,7 @@ class RNNBase(Module):
         x = input if batched else shape.unsqueeze(input, 1)
         if batched and self.batch_first:
             x = shape.transpose(x, 0, 1)
-        batch = int(x.shape[1])
+        batch = x.shape[1]
         if states is None:
             states = self._zeros(batch, x.dtype)
         else:
