@@ -288,10 +288,10 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
             group.note(number, len(phases))
         marks.begin(number, phases)
         begin = len(items)
+        items += _in_turn([call.parts for call in phase.calls], len(calls))
         for call in phase.calls:
             if len(calls) == len(kernel_symbols):
                 raise ValueError(f"{program.name}: fewer kernel symbols than calls")
-            items += ((len(calls), part) for part in range(call.parts))
             passed = tuple(call.buffers)
             for row in (call.sizes, call.scratch):
                 passed += (row,) if row >= 0 else ()
@@ -312,6 +312,23 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
     return ProgramTables(
         tuple(phases), tuple(items), tuple(calls), tuple(rows), tuple(records), tuple(moves), marks.chosen()
     )
+
+
+def _in_turn(parts: Sequence[int], first: int) -> list[tuple[int, int]]:
+    """The items of a phase whose calls, from number `first` on, have so many parts.
+
+    The calling thread claims from the front and workers from the back, so divided calls stand around those that are not:
+    a thread always gets the same parts, and who is done first does what is small.
+    """
+    front: list[tuple[int, int]] = []
+    back: list[tuple[int, int]] = []
+    middle = [(first + n, 0) for n, count in enumerate(parts) if count == 1]
+    for n, count in enumerate(parts):
+        if count > 1:
+            items = [(first + n, part) for part in range(count)]
+            front += items[: (count + 1) // 2]
+            back[:0] = items[(count + 1) // 2 :]
+    return [*front, *middle, *back]
 
 
 class _Together:

@@ -16,10 +16,10 @@ import pytest
 
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.failure import failed_check
-from graphc.ir.program import Buffer
+from graphc.ir.program import Buffer, KernelCall, Phase, Program
 from graphc.runtime import buffers
 from graphc.runtime.executable import Executable
-from graphc.runtime.layout import POOL
+from graphc.runtime.layout import POOL, program_tables
 from graphc.runtime.process import POOL_WORDS
 from tests.runtime.handmade import (
     Kernel,
@@ -158,6 +158,20 @@ def checked(check_base: int = 0) -> Executable:
     copy = checking_kernel("k_copy", N)
     phases: list[Any] = [[(check, (0, 2), 8)], [(add, (2, 1, 1), 4)], [(copy, (1, 3), 1)]]
     return executable(table, phases, arena_bytes=4096, writes=[1], check_base=check_base)
+
+
+@pytest.mark.parametrize(
+    ("parts", "items"),
+    [
+        ([1, 1, 1], [(0, 0), (1, 0), (2, 0)]),
+        ([2, 1, 1], [(0, 0), (1, 0), (2, 0), (0, 1)]),
+        ([1, 3, 1, 2], [(1, 0), (1, 1), (3, 0), (0, 0), (2, 0), (3, 1), (1, 2)]),
+    ],
+)
+def test_divided_calls_stand_around_the_others(parts: list[int], items: list[tuple[int, int]]) -> None:
+    calls = tuple(KernelCall(None, (), count) for count in parts)
+    tables = program_tables(Program("p", (), (Phase(calls),), 0), ["k"] * len(parts))
+    assert list(tables.items) == items
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -1,7 +1,7 @@
 """Products with few rows and a long second operand that lies along k: that operand is read in place, once.
 
     pack A                                          (all of k, rows side by side)
-    for block of columns:
+    for block of columns:                           (if there is only one, A is packed block of k by block of k)
         for k block of kc, register tile: accumulate into sums kept [column][row]
         transpose the kept sums in registers and finish them along columns
 
@@ -45,6 +45,8 @@ _MOST_ROWS = 256
 _LEAST_STEPS = 32
 _LEAST_PIECES = 8
 _UNROLLED_EPILOGUE = 160
+_ONCE = 8
+"""Share of L2 (one over this) of a block of packed A that only one block of columns reads."""
 
 _PARAMETERS = (("ptr", "b"), ("ptr", "a"), ("i64", "steps"), ("ptr", "kept"), ("i64", "block"))
 
@@ -74,6 +76,10 @@ class Crossing:
     def panel(self) -> int:
         """Rows of a register tile."""
         return self.width * self.vectors
+
+    def once(self, problem: Problem) -> bool:
+        """Whether one block holds all columns, so that a block of k is packed where it is used and the next in its place."""
+        return problem.n <= self.block
 
     def panels(self, problem: Problem) -> int:
         """Register tiles over all rows."""
@@ -109,14 +115,16 @@ def find_crossing(problem: Problem, target: Target) -> Crossing | None:
     lead = round_up(problem.m, width * vectors)
     block = unit * max(1, target.l2_bytes // 8 // (lead * size) // unit)
     fold = block_steps(k)
-    kc = cached_steps(k, fold, max(fold, target.l2_bytes // 2 // (lead * size)))
+    # What is packed for one block of columns is replaced by the next block of k, and never leaves the near caches.
+    room = target.l2_bytes // (_ONCE if problem.n <= block else 2)
+    kc = cached_steps(k, fold, max(fold, room // (lead * size)))
     return Crossing(full, width, columns, vectors, fold, kc, block, unit)
 
 
 def crossed_scratch(problem: Problem, crossing: Crossing) -> tuple[int, int]:
     """Bytes of one partition's packed A and kept sums."""
     size, panel = problem.dtype.itemsize, crossing.panel
-    blocks = -(-problem.k // crossing.kc)
+    blocks = 1 if crossing.once(problem) else -(-problem.k // crossing.kc)
     packed = blocks * crossing.depth * crossing.panels(problem) * panel + crossing.width * (panel + 1)
     kept = (crossing.block + crossing.full_width) * crossing.lead(problem)
     return round_up(packed, 16) * size, round_up(kept, 16) * size
@@ -208,7 +216,8 @@ class _Crossed:
 
         def entry(batch: Val) -> None:
             self.env: Env = self.problem.batch.split(self.builder, batch)
-            self._each_block(self._pack)
+            if not self.crossing.once(self.problem):
+                self._each_block(self._pack)
             self.end = bounds["columns"][1]
             self.builder.loop(*bounds["columns"], self.crossing.block, (), self._columns, "columns")
 
@@ -229,7 +238,9 @@ class _Crossed:
     def _packed_at(self, k: Val) -> Val:
         """Where the packed block of k begins."""
         crossing = self.crossing
-        number = self.builder.binary("udiv", k, constant(crossing.kc)) if k.text != "0" else k
+        if k.text == "0" or crossing.once(self.problem):
+            return self.packed
+        number = self.builder.binary("udiv", k, constant(crossing.kc))
         size = crossing.panels(self.problem) * crossing.panel * crossing.depth
         return self.builder.gep(self.packed, times(self.builder, number, size), self.problem.scalar)
 
@@ -254,6 +265,8 @@ class _Crossed:
         builder, problem, size = self.builder, self.problem, self.crossing.columns
         direct = problem.b.direct
         assert direct is not None
+        if self.crossing.once(self.problem):
+            self._pack(k, end)
         start = plus(builder, index_value(builder, direct.offset, self.env), k)
         packed, steps = self._packed_at(k), builder.sub(end, k)
 

@@ -54,14 +54,14 @@ class Plan:
 
     @property
     def side(self) -> Side:
-        """What partitions divide: of several batch entries those, else the side where less is packed again."""
+        """What partitions divide: of several batch entries those, else the side where less is packed or moved again."""
         side, pieces = split_side(self.totals, self.units)
         if side == "batch" or self.crossing is not None or pieces < 2:
             return side
         other: Side = "columns" if side == "rows" else "rows"
         if self.totals[other] < _LEAST_PIECES * self.units[other]:
             return side
-        return min((side, other), key=lambda s: _packed_again(self, s))
+        return min((side, other), key=lambda s: _packed_again(self, s) + _moved(self, s))
 
     @property
     def units(self) -> Units:
@@ -128,6 +128,9 @@ _LATE = 0.02
 """Share of its time that a thread loses now and then."""
 _READ = 0.1
 """Cycles an element of an operand that comes from a farther cache once more."""
+_MOVED = 0.25
+"""Cycles an element of a parameter that is updated by another thread than the one that reads it in the next step: each
+line goes there and back, 17 ns each time between cores that share no cache, a tenth of that between others."""
 
 
 def _packed_again(plan: Plan, side: Side) -> float:
@@ -144,6 +147,18 @@ def _packed_again(plan: Plan, side: Side) -> float:
     else:
         again = problem.m * problem.k * (_READ + _copy_cost(problem.a, tiling.a, tiling.width))
     return problem.batch.total * again
+
+
+def _moved(plan: Plan, side: Side) -> float:
+    """Cycles of moving what the kernel updates between cores where `side` is divided.
+
+    Products that read a parameter divide its rows, if they divide it at all. An update that divides
+    them too finds its elements in its own core's cache and leaves them where the next step reads them.
+    """
+    problem = plan.problem
+    if side != "columns" or all(b.access != "inout" for b in problem.buffers):
+        return 0.0
+    return _MOVED * problem.m * problem.n
 
 
 def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:

@@ -19,6 +19,7 @@ T = True
 CASES = [
     (64, 70, 96, {"b_transposed": T}, "plain"),
     (64, 100, 330, {"b_transposed": T}, "plain"),
+    (200, 100, 700, {"b_transposed": T}, "bias"),
     (50, 97, 700, {"b_transposed": T}, "bias"),
     (16, 200, 1024, {"b_transposed": T}, "update"),
     (3, 130, 65, {"b_transposed": T}, "update"),
@@ -115,3 +116,19 @@ def test_partitions_follow_the_cores_where_each_packs_again(cores: int) -> None:
     kernel = matmul(64, 768, 3072, float32, b_transposed=True)
     plan = make_plan(kernel, TARGETS["x86-64-v3"])
     assert plan is not None and best_parts(plan, cores) == cores
+
+
+@pytest.mark.parametrize(
+    ("shape", "access", "side"),
+    [
+        ((128, 784, 64), "inout", "rows"),
+        ((128, 784, 64), "out", "columns"),
+        ((384, 1536, 512), "inout", "columns"),
+    ],
+)
+def test_an_update_divides_rows_unless_that_packs_much_again(
+    shape: tuple[int, int, int], access: str, side: str
+) -> None:
+    kernel = matmul(*shape, float32, a_transposed=True, out_access=access)
+    plan = make_plan(kernel, TARGETS["x86-64-v3"])
+    assert plan is not None and plan.side == side
