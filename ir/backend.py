@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from graphc.ir.dims import Symbol
 from graphc.ir.kernel import Kernel, Schedule
 from graphc.ir.target import Target
 
@@ -23,3 +25,6 @@ class BackendInfo(Protocol):
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         """Bytes of memory that each partition of the scheduled kernel needs for itself, passed as the last buffer;
         0 for none."""
+
+    def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
+        """Into how many partitions a scheduled contraction kernel is divided at given symbolic sizes."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from graphc.ir.backend import BackendInfo
+from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
 from graphc.ir.kernel import Kernel, Schedule
 from graphc.ir.target import TARGETS, Target
@@ -42,6 +43,9 @@ class PlainBackend:
 
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         return 0
+
+    def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
+        return 1
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ others get the general loops.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from graphc.backends.llvm import contraction
 from graphc.backends.llvm import kernel as loops
@@ -30,6 +30,7 @@ from graphc.backends.llvm.workers import (
     start_workers,
     workers_pay,
 )
+from graphc.ir.dims import Symbol
 from graphc.ir.kernel import Kernel, Schedule
 from graphc.ir.program import Program
 from graphc.ir.target import Target
@@ -56,6 +57,9 @@ class LlvmBackend:
         if kernel.schedule is None or kernel.schedule.engine == "loops":
             return loops.scratch_bytes(kernel, target)
         return contraction.scratch_bytes(kernel, target)
+
+    def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
+        return contraction.partitions_at(kernel, sizes, target)
 
 
 def kernel_symbol(kernel: Kernel, target: Target) -> str:

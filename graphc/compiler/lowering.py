@@ -159,7 +159,7 @@ def _planned(
 def resolved(program: Program, sizes: Mapping[str, int], context: CompileContext) -> Program:
     """A program with symbolic sizes at the given ones; see `graphc.passes.plan.resolve`."""
     symbols = {s: sizes[s.name[1:]] for s in program_sizes(program)}
-    return resolve(program, symbols, context.options)
+    return resolve(program, symbols, context)
 
 
 def program_sizes(program: Program) -> tuple[Symbol, ...]:

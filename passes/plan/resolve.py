@@ -15,7 +15,7 @@ from graphc.ir.dims import Dim, Symbol, substitute
 from graphc.ir.kernel import Kernel
 from graphc.ir.program import Buffer, KernelCall, Phase, Program
 from graphc.ir.types import TensorType
-from graphc.passes.context import Options
+from graphc.passes.context import CompileContext
 from graphc.passes.plan.arena import Lifetime, assign_offsets
 from graphc.passes.schedule.cost import work_expression
 
@@ -25,16 +25,17 @@ _LEAST_BYTES = 64
 """Temporaries without elements have an address all the same: what a guard keeps out may be read there."""
 
 
-def resolve(program: Program, sizes: Mapping[Symbol, int], options: Options) -> Program:
+def resolve(program: Program, sizes: Mapping[Symbol, int], context: CompileContext) -> Program:
     """The program at these sizes, which has the kernels of the given one."""
-    return _Resolver(program, sizes, options).run()
+    return _Resolver(program, sizes, context).run()
 
 
 class _Resolver:
-    def __init__(self, program: Program, sizes: Mapping[Symbol, int], options: Options) -> None:
+    def __init__(self, program: Program, sizes: Mapping[Symbol, int], context: CompileContext) -> None:
         self.program = program
         self.sizes: dict[Symbol, Dim] = dict(sizes)
-        self.options = options
+        self.context = context
+        self.values = sizes
         self.parts: dict[int, int] = {}
 
     def run(self) -> Program:
@@ -87,4 +88,7 @@ class _Resolver:
         return replace(call, parts=known)
 
     def _parts(self, kernel: Kernel, most: int) -> int:
-        return max(1, min(most, self.number(work_expression(kernel)) // self.options.grain))
+        schedule, context = kernel.schedule, self.context
+        if schedule is not None and schedule.engine != "loops":
+            return min(most, context.backend.partitions_at(kernel, self.values, context.target))
+        return max(1, min(most, self.number(work_expression(kernel)) // context.options.grain))

@@ -123,6 +123,22 @@ GRAPHS = {
 }""",
 }
 
+PRODUCTS = {
+    "linear": """graph @g(%x: f32[n, 100] argument, %w: f32[100, 48] parameter) -> (f32[n, 48]) {
+  %0: f32[n, 48] = dot %x, %w {contract=[[1], [0]], batch=[[], []], ordered=[]}
+  %1: f32[n, 48] = relu %0
+  return %1
+}""",
+    "batched": """graph @g(%x: f32[n, 20, 30] argument, %y: f32[n, 30, 17] argument) -> (f32[n, 20, 17]) {
+  %0: f32[n, 20, 17] = dot %x, %y {contract=[[2], [1]], batch=[[0], [0]], ordered=[]}
+  return %0
+}""",
+    "windows": """graph @g(%x: f32[n, 3, 16, 16] argument, %w: f32[16, 3, 3, 3] parameter) -> (f32[n, 16, 16, 16]) {
+  %0: f32[n, 16, 16, 16] = conv2d %x, %w {stride=[1, 1], padding=[1, 1], dilation=[1, 1], groups=1}
+  return %0
+}""",
+}
+
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_size(name: str) -> None:
@@ -135,3 +151,10 @@ def test_long_lines_have_the_order_of_fixed_sizes() -> None:
 
 def test_long_columns_have_the_order_of_fixed_sizes() -> None:
     check(GRAPHS["columns"].replace("100", "5"), *batches(63, 65, 127, 2047, 2100))
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products(name: str) -> None:
+    # A fixed batch of one is a product with a vector, which has an order of its own.
+    check(PRODUCTS[name], *batches(0, 2, 3, 9, 65, 300))
+    check(PRODUCTS[name], *batches(1), same=name != "linear")

@@ -9,9 +9,10 @@ depends on the shape and the target only.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphc.backends.llvm.contraction import winograd
+from graphc.backends.llvm.contraction.blocks import Blocks, blocks_of, emit_blocks
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
@@ -20,11 +21,19 @@ from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, ma
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.text import Builder, ModuleText
+from graphc.ir.dims import Symbol
 from graphc.ir.errors import CompileError
-from graphc.ir.kernel import Kernel, Schedule
+from graphc.ir.kernel import Kernel, Schedule, kernel_sizes
 from graphc.ir.target import Target
 
-__all__ = ["contraction_schedule", "emit_contraction", "is_contraction", "partitions", "scratch_bytes"]
+__all__ = [
+    "contraction_schedule",
+    "emit_contraction",
+    "is_contraction",
+    "partitions",
+    "partitions_at",
+    "scratch_bytes",
+]
 
 _PARAMETERS = (("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error"))
 
@@ -63,6 +72,10 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
     The emitter follows the same plan, which depends on the kernel and the target only; of the
     schedule it needs no more than the engine, which says the order of the sum.
     """
+    if kernel_sizes(kernel):
+        found = blocks_of(kernel)
+        largest = None if found is None else contraction_schedule(found.fixed(found.sizes[0]), target, vector)
+        return None if largest is None else dataclasses.replace(largest, parts=_MOST_PARTS)
     windows = winograd.make_plan(kernel, target, vector)
     if windows is not None:
         return winograd.describe(kernel, windows)
@@ -75,6 +88,8 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:
     """Bytes of the extra buffer that a partition takes after the kernel's own ones; 0 where it takes none."""
+    if kernel_sizes(kernel):
+        return max(scratch_bytes(k, target) for k in _blocks(kernel)[1].values())
     windows = _windows(kernel, target)
     if windows is not None:
         return sum(windows.scratch)
@@ -98,7 +113,53 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     `buffers` holds the kernel's buffers in order, then memory for this partition alone (64-byte aligned)
     where `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
     """
+    if kernel_sizes(kernel):
+        _emit_blocks(kernel, module, symbol, target)
+        return
     builder = module.function(symbol, "void", _PARAMETERS)
+    _emit_fixed(kernel, builder, target)
+
+
+def partitions_at(kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
+    """Into how many partitions a kernel with symbolic sizes is worth dividing at given ones."""
+    found, fixed = _blocks(kernel)
+    size = sizes[found.symbol]
+    count = size // found.sizes[0]
+    if count >= _MOST_PARTS:
+        return _MOST_PARTS
+    length = next((s for s in found.sizes if s <= size), 1)
+    divided = partitions(fixed[length], target)
+    return max(divided, 1 << (max(1, count).bit_length() - 1)) if count > 1 else divided
+
+
+def _blocks(kernel: Kernel) -> tuple[Blocks, dict[int, Kernel]]:
+    """A kernel with symbolic sizes as blocks, and the kernel of each size of block."""
+    found = blocks_of(kernel)
+    if found is None:
+        raise CompileError("the contraction engine cannot be used with these symbolic sizes")
+    return found, {n: dataclasses.replace(found.fixed(n), schedule=_plain(kernel)) for n in found.sizes}
+
+
+def _plain(kernel: Kernel) -> Schedule | None:
+    """What of the schedule blocks of other sizes share: the engine, which says the order of the sum."""
+    return kernel.schedule
+
+
+def _emit_blocks(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
+    found, fixed = _blocks(kernel)
+    functions = {}
+    for size, block in fixed.items():
+        inner = module.function(f"{symbol}.block{size}", "void", _PARAMETERS, linkage="internal")
+        _emit_fixed(block, inner, target)
+        functions[size] = inner.name
+    builder = module.function(symbol, "void", _PARAMETERS)
+    emit_blocks(found, builder, functions, scratch_bytes(kernel, target) > 0)
+    builder.ret()
+
+
+def _emit_fixed(kernel: Kernel, builder: Builder, target: Target) -> None:
+    """The body and the end of a kernel function for fixed sizes."""
+    module, symbol = builder.module, builder.name
     windows = _windows(kernel, target)
     if windows is not None:
         winograd.emit_windows(windows, builder)

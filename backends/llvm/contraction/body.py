@@ -20,7 +20,7 @@ from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.kernel import Instruction, KernelBuffer
 from graphc.ir.scalar import Guard
-from graphc.ir.types import DType, int64, row_major_strides
+from graphc.ir.types import DType, int64, symbolic_strides
 
 __all__ = [
     "Point",
@@ -50,7 +50,7 @@ def lane_step(lanes: LaneAxis, expression: Dim) -> int | None:
 def linear_offset(buffer: KernelBuffer, index: Sequence[Dim]) -> Dim:
     """The row-major element offset of an index."""
     total: Dim = 0
-    for i, stride in zip(index, row_major_strides(buffer.type.sizes), strict=True):
+    for i, stride in zip(index, symbolic_strides(buffer.type.shape), strict=True):
         total = total + i * stride
     return total
 

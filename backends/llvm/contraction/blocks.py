@@ -1,0 +1,173 @@
+"""Products along an outer axis of symbolic size: blocks of fixed sizes, one behind the other.
+
+Where every buffer is read and written at constant strides along such an axis, a block of it is a kernel of fixed
+shape on other addresses. So one function for each of a few sizes of block serves every size, with the very code
+of fixed shapes, and with its bits: an element's sum depends on the steps of k alone, not on how many rows there are.
+
+Blocks of the largest size are divided among partitions where there are enough; every other block is divided itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from graphc.backends.llvm.contraction.axes import constant
+from graphc.backends.llvm.contraction.body import linear_offset
+from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.dims import Dim, Expr, Symbol, size_symbols, split_linear, substitute
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, kernel_sizes, new_axis, size_of
+from graphc.ir.types import TensorType
+
+__all__ = ["Blocks", "at_sizes", "blocks_of", "emit_blocks"]
+
+_SIZES = (64, 8, 1)
+_FEW_SIZES = (8, 1)
+_ROWS = 64
+"""Points of the other outer axes from which smaller blocks are large enough."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A kernel as blocks of `sizes` (largest first, the last 1) in its only symbolic size.
+
+    `strides` are the elements from one unit of that size to the next, by buffer.
+    """
+
+    kernel: Kernel
+    symbol: Symbol
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def fixed(self, size: int) -> Kernel:
+        """The kernel of a block."""
+        return at_sizes(self.kernel, {self.symbol: size})
+
+
+def at_sizes(kernel: Kernel, sizes: Mapping[Symbol, Dim]) -> Kernel:
+    """The kernel at given sizes, without a schedule."""
+    axes = {
+        a: new_axis(a.name, substitute(size_of(a), sizes)) for a in _all_axes(kernel) if a.size is not None
+    }
+    values: dict[Symbol, Dim] = {**sizes, **{a: b.expr for a, b in axes.items()}}
+
+    def change(i: Instruction) -> Instruction:
+        if not i.index and not i.guards:
+            return i
+        return dataclasses.replace(
+            i,
+            index=tuple(_put(x, values) for x in i.index),
+            guards=tuple((_put(x, values), _put(y, values), _put(z, values)) for x, y, z in i.guards),
+        )
+
+    stages = tuple(
+        dataclasses.replace(
+            s, axes=tuple(axes.get(a, a) for a in s.axes), body=tuple(change(i) for i in s.body)
+        )
+        for s in kernel.stages
+    )
+    buffers = tuple(
+        KernelBuffer(TensorType(b.type.dtype, tuple(_put(d, sizes) for d in b.type.shape)), b.access)
+        for b in kernel.buffers
+    )
+    return Kernel(buffers, tuple(axes.get(a, a) for a in kernel.axes), stages, kernel.checks)
+
+
+def _put(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
+    return substitute(x, values) if isinstance(x, Expr) else x
+
+
+def _all_axes(kernel: Kernel) -> tuple[Symbol, ...]:
+    return (*kernel.axes, *(a for s in kernel.stages for a in s.axes))
+
+
+def blocks_of(kernel: Kernel) -> Blocks | None:
+    """The blocks of a kernel; None where its symbolic sizes are not one, or not that of one outer axis alone."""
+    symbols = kernel_sizes(kernel)
+    axes = [a for a in _all_axes(kernel) if a.size is not None]
+    if len(symbols) != 1 or len(axes) != 1 or axes[0] not in kernel.axes:
+        return None
+    (symbol,), (axis,) = symbols, axes
+    split = split_linear(size_of(axis), symbol)
+    if split is None or split[1] != 0:
+        return None
+    strides: dict[int, int] = {}
+    for i in kernel.instructions():
+        places = [e for g in i.guards for e in g]
+        if i.opcode in ("load", "store"):
+            offset = linear_offset(kernel.buffers[i.buffer], i.index)
+            along = split_linear(offset, axis)
+            if along is None or size_symbols(offset) or strides.setdefault(i.buffer, along[0]) != along[0]:
+                return None
+        else:
+            places += i.index
+        if any(size_symbols(x) or split_linear(x, axis) != (0, x) for x in places):
+            return None
+    others = 1
+    for a in kernel.axes:
+        others *= 1 if a is axis else size_of(a)  # type: ignore[assignment]
+    return Blocks(
+        kernel,
+        symbol,
+        _FEW_SIZES if others >= _ROWS * 16 else _SIZES,
+        tuple(strides.get(n, 0) * split[0] for n in range(len(kernel.buffers))),
+    )
+
+
+def emit_blocks(found: Blocks, builder: Builder, functions: Mapping[int, str], scratch: bool) -> None:
+    """Emits the body of the kernel function, which calls a function for each size of block."""
+    count = len(found.kernel.buffers)
+    buffers, part, parts, error = builder.params
+    pointers = [builder.load("ptr", builder.gep(buffers, n, "ptr"), 8) for n in range(count)]
+    array = builder.load("ptr", builder.gep(buffers, count, "ptr"), 8)
+    size = builder.load("i64", array, 8)
+    table = builder.alloca("ptr", count + 1)
+    if scratch:
+        place = builder.load("ptr", builder.gep(buffers, count + 1, "ptr"), 8)
+        builder.store(place, builder.gep(table, count, "ptr"), 8)
+
+    def call(first: Val, length: int, number: Val, of: Val) -> None:
+        for n, (pointer, stride) in enumerate(zip(pointers, found.strides, strict=True)):
+            at = pointer
+            if stride:
+                step = stride * found.kernel.buffers[n].type.dtype.itemsize
+                at = builder.gep(pointer, builder.mul(first, constant(step)), "i8")
+            builder.store(at, builder.gep(table, n, "ptr"), 8)
+        builder.call_void(functions[length], [table, number, of, error])
+
+    def walk(begin: Val, end: Val, length: int, number: Val, of: Val) -> None:
+        def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
+            call(i, length, number, of)
+            return []
+
+        builder.loop(begin, end, length, (), one, "block")
+
+    _walk_all(builder, found.sizes, size, part, parts, walk)
+
+
+def _walk_all(
+    builder: Builder,
+    sizes: tuple[int, ...],
+    size: Val,
+    part: Val,
+    parts: Val,
+    walk: Callable[[Val, Val, int, Val, Val], None],
+) -> None:
+    largest, zero, one = sizes[0], constant(0), constant(1)
+    blocks = builder.binary("udiv", size, constant(largest))
+    whole = builder.mul(blocks, constant(largest))
+    many = builder.icmp("sge", blocks, parts)
+    edges = [
+        builder.mul(builder.binary("udiv", builder.mul(n, blocks), parts), constant(largest))
+        for n in (part, builder.add(part, one))
+    ]
+    begin, end = builder.select(many, edges[0], zero), builder.select(many, edges[1], whole)
+    number, of = builder.select(many, zero, part), builder.select(many, one, parts)
+    walk(begin, end, largest, number, of)
+    at = whole
+    for length in sizes[1:]:
+        left = builder.sub(size, at)
+        following = builder.add(at, builder.binary("and", left, constant(-length)))
+        walk(at, following, length, part, parts)
+        at = following
