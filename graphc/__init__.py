@@ -18,6 +18,9 @@ from graphc.compiler.api import Dim, compile, run_graph
 from graphc.core import (
     Generator,
     Size,
+    SymBool,
+    SymInt,
+    _check,
     default_generator,
     enable_grad,
     inference_mode,
@@ -29,6 +32,8 @@ from graphc.core import (
     realize,
     seed,
     set_grad_enabled,
+    sym_max,
+    sym_min,
 )
 from graphc.devices import device
 from graphc.formatting import get_printoptions, set_printoptions
@@ -325,9 +330,12 @@ __all__ = [
     "LoadError",
     "MissingToolError",
     "Size",
+    "SymBool",
+    "SymInt",
     "Tensor",
     "TraceError",
     "VerifyError",
+    "_check",
     "abs",
     "absolute",
     "accelerator",
@@ -577,6 +585,8 @@ __all__ = [
     "sum",
     "swapaxes",
     "swapdims",
+    "sym_max",
+    "sym_min",
     "t",
     "take",
     "take_along_dim",

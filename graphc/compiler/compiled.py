@@ -19,7 +19,7 @@ import numpy as np
 from graphc.compiler.arguments import apart, argument, is_copy, meet, span, write_back
 from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import CompiledGraph, compile_graph, lower_graph, make_context
-from graphc.compiler.dynamic import Axes, ShapeWatch, check_sizes
+from graphc.compiler.dynamic import Axes, ShapeWatch, SizeChecks
 from graphc.compiler.outer import WayBack, with_way_back
 from graphc.compiler.tracing import Traced, trace_function, zero_gradient
 from graphc.compiler.tree import argument_names, flatten, unflatten
@@ -84,8 +84,10 @@ class _Program:
         arguments: int,
         outputs: list[TensorType],
         way: WayBack | None,
+        checks: SizeChecks | None,
     ) -> None:
         self.traced = traced
+        self._checks = checks
         self.compiled = compiled
         self.arguments = arguments
         self.fresh_types = outputs
@@ -102,8 +104,8 @@ class _Program:
         key = tuple(sizes.values())
         found = self._sized.get(key)
         if found is None:
-            if sizes:
-                check_sizes(self.traced.graph, self.traced.assumptions, sizes)
+            if self._checks is not None:
+                self._checks.check(sizes)
             if len(self._sized) >= _MOST_SIZES:
                 oldest = self._sized.pop(next(iter(self._sized)))
                 self._forgotten += oldest.variant.calls if oldest.variant is not None else 0
@@ -325,8 +327,9 @@ class Compiled:
             for tensor in traced.fresh:
                 tensor._grad = zero_gradient(tensor)
             traced = self._traced(call, keep_grads=self._options.keep_grads)
-        if call.sizes:
-            check_sizes(traced.graph, traced.assumptions, call.sizes)
+        checks = SizeChecks(traced.graph, traced.assumptions) if call.sizes else None
+        if checks is not None:
+            checks.check(call.sizes)
         self._misses += 1
         known = self._programs.setdefault(call.key, [])
         self._recompiles += bool(known)
@@ -342,7 +345,7 @@ class Compiled:
             memory_budget=self._options.memory_budget,
         )
         self._disk_hits += compiled.from_disk
-        made = _Program(traced, compiled, len(call.tensors), outputs, way)
+        made = _Program(traced, compiled, len(call.tensors), outputs, way, checks)
         known.append(made)
         return made
 

@@ -12,7 +12,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphc.compiler.tree import argument_names
 from graphc.core.location import user_location
@@ -25,7 +25,7 @@ from graphc.ir.graph import Graph, Location
 from graphc.ir.specialise import concrete
 from graphc.ir.types import TensorType
 
-__all__ = ["Axes", "Dim", "ShapeWatch", "Sizes", "check_sizes", "declared_axes"]
+__all__ = ["Axes", "Dim", "ShapeWatch", "SizeChecks", "Sizes", "declared_axes"]
 
 Sizes = Mapping[Symbol, int]
 
@@ -262,40 +262,64 @@ class ShapeWatch:
             warnings.warn_explicit(message, UserWarning, where.filename, where.lineno)
 
 
-def check_sizes(graph: Graph, assumptions: Sequence[Assumption], sizes: Sizes) -> None:
-    """Raises where a traced graph does not mean at these sizes what its trace took it to mean.
+class _Check(NamedTuple):
+    """One op of a trace whose types depend on sizes."""
 
-    Inference decides only what the bounds decide, so every op is inferred again with the sizes: an op that does
-    not take them raises what it raises for such tensors, at the user's line.
+    kind: type[GraphOp]
+    operands: tuple[TensorType, ...]
+    attrs: Mapping[str, Any]
+    results: tuple[TensorType, ...]
+    loc: Location | None
+
+
+class SizeChecks:
+    """What a trace took sizes to be like: its assumptions, and the types of its ops.
+
+    Inference decides only what the bounds decide, so every op is inferred again with the sizes of a call.
     """
-    for a in assumptions:
-        value = concrete(a.difference, sizes)
-        if not a.holds(value):
-            raise _at(a.loc, a.error, f"{a.message} (with {_text(sizes)})")
-    for op in _symbolic_ops(graph):
-        try:
-            found: Any = type(op).infer(
-                [concrete(t, sizes) for t in op.operand_types],
-                {k: concrete(v, sizes) for k, v in op.attrs.items()},
-            )
-        except (
-            TypeError,
+
+    def __init__(self, graph: Graph, assumptions: Sequence[Assumption]) -> None:
+        self._assumptions = tuple(assumptions)
+        self._checks = [
+            _Check(type(op), op.operand_types, op.attrs, op.result_types, op.loc)
+            for op in _symbolic_ops(graph)
+        ]
+
+    def check(self, sizes: Sizes) -> None:
+        """Raises where the traced graph does not mean at these sizes what its trace took it to mean: an op that
+        does not take them raises what it raises for such tensors, at the user's line."""
+        for a in self._assumptions:
+            if not a.holds(concrete(a.difference, sizes)):
+                raise _at(a.loc, a.error, f"{a.message} (with {_text(sizes)})")
+        for op in self._checks:
+            _check_op(op, sizes)
+
+
+_INFERENCE_ERRORS = (
+    TypeError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+    NotImplementedError,
+    ZeroDivisionError,
+)
+
+
+def _check_op(op: _Check, sizes: Sizes) -> None:
+    operands = [concrete(t, sizes) for t in op.operands]
+    try:
+        found = tuple(op.kind.infer(operands, {k: concrete(v, sizes) for k, v in op.attrs.items()}))
+    except _INFERENCE_ERRORS as error:
+        raise _at(op.loc, type(error), f"{error} (with {_text(sizes)})") from None
+    expected = tuple([concrete(t, sizes) for t in op.results])
+    if found != expected:
+        raise _at(
+            op.loc,
             RuntimeError,
-            ValueError,
-            IndexError,
-            NotImplementedError,
-            ZeroDivisionError,
-        ) as error:
-            raise _at(op.loc, type(error), f"{error} (with {_text(sizes)})") from None
-        expected = tuple([concrete(t, sizes) for t in op.result_types])
-        if tuple(found) != expected:
-            raise _at(
-                op.loc,
-                RuntimeError,
-                f"{op.name} gives {_types(found)} with {_text(sizes)}, but the program was made for sizes where it "
-                f"gives {_types(op.result_types)}, here {_types(expected)}; give these sizes a range of their own, "
-                "Dim(name, min=…, max=…), or leave the axis out of dynamic=",
-            )
+            f"{op.kind.name} gives {_types(found)} with {_text(sizes)}, but the program was made for sizes where it "
+            f"gives {_types(op.results)}, here {_types(expected)}; give these sizes a range of their own, "
+            "Dim(name, min=…, max=…), or leave the axis out of dynamic=",
+        )
 
 
 def _types(types: Sequence[TensorType]) -> str:

@@ -34,7 +34,17 @@ from graphc.core.random import (
 from graphc.core.recording import current
 from graphc.core.section import Sections
 from graphc.core.size import Size
-from graphc.core.symint import assume, check, plain, register_division, sym_max, sym_min, symbolic
+from graphc.core.symint import (
+    SymBool,
+    SymInt,
+    _check,
+    assume,
+    plain,
+    register_division,
+    sym_max,
+    sym_min,
+    symbolic,
+)
 from graphc.core.tensor import (
     TensorBase,
     assign,
@@ -55,7 +65,10 @@ __all__ = [
     "NumberSlot",
     "Sections",
     "Size",
+    "SymBool",
+    "SymInt",
     "TensorBase",
+    "_check",
     "anomaly",
     "assign",
     "assume",
@@ -63,7 +76,6 @@ __all__ = [
     "bump_epoch",
     "cache_clear",
     "cache_size",
-    "check",
     "constant",
     "default_generator",
     "enable_grad",

@@ -42,7 +42,7 @@ def user_location() -> Location | None:
 
 def locate(error: Error) -> None:
     """Gives one of our own errors the user's line that its traceback names, and the function of ours called there."""
-    if error.lineno is not None:
+    if error.lineno is not None and "\n  at " in str(error):
         return
     found, called = None, ""
     for frame, lineno in traceback.walk_tb(error.__traceback__):

@@ -29,7 +29,7 @@ from graphc.ir.dims import (
 )
 from graphc.ir.graph import Location
 
-__all__ = ["Assumption", "SymBool", "SymInt", "assume", "check", "plain", "sym_max", "sym_min", "symbolic"]
+__all__ = ["Assumption", "SymBool", "SymInt", "_check", "assume", "plain", "sym_max", "sym_min", "symbolic"]
 
 Relation = Literal[">=", "==", "!="]
 
@@ -148,7 +148,7 @@ def assume(a: Dim, relation: Literal[">=", "==", "!="], b: Dim, error: type[Exce
         current_assumptions().append(found)
 
 
-def check(cond: Any, message: Any = None) -> None:
+def _check(cond: Any, message: Any = None) -> None:
     """Says that `cond` holds. A comparison of dynamic sizes is then taken as given while the function is traced,
     and checked when it is called. Raises RuntimeError where it does not hold; `message` is a function that gives
     the text."""

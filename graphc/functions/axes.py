@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from graphc.core import plain
-from graphc.ir.dims import Dim, Expr, equal, floor_div, product, quotient
+from graphc.core import assume, plain
+from graphc.ir.dims import Dim, Expr, floor_div, product, quotient
 
 __all__ = ["Axis", "one_axis", "resolve_shape", "several_axes", "shape_argument"]
 
@@ -72,11 +72,16 @@ def checked_size(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return shape
 
 
+def _invalid(shape: tuple[Dim, ...], count: Dim) -> str:
+    return f"shape '{list(shape)}' is invalid for input of size {count}"
+
+
 def resolve_shape(shape: tuple[Dim, ...], current: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """`shape` with its one -1 replaced so that the number of elements stays. Raises RuntimeError."""
     if -1 not in shape:
-        if equal(product(shape), product(current)) is False:
-            raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {product(current)}")
+        count = product(current)
+        if product(shape) != count:
+            assume(product(shape), "==", count, RuntimeError, _invalid(shape, count))
         return shape
     at = shape.index(-1)
     rest = shape[:at] + shape[at + 1 :]
@@ -94,8 +99,8 @@ def resolve_shape(shape: tuple[Dim, ...], current: tuple[Dim, ...]) -> tuple[Dim
                 f"cannot reshape tensor of 0 elements into shape {list(shape)} because the unspecified "
                 "dimension size -1 can be any value and is ambiguous"
             )
-        raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {total}")
+        raise RuntimeError(_invalid(shape, total))
     inferred = floor_div(total, known)
-    if equal(inferred * known, total) is False:
-        raise RuntimeError(f"shape '{list(shape)}' is invalid for input of size {total}")
+    if inferred * known != total:
+        assume(inferred * known, "==", total, RuntimeError, _invalid(shape, total))
     return (*shape[:at], inferred, *shape[at + 1 :])

@@ -10,7 +10,7 @@ import numpy as np
 
 import graphc
 from graphc.backends import reference
-from graphc.compiler.dynamic import check_sizes
+from graphc.compiler.dynamic import SizeChecks
 from graphc.compiler.lowering import make_context
 from graphc.ir import parse
 from graphc.ir.graph import Graph
@@ -56,10 +56,11 @@ def agree(
     compiled, alone = graphc.compile(function, dynamic=dynamic), graphc.compile(function)
     traced = compiled.traced(*make(max(sizes)))
     assert traced.graph.inputs, "nothing to be dynamic"
+    checks = SizeChecks(traced.graph, traced.assumptions)
     ready = optimised(traced.graph)
     for size in sizes:
         call = compiled._prepare(make(size), {})
-        check_sizes(traced.graph, traced.assumptions, call.sizes)
+        checks.check(call.sizes)
         arrays = [np.array(t._values()) for t in call.tensors]
         single = alone.traced(*call.args)
         arrays += [np.array(s.memory.array) for s in single.states]
