@@ -168,4 +168,5 @@ def _log_factorial(k: Tensor) -> Tensor:
     square = pointwise.mul(inverse, inverse)
     series = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
     value = (x - 0.5) * pointwise.log(x) - x + 0.5 * math.log(2 * math.pi) + series
-    return pointwise.where(near, value - pointwise.log(pointwise.where(near, rising, 1.0)), value)
+    found: Tensor = pointwise.where(near, value - pointwise.log(pointwise.where(near, rising, 1.0)), value)
+    return found

@@ -306,12 +306,12 @@ def test_what_pins_a_size(function: Callable[[Any], Any], expected: tuple[str, .
 def test_comparisons_that_bounds_decide() -> None:
     def function(x: Any) -> Any:
         n = x.shape[0]
-        assert n >= 2 and n > 1 and 2 <= n <= 8 and n != 0 and not n == 9 and n < 9  # noqa: PT018
-        assert n == x.size(0) and n * 2 != n * 2 + 1 and -n < 0 and bool(n)  # noqa: PT018
+        assert n >= 2 and n > 1 and 2 <= n <= 8 and n != 0 and n != 9 and n < 9
+        assert n == x.size(0) and n * 2 != n * 2 + 1 and -n < 0 and bool(n)
         assert isinstance(n, graphc.SymInt)
         assert isinstance(n > 4, graphc.SymBool)
-        assert graphc.sym_max(n, 1) == n and graphc.sym_min(n, 100) == n  # noqa: PT018
-        assert (n + n) // 2 == n and (4 * n) % 2 == 0 and divmod(6 * n, 3) == (2 * n, 0)  # noqa: PT018
+        assert graphc.sym_max(n, 1) == n and graphc.sym_min(n, 100) == n
+        assert (n + n) // 2 == n and (4 * n) % 2 == 0 and divmod(6 * n, 3) == (2 * n, 0)
         return x * n**2
 
     compiled = graphc.compile(function, dynamic={"x": {0: graphc.Dim("n", min=2, max=8)}})
