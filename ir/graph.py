@@ -116,7 +116,7 @@ class Op:
         self.regions = tuple(regions)
         self.loc = loc
         self.mark: str | None = None
-        """`"recompute"` on a clone that rematerialisation or fusion made."""
+        """Words for passes: see `graphc.ir.marks`."""
         self.graph: Graph | None = None
         self.previous: Op | None = None
         self.next: Op | None = None

@@ -1,7 +1,7 @@
 """Merges ops that compute the same thing: same class, operands, attributes, types and regions.
 
 Every op is pure (a random op depends on its operands only), so equal ops have equal results.
-Ops marked `"recompute"` are clones made on purpose and are left alone.
+Clones made on purpose are merged with clones of the same mark alone, unless they read other clones' results.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op
+from graphc.ir.marks import RECOMPUTE, is_clone
 from graphc.ir.structure import attributes_key, structure
 from graphc.passes.base import GraphPass
 from graphc.passes.rewrite import Rewriter
@@ -40,9 +41,11 @@ class Cse(GraphPass):
         rewriter, changed = Rewriter(graph), False
         seen: dict[Hashable, Op] = {}
         for op in graph.ops:
-            if op.mark == "recompute":
+            # What reads clones' results stands where they are wanted, like them.
+            apart = is_clone(op) and not any(v.op is not None and is_clone(v.op) for v in op.operands)
+            if apart and op.mark == RECOMPUTE:
                 continue
-            first = seen.setdefault(op_key(op), op)
+            first = seen.setdefault((op_key(op), op.mark) if apart else op_key(op), op)
             if first is not op:
                 rewriter.replace_op(op, first.results)
                 changed = True

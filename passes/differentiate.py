@@ -15,6 +15,7 @@ from graphc.ir.control import Control
 from graphc.ir.errors import CompileError, VerifyError
 from graphc.ir.families import Composite, GraphOp
 from graphc.ir.graph import Graph, Location, Op, Value
+from graphc.ir.marks import add_mark, checkpoint_word
 from graphc.passes.base import Pass
 from graphc.passes.context import CompileContext
 from graphc.passes.decompose import build_decomposition
@@ -110,12 +111,7 @@ class _Reverse:
 
     def last(self) -> Op | None:
         """The op after which new ones are put."""
-        if self.before is not None:
-            return self.before.previous
-        op = None
-        for op in self.graph.ops:  # noqa: B007
-            pass
-        return op
+        return self.graph._last if self.before is None else self.before.previous
 
     def reached(self, leaves: set[Value]) -> set[Op]:
         """Ops that the roots depend on, not looking behind leaves."""
@@ -204,8 +200,10 @@ class _Reverse:
         if all(c is None for c in incoming):
             return
         b = Builder(self.graph, self.before, op.loc)
-        rule = self.rules.get(op)
+        rule, last = self.rules.get(op), self.last()
         outgoing = op.vjp(b, incoming) if rule is None else rule.cotangents(b, incoming)
+        if op.mark is not None:
+            self.name_checkpoint(op, last)
         if len(outgoing) != len(op.operands):
             raise VerifyError(
                 f"{op.name}: its VJP gave {len(outgoing)} cotangents for {len(op.operands)} operands"
@@ -223,6 +221,15 @@ class _Reverse:
         for r in results:
             if r not in leaves:
                 self.cotangents.pop(r, None)
+
+    def name_checkpoint(self, op: Op, last: Op | None) -> None:
+        """Gives what was built behind `last` for `op` its checkpoint: what a VJP computes again of its own accord is
+        computed again there."""
+        if (word := checkpoint_word(op)) is not None:
+            at = self.last()
+            while at is not None and at is not last:
+                add_mark(at, word)
+                at = at.previous
 
     def accumulate(self, value: Value, cotangent: Value, b: Builder) -> None:
         """Adds to the cotangent of `value`, in the order of arrival."""

@@ -14,8 +14,10 @@ from typing import ClassVar
 from graphc.ir.batching import Batcher, batch_ops
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Op, Value
-from graphc.ir.ops.tape import NO_GRAD, Gradient
+from graphc.ir.marks import GRADIENT, NO_GRAD, add_mark, drop_marks, has_mark
+from graphc.ir.ops.tape import Gradient
 from graphc.passes.base import Pass, nested_graphs
+from graphc.passes.checkpoints import has_checkpoints, recompute_in_checkpoints
 from graphc.passes.context import CompileContext
 from graphc.passes.differentiate import differentiate
 
@@ -24,7 +26,7 @@ __all__ = ["NO_GRAD", "ExpandGradients", "blocked_values", "expand_gradients"]
 
 def blocked_values(graph: Graph) -> set[Value]:
     """Results of ops that no gradient flows through."""
-    return {r for op in graph.ops if op.mark == NO_GRAD for r in op.results}
+    return {r for op in graph.ops if has_mark(op, NO_GRAD) for r in op.results}
 
 
 def expand_gradients(graph: Graph) -> dict[Value, Value]:
@@ -55,11 +57,14 @@ def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value]) -> None:
     for old, new in zip(op.results, gradients, strict=True):
         moved[old] = b.zeros_like(old) if new is None else new
         old.replace_by(moved[old])
-    if not op.attrs["create_graph"]:
-        at: Op | None = op.previous
-        while at is not None and at is not last:
-            at.mark = at.mark or NO_GRAD
-            at = at.previous
+    checkpoints = has_checkpoints(graph)
+    at: Op | None = op.previous
+    while at is not None and at is not last:
+        if not op.attrs["create_graph"]:
+            add_mark(at, NO_GRAD)
+        if checkpoints:
+            add_mark(at, GRADIENT)
+        at = at.previous
     op.erase()
 
 
@@ -89,7 +94,8 @@ def _for_instances(
 
 @dataclass(frozen=True)
 class ExpandGradients(Pass):
-    """Replaces `gradient` ops by the VJPs they stand for, and removes the marks that guided it."""
+    """Replaces `gradient` ops by the VJPs they stand for, which read clones of what checkpoints do not keep; removes the
+    marks that guided it."""
 
     name: ClassVar[str] = "expand_gradients"
 
@@ -97,7 +103,7 @@ class ExpandGradients(Pass):
         changed = any(isinstance(op, Gradient) for g in nested_graphs(graph) for op in g.ops)
         expand_gradients(graph)
         for g in nested_graphs(graph):
+            recompute_in_checkpoints(g)
             for op in g.ops:
-                if op.mark == NO_GRAD:
-                    op.mark = None
+                drop_marks(op)
         return changed

@@ -15,7 +15,9 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import Dim, less_equal, product
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op, Value, clone_ops
+from graphc.ir.marks import GRADIENT, NO_GRAD, add_mark, drop_marks, is_clone
 from graphc.ir.types import TensorType
+from graphc.passes.checkpoints import has_checkpoints, recompute_in_checkpoints
 from graphc.passes.cse import Cse
 from graphc.passes.dce import eliminate_dead_ops
 from graphc.passes.decompose import Decompose
@@ -60,7 +62,8 @@ def whole_joint(
     joint.aliases = dict(graph.aliases)
     for i, root in enumerate(roots):
         joint.add_input(root.type, "argument", f"cotangent{i}")
-    return joint, differentiate(
+    last = joint._last
+    gradients = differentiate(
         joint,
         [mapping[r] for r in roots],
         joint.inputs[len(graph.inputs) :],
@@ -68,6 +71,12 @@ def whole_joint(
         stop=False,
         blocked=[mapping[v] for v in blocked],
     )
+    if has_checkpoints(joint):
+        op = joint._last
+        while op is not None and op is not last:
+            add_mark(op, GRADIENT)
+            op = op.previous
+    return joint, gradients
 
 
 def backward_again(
@@ -100,6 +109,8 @@ def backward_again(
     mapping = {v: result.add_input(v.type, v.role or "argument", v.name) for v in kept}
     clone_ops(joint.ops, result, mapping)
     result.outputs = [mapping[v] for v in outputs]
+    for op in result.ops:
+        drop_marks(op, NO_GRAD)
     return result
 
 
@@ -131,6 +142,7 @@ def split_joint(
     `backward_again`.
     """
     joint, gradients = whole_joint(graph, roots, wrt, blocked=blocked)
+    recompute_in_checkpoints(joint)
     read = inputs_of(roots, [graph.outputs[i] for i in cuts])
     needed = {joint.inputs[v.index]: v in wrt for v in graph.inputs if v in read}
     joint.outputs += [g for g in gradients if g is not None]
@@ -206,7 +218,9 @@ class _Split:
         # Two numbers, with which random values can be drawn again.
         needed.update(v for v in self.needed if v.role == "rng")
         for op in reversed(self.other_ops):
-            if any(r in needed for r in op.results) and self.is_recomputable(op) and grows(op):
+            if any(r in needed for r in op.results) and (
+                is_clone(op) or (self.is_recomputable(op) and grows(op))
+            ):
                 needed.update(op.operands)
         kept = {v for v in needed if v not in self.free and (v.op is None or not self.is_recomputable(v.op))}
         there = self.free | kept
@@ -249,7 +263,8 @@ class _Split:
     ) -> tuple[Graph, tuple[Source, ...]]:
         """The backward graph, and the sources of its first inputs."""
         backward = Graph(f"{self.joint.name}.backward")
-        ops = [*recomputed, *self.backward_ops]
+        wanted = {*recomputed, *self.backward_ops}
+        ops = [op for op in self.joint.ops if op in wanted]  # what is made again comes where it is wanted
         read = {v for op in ops for v in op.operands} | set(self.gradients)
         mapping: dict[Value, Value] = {}
         sources: list[Source] = []
@@ -262,6 +277,8 @@ class _Split:
             mapping[v] = backward.add_input(v.type, "argument", v.name)
         clone_ops(ops, backward, mapping)
         backward.outputs = [mapping[g] for g in self.gradients]
+        for op in backward.ops:
+            drop_marks(op)
         eliminate_dead_ops(backward)
         return backward, tuple(sources)
 

@@ -20,8 +20,10 @@ from graphc.backends.llvm.compile import assembly_text, host_target, resolve_tar
 from graphc.ir.dims import Symbol, size_symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.graph import Graph
+from graphc.ir.marks import is_clone
 from graphc.ir.program import Program
 from graphc.ir.target import Target
+from graphc.passes.base import nested_graphs
 from graphc.passes.context import CompileContext, Options
 from graphc.passes.decompose import Decompose
 from graphc.passes.drop_checks import DropChecks
@@ -111,6 +113,8 @@ def lower_graph(
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
     Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
     DropChecks().run(graph, context)
+    if any(is_clone(op) for g in nested_graphs(graph) for op in g.ops):
+        graph = frugal_copy(graph)  # what a checkpoint computes again is to come late
     if memory_budget is None:
         return _planned(joint, graph, context, on_kernel)
     stages = _within(joint, graph, context, memory_budget)

@@ -31,7 +31,7 @@ from graphc.core.random import (
     next_random,
     seed,
 )
-from graphc.core.recording import current
+from graphc.core.recording import checkpointed, current
 from graphc.core.section import Sections
 from graphc.core.size import Size
 from graphc.core.symint import (
@@ -76,6 +76,7 @@ __all__ = [
     "bump_epoch",
     "cache_clear",
     "cache_size",
+    "checkpointed",
     "constant",
     "default_generator",
     "enable_grad",

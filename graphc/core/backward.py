@@ -14,6 +14,7 @@ from graphc.core.location import user_location
 from graphc.core.modes import _mode, set_grad_enabled, unrecorded
 from graphc.core.node import Entry, Node
 from graphc.core.recording import Recording, current, record_nodes
+from graphc.core.scopes import WAY_BACK
 from graphc.core.tape import Tape
 from graphc.core.tensor import LostGradient, TensorBase, assign, record, wrap
 from graphc.ir.attributes import Dense
@@ -291,11 +292,13 @@ def _walk(
             "compute it inside (for example with func.vjp), or use func.jacrev"
         )
     start = len(recording.entries)
+    scope, recording.scope = recording.scope, WAY_BACK
     _mode.enabled = create
     try:
         walk.run(nodes, [_seed(r, s, instances) for r, s in zip(roots, seeds, strict=True)])
     finally:
         _mode.enabled = before
+        recording.scope = scope
     if anomaly.checks_nan and recording.trace is None:
         check_gradients(recording, start, list(walk.found.values()))
     return walk

@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from graphc.core.node import Entry, Node
+from graphc.core.scopes import ScopeWords
 from graphc.ir.batching import batch_graph
 from graphc.ir.graph import Graph, Role, Value, clone_ops
-from graphc.ir.ops.tape import NO_GRAD
+from graphc.ir.marks import NO_GRAD, add_mark
 from graphc.ir.types import TensorType
 
 __all__ = ["REPLAY", "SECTION_PLANS", "GraphBuild", "Marker", "ReplayPlan"]
@@ -72,6 +73,7 @@ class GraphBuild:
     def __init__(self, name: str) -> None:
         self.graph = Graph(name)
         self.values: dict[Node, Value] = {}
+        self._words = ScopeWords()
 
     def add_input(self, nodes: Sequence[Node], role: Role, name: str) -> Value:
         """One graph input standing for nodes that share memory."""
@@ -94,7 +96,10 @@ class GraphBuild:
         )
         self.graph.insert(op)
         if not entry.taped and entry.kind.differentiable and any(n.requires_grad for n in entry.operands):
-            op.mark = NO_GRAD
+            add_mark(op, NO_GRAD)
+        word = self._words.word(entry.scope) if entry.scope is not None else None
+        if word is not None:
+            add_mark(op, word)
         for node, value in zip(entry.results, op.results, strict=True):
             self.values[node] = value
 
@@ -103,10 +108,13 @@ class GraphBuild:
         mapping = {v: self.values[n] for v, n in zip(plan.graph.inputs, entry.operands, strict=True)}
         last = self.graph._last
         clone_ops(plan.graph.ops, self.graph, mapping)
-        if not entry.attrs["create_graph"]:
-            op = self.graph._last
-            while op is not None and op is not last:
-                op.mark = op.mark or NO_GRAD
-                op = op.previous
+        word = self._words.word(entry.scope) if entry.scope is not None else None
+        op = self.graph._last
+        while op is not None and op is not last:
+            if not entry.attrs["create_graph"]:
+                add_mark(op, NO_GRAD)
+            if word is not None:
+                add_mark(op, word)
+            op = op.previous
         for node, value in zip(entry.results, plan.graph.outputs, strict=True):
             self.values[node] = mapping[value]

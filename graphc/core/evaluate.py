@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from graphc.core.build import REPLAY, SECTION_PLANS, GraphBuild, ReplayPlan
 from graphc.core.node import Entry, Node
 from graphc.core.recording import Recording, flush_random
+from graphc.core.scopes import ScopeWords
 from graphc.core.storage import Memory, Storage, allocate_memory
 from graphc.core.tape import FREED, Tape, Way, ways_back
 from graphc.ir.builder import Builder
@@ -95,14 +96,15 @@ class _Layout:
         self.memories: list[Memory] = []
         self._by_memory: dict[int, int] = {}
         self.parts: list[Any] = []
-        index, number = self.index, self.number
+        index, number, words = self.index, self.number, ScopeWords()
         for entry in entries:
             operands = tuple([index[n] if n in index else number(n) for n in entry.operands])
             leaves = False
             for r in entry.results:
                 index[r] = len(index)
                 leaves = leaves or r.leaf is not None or r.hooked is not None
-            self.parts.append((entry.key, operands, entry.taped, leaves))
+            word = None if entry.scope is None else words.word(entry.scope)
+            self.parts.append((entry.key, operands, entry.taped, leaves, word))
         self.donated = _donated(entries, rest)
         self.outputs: list[tuple[Node, Storage | None]] = []
         self.find_outputs(recording, rest)

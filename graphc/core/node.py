@@ -75,6 +75,7 @@ class Entry:
         "recording",
         "regions",
         "results",
+        "scope",
         "taped",
     )
 
@@ -96,6 +97,8 @@ class Entry:
         self.key = key
         self.loc = loc
         self.regions = regions
+        self.scope = recording.scope
+        """The checkpoint that it was recorded in, or the way back."""
         self.freed = False
         """True once a `backward` without `retain_graph` went through it."""
         self.taped = False

@@ -10,12 +10,14 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from graphc.core.location import annotate, user_location
 from graphc.core.modes import _mode
 from graphc.core.node import Entry, Node
+from graphc.core.scopes import Scope
 from graphc.core.storage import Storage
 from graphc.ir.families import REGISTRY, GraphOp
 from graphc.ir.graph import Graph
@@ -30,7 +32,17 @@ MOST_TRACED = 40_000
 UNLIMITED = 1 << 60
 """The limit while a stretch must stay in one recording."""
 
-__all__ = ["MOST_TRACED", "UNLIMITED", "Recording", "current", "flush_random", "pop", "push", "record_nodes"]
+__all__ = [
+    "MOST_TRACED",
+    "UNLIMITED",
+    "Recording",
+    "checkpointed",
+    "current",
+    "flush_random",
+    "pop",
+    "push",
+    "record_nodes",
+]
 
 
 class Recording:
@@ -48,6 +60,7 @@ class Recording:
         "plain",
         "random",
         "region",
+        "scope",
         "storages",
         "trace",
     )
@@ -63,6 +76,8 @@ class Recording:
         """Where sizes may be symbolic: makes plain expressions of what attributes hold of them."""
         self.region: Any = None
         """The recording itself where it is that of a region: see `core.region`."""
+        self.scope: Scope | None = None
+        """What operations are recorded in: see `core.scopes`."""
         self.depth = 0
         """How many Modules the thread is inside of."""
         self.modules: set[int] = set()
@@ -164,3 +179,15 @@ def flush_random(recording: Recording) -> None:
     drawn, recording.random = recording.random, {}
     for advance, count in drawn.items():
         advance(count)
+
+
+@contextmanager
+def checkpointed() -> Iterator[None]:
+    """What is recorded inside is in a checkpoint of its own: ways back compute its values again."""
+    recording = _thread.stack[-1]
+    scope = recording.scope
+    recording.scope = Scope(scope)
+    try:
+        yield
+    finally:
+        recording.scope = scope

@@ -26,7 +26,7 @@ from graphc.ir.attributes import Dense
 from graphc.ir.batching import batch_graph
 from graphc.ir.graph import Graph
 from graphc.ir.lazy import lazy_module
-from graphc.ir.ops.tape import NO_GRAD
+from graphc.ir.marks import NO_GRAD, has_mark
 
 gradients: Any = lazy_module("graphc.passes.gradients")
 
@@ -276,7 +276,7 @@ def _replayed(graph: Graph, given: Sequence[Node]) -> list[Node]:
     values = dict(zip(graph.inputs, given, strict=True))
     for op in graph.ops:
         operands = [values[v] for v in op.operands]
-        if op.mark == NO_GRAD:
+        if has_mark(op, NO_GRAD):
             with unrecorded():
                 results = record_nodes(op.name, operands, op.attrs, op.regions)
         else:

@@ -1,5 +1,5 @@
-"""Utilities: data loading."""
+"""Utilities: data loading, checkpoints."""
 
-from graphc.utils import data
+from graphc.utils import checkpoint, data
 
-__all__ = ["data"]
+__all__ = ["checkpoint", "data"]

@@ -10,10 +10,7 @@ from graphc.ir.graph import Value
 from graphc.ir.scalar import ScalarBuilder
 from graphc.ir.types import DTYPES, TensorType
 
-__all__ = ["NO_GRAD", "Detach", "Gradient"]
-
-NO_GRAD = "no_grad"
-"""The mark of ops that were recorded while grad mode was off: no gradient flows through them."""
+__all__ = ["Detach", "Gradient"]
 
 
 class Detach(Elementwise):

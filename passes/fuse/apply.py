@@ -13,6 +13,7 @@ import heapq
 
 from graphc.ir.control import Control
 from graphc.ir.graph import Graph, Op
+from graphc.ir.marks import RECOMPUTE
 from graphc.ir.symbolic import marked
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import read_whole
@@ -307,7 +308,7 @@ def _place_free_ops(graph: Graph, groups: list[Group], found: Survey) -> None:
         place[op] = first
         for group in others:
             clone = type(op)(op.operands, op.attrs, op.result_types, op.loc)
-            clone.mark = "recompute"
+            clone.mark = RECOMPUTE
             graph.insert(clone, op)
             for user, index in users[group]:
                 user.set_operand(index, clone.results[0])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from graphc.ir.control import Control
 from graphc.ir.families import Elementwise, GraphOp
 from graphc.ir.graph import Op
+from graphc.ir.marks import RECOMPUTE
 from graphc.passes.fuse.sources import Node, Read, Survey
 
 __all__ = ["clone_for_sparse_readers", "clone_of_inputs"]
@@ -37,7 +38,7 @@ def clone_of_inputs(found: Survey) -> bool:
         assert graph is not None
         for use in list(uses)[1:]:
             clone = type(op)(op.operands, op.attrs, op.result_types, op.loc)
-            clone.mark = "recompute"
+            clone.mark = RECOMPUTE
             graph.insert(clone, op)
             use.op.set_operand(use.index, clone.results[0])
             changed = True
@@ -94,7 +95,7 @@ def _clone(maker: Node, reader: Node, read: Read, found: Survey) -> bool:
             continue
         for op in [maker.op, *reversed(chain)]:
             clone = type(op)(op.operands if op is maker.op else (value,), op.attrs, op.result_types, op.loc)
-            clone.mark = "recompute"
+            clone.mark = RECOMPUTE
             graph.insert(clone, reader.op)
             value = clone.results[0]
         reader.op.set_operand(index, value)

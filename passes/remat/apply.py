@@ -13,7 +13,10 @@ from itertools import accumulate, pairwise
 
 from graphc.ir.families import Contraction, Creation, Gather, Pointwise, Random, Scatter
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.marks import RECOMPUTE
+from graphc.passes.dce import eliminate_dead_ops
 from graphc.passes.remat.cut import kept_values
+from graphc.passes.remat.order import SMALL, takes_nothing
 
 __all__ = ["ATTEMPTS", "Attempt", "rematerialise"]
 
@@ -49,11 +52,13 @@ def rematerialise(graph: Graph, attempt: Attempt) -> bool:
     place = {op: n for n, op in enumerate(ops)}
     if not _cut_at(graph, _fullest(ops, place), attempt):
         return False
+    eliminate_dead_ops(graph)
     if attempt.segments > 1:
         # What a segment has made again need not all be kept until it is read either.
         for op in _ends(graph):
             place = {op: n for n, op in enumerate(graph.ops)}
             _cut_at(graph, place[op], Attempt())
+        eliminate_dead_ops(graph)
     return True
 
 
@@ -61,8 +66,8 @@ def _ends(graph: Graph) -> list[Op]:
     """The last op of each longer row of clones."""
     ops, found, row = list(graph.ops), [], 0
     for op, following in pairwise([*ops, None]):
-        row = row + 1 if op is not None and op.mark == "recompute" else 0
-        if op is not None and row >= _ROW and (following is None or following.mark != "recompute"):
+        row = row + 1 if op is not None and op.mark == RECOMPUTE else 0
+        if op is not None and row >= _ROW and (following is None or following.mark != RECOMPUTE):
             found.append(op)
     return found
 
@@ -96,8 +101,12 @@ def _cut_at(graph: Graph, point: int, attempt: Attempt) -> bool:
 def _fullest(ops: Sequence[Op], place: dict[Op, int]) -> int:
     """Number of the op behind which most results are still to be read: the end of a forward part. Their bytes would
     say less, since a large weight's gradient may wait long for its update."""
-    live = list(accumulate(_changes(ops, place, lambda v: 1)))
+    live = list(accumulate(_changes(ops, place, _matters)))
     return max(range(len(live)), key=live.__getitem__, default=-1)
+
+
+def _matters(v: Value) -> int:
+    return int(v.type.nbytes > SMALL and v.op is not None and not takes_nothing(v.op))
 
 
 def _changes(ops: Sequence[Op], place: dict[Op, int], weight: Callable[[Value], int]) -> list[int]:
@@ -159,7 +168,7 @@ def _insert(
     made: dict[Value, Value] = {}
     for op in again:
         clone = type(op)([made.get(v, v) for v in op.operands], op.attrs, op.result_types, op.loc)
-        clone.mark = "recompute"
+        clone.mark = RECOMPUTE
         graph.insert(clone, ops[anchor[op]])
         for old, new in zip(op.results, clone.results, strict=True):
             new.name = old.name

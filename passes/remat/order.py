@@ -7,19 +7,27 @@ that the fullest point of a training step is the end of its forward part.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
+from graphc.ir.families import Creation, View
 from graphc.ir.graph import Graph, Op, Value, clone_ops
 
-__all__ = ["frugal_copy"]
+__all__ = ["SMALL", "frugal_copy", "takes_nothing"]
+
+SMALL = 1 << 12
+"""Bytes that do not matter: an op that adds no more runs as soon as it can."""
 
 
 def frugal_copy(graph: Graph) -> Graph:
-    """A copy of the graph with its ops in such an order; the original order decides between equals."""
+    """A copy of the graph with its ops, and those in regions, in such an order; the original order decides between
+    equals."""
     result, mapping = Graph(graph.name), {}
     for v in graph.inputs:
         assert v.role is not None
         mapping[v] = result.add_input(v.type, v.role, v.name)
     clone_ops(_order(graph), result, mapping)
+    for op in result.ops:
+        op.regions = tuple([frugal_copy(region) for region in op.regions])
     result.outputs = [mapping[v] for v in graph.outputs]
     result.aliases = dict(graph.aliases)
     return result
@@ -29,24 +37,33 @@ def _order(graph: Graph) -> list[Op]:
     ops = list(graph.ops)
     place = {op: n for n, op in enumerate(ops)}
     outputs = graph.output_uses()
+    behind = _behind_views(ops)
+    followers: dict[Op, list[Op]] = {}
     readers: dict[Value, list[Op]] = {}
+    reads: dict[Op, list[Value]] = {}
     for op in ops:
-        for v in dict.fromkeys(op.operands):
-            readers.setdefault(v, []).append(op)
-    waiting = {op: sum(v.op is not None for v in dict.fromkeys(op.operands)) for op in ops}
+        for maker in dict.fromkeys(v.op for v in op.operands if v.op is not None):
+            followers.setdefault(maker, []).append(op)
+        if not takes_nothing(op):
+            reads[op] = list(dict.fromkeys(behind.get(v, v) for v in op.operands))
+            for v in reads[op]:
+                readers.setdefault(v, []).append(op)
+    waiting = {op: len({v.op for v in op.operands if v.op is not None}) for op in ops}
     left = {v: len(r) for v, r in readers.items()}
+    counted = {v for v in readers if v.op is not None and v not in outputs and not takes_nothing(v.op)}
 
     def adds(op: Op) -> int:
-        made = sum(v.type.nbytes for v in op.results if v not in outputs and left.get(v))
-        freed = [v for v in dict.fromkeys(op.operands) if v.op is not None and v not in outputs]
-        return made - sum(v.type.nbytes for v in freed if left[v] == 1)
+        if op not in reads:
+            return 0
+        made = sum(v.type.nbytes for v in op.results if v in counted)
+        return made - sum(v.type.nbytes for v in reads[op] if v in counted and left[v] == 1)
 
     ready: list[tuple[bool, int]] = []
     done: set[Op] = set()
     order: list[Op] = []
 
     def push(op: Op) -> None:
-        heapq.heappush(ready, (adds(op) > 0, place[op]))
+        heapq.heappush(ready, (adds(op) > SMALL, place[op]))
 
     for op in ops:
         if not waiting[op]:
@@ -57,16 +74,29 @@ def _order(graph: Graph) -> list[Op]:
             continue
         done.add(op)
         order.append(op)
-        for v in dict.fromkeys(op.operands):
+        for v in reads.get(op, ()):
             left[v] -= 1
             if left[v] == 1:
                 # Who reads it now frees it.
                 for r in readers[v]:
                     if r not in done and not waiting[r]:
                         push(r)
-        for v in op.results:
-            for r in readers.get(v, ()):
-                waiting[r] -= 1
-                if not waiting[r]:
-                    push(r)
+        for follower in followers.get(op, ()):
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                push(follower)
     return order
+
+
+def takes_nothing(op: Op) -> bool:
+    """True of what is made where it is read: views, constants, fills."""
+    return isinstance(op, Creation) or (isinstance(op, View) and len(op.operands) == 1)
+
+
+def _behind_views(ops: Sequence[Op]) -> dict[Value, Value]:
+    """What views show, by the views."""
+    found: dict[Value, Value] = {}
+    for op in ops:
+        if takes_nothing(op) and op.operands:
+            found[op.results[0]] = found.get(op.operands[0], op.operands[0])
+    return found
