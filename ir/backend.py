@@ -28,3 +28,6 @@ class BackendInfo(Protocol):
 
     def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
         """Into how many partitions a scheduled contraction kernel is divided at given symbolic sizes."""
+
+    def numbers_at(self, kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
+        """What a scheduled contraction kernel is called with after its symbolic sizes, at given ones."""

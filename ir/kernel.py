@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from graphc.ir.dims import Dim, Symbol, bounds, size_symbols, typical
+from graphc.ir.dims import Dim, Expr, Symbol, bounds, size_symbols, typical
 from graphc.ir.errors import CompileError
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, TensorType
 
 __all__ = [
+    "FOLD_IN_LANES",
     "Combine",
     "Instruction",
     "Kernel",
@@ -42,6 +43,9 @@ __all__ = [
     "size_of",
     "typical_size",
 ]
+
+FOLD_IN_LANES = 8
+"""Shortest last axis of a reduction that is folded in lanes."""
 
 BufferAccess = Literal["in", "out", "inout", "local"]
 StageKind = Literal["map", "reduce", "scatter"]
@@ -203,9 +207,9 @@ def kernel_sizes(kernel: Kernel) -> tuple[Symbol, ...]:
     for a in (*kernel.axes, *(a for s in kernel.stages for a in s.axes)):
         if a.size is not None:
             found |= size_symbols(a.size)
-    if found:
-        for i in kernel.instructions():
-            for x in (*i.index, *(e for g in i.guards for e in g)):
+    for i in kernel.instructions():
+        for x in (*i.index, *(e for g in i.guards for e in g)):
+            if isinstance(x, Expr):
                 found |= size_symbols(x)
     return tuple(sorted(found, key=lambda s: s.name))
 

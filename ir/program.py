@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from graphc.ir.dims import Symbol
 from graphc.ir.types import TensorType
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Phase",
     "Program",
     "Repeat",
+    "SizeArray",
     "kernel_title",
 ]
 
@@ -137,6 +139,15 @@ class Check:
     """Name of the built-in exception class to raise (`"IndexError"`)."""
     filename: str | None = None
     lineno: int | None = None
+
+
+@dataclass(frozen=True)
+class SizeArray:
+    """A constant in the making: the array of symbolic sizes that a kernel is called with, and what `kernel` (None: nothing
+    more) is called with besides them."""
+
+    symbols: tuple[Symbol, ...]
+    kernel: Any = None
 
 
 @dataclass(frozen=True, repr=False)

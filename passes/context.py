@@ -47,6 +47,9 @@ class PlainBackend:
     def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
         return 1
 
+    def numbers_at(self, kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
+        return ()
+
 
 @dataclass(frozen=True)
 class CompileContext:

@@ -61,6 +61,9 @@ class LlvmBackend:
     def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
         return contraction.partitions_at(kernel, sizes, target)
 
+    def numbers_at(self, kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
+        return contraction.numbers_at(kernel, sizes)
+
 
 def kernel_symbol(kernel: Kernel, target: Target) -> str:
     """`k_<hash>`: the same for equal kernels on one target."""

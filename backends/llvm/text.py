@@ -229,6 +229,8 @@ class Builder:
         """Of addresses: from which other one, and how many bytes further."""
         self._entry_allocas: list[str] = []
         self._labels = 0
+        self.sizes: dict[str, Val] = {}
+        """Values of symbolic sizes, and of what follows from them, by name."""
         self.current = "entry"
         self.params = tuple(
             Val(t.split(" ")[0] if not t.startswith("<") else t, f"%{n}") for t, n in parameters

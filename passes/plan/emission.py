@@ -6,10 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph, Value
 from graphc.ir.kernel import kernel_sizes
-from graphc.ir.program import Buffer, BufferKind, Check, Choice, KernelCall, Move, Phase, Program, Repeat
+from graphc.ir.program import (
+    Buffer,
+    BufferKind,
+    Check,
+    Choice,
+    KernelCall,
+    Move,
+    Phase,
+    Program,
+    Repeat,
+    SizeArray,
+)
 from graphc.ir.types import TensorType, int64, uint8
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import Block
@@ -82,7 +92,8 @@ class _Emission:
         self.checks += call.lowered.checks
         assert kernel.schedule is not None
         symbols = kernel_sizes(kernel)
-        sizes = self.rows.sizes(symbols) if symbols else -1
+        own = kernel if kernel.schedule.engine != "loops" else None
+        sizes = self.rows.sizes(SizeArray(symbols, own)) if symbols else -1
         return KernelCall(
             kernel, buffers, kernel.schedule.parts, base if kernel.checks else 0, scratch, sizes
         )
@@ -264,8 +275,8 @@ class _Rows:
         """The first of phases that all use one piece of scratch memory: those of instances, run by one thread each."""
         inputs = [v for v in planner.graph.inputs if not v.is_state]
         states = [v for v in planner.graph.inputs if v.is_state]
-        self.size_rows: dict[tuple[Symbol, ...], int] = {}
-        self.constants: list[Value | tuple[Symbol, ...]] = list(_all_constants(planner))
+        self.size_rows: dict[SizeArray, int] = {}
+        self.constants: list[Value | SizeArray] = list(_all_constants(planner))
         self._add("input", inputs)
         self._add("state", states)
         self._add("output", planner.outputs)
@@ -315,13 +326,12 @@ class _Rows:
         self.keep_row(row, phase, phase)
         return row
 
-    def sizes(self, symbols: Sequence[Symbol]) -> int:
+    def sizes(self, key: SizeArray) -> int:
         """The row of an array of symbolic sizes."""
-        key = tuple(symbols)
         if key not in self.size_rows:
             self.size_rows[key] = len(self.buffers)
             self.buffers.append(
-                Buffer("constant", TensorType(int64, (len(key),)), len(self.constants), 0, "sizes")
+                Buffer("constant", TensorType(int64, (len(key.symbols),)), len(self.constants), 0, "sizes")
             )
             self.constants.append(key)
         return self.size_rows[key]
@@ -349,9 +359,9 @@ def _same_bytes(a: Value, b: Value) -> bool:
     return a.type.count * a.type.dtype.itemsize == b.type.count * b.type.dtype.itemsize
 
 
-def _array(constant: Value | tuple[Symbol, ...]) -> object:
+def _array(constant: Value | SizeArray) -> object:
     """An array; of symbolic sizes those themselves, in whose place `resolve` puts an array."""
-    if isinstance(constant, tuple):
+    if isinstance(constant, SizeArray):
         return constant
     assert constant.op is not None
     return constant.op.attrs["value"].array

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.ir.dims import Dim, Symbol, substitute
 from graphc.ir.kernel import Kernel
-from graphc.ir.program import Buffer, KernelCall, Phase, Program
+from graphc.ir.program import Buffer, KernelCall, Phase, Program, SizeArray
 from graphc.ir.types import TensorType
 from graphc.passes.context import CompileContext
 from graphc.passes.plan.arena import Lifetime, assign_offsets
@@ -72,9 +72,12 @@ class _Resolver:
 
     def _constant(self, value: object) -> object:
         """An array of sizes where the symbols stand."""
-        if isinstance(value, tuple):
-            return np.array([self.number(s.expr) for s in value], np.int64)
-        return value
+        if not isinstance(value, SizeArray):
+            return value
+        numbers = [self.values[s] for s in value.symbols]
+        if value.kernel is not None:
+            numbers += self.context.backend.numbers_at(value.kernel, self.values)
+        return np.array(numbers, np.int64)
 
     def _phase(self, phase: Phase) -> Phase:
         return replace(phase, calls=tuple(map(self._call, phase.calls)))

@@ -13,7 +13,7 @@ from typing import overload
 
 from graphc.ir.chains import interleaved
 from graphc.ir.dims import Symbol, split_linear
-from graphc.ir.kernel import Instruction, Kernel, Loop, Schedule, Stage, typical_size
+from graphc.ir.kernel import FOLD_IN_LANES, Instruction, Kernel, Loop, Schedule, Stage, typical_size
 from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered, LoweredControl
@@ -25,8 +25,6 @@ from graphc.passes.schedule.verify import verify_schedule
 
 __all__ = ["schedule"]
 
-FOLD_IN_LANES = 8
-"""Shortest last axis of a reduction that is folded in lanes."""
 MAP_IN_LANES = 4
 LINE_BYTES = 64
 SHORT_FOLD = 6

@@ -12,24 +12,26 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from graphc.backends.llvm.contraction import winograd
-from graphc.backends.llvm.contraction.blocks import Blocks, blocks_of, emit_blocks
+from graphc.backends.llvm.contraction.blocks import Blocks, at_sizes, blocks_of, emit_blocks
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, make_plan
 from graphc.backends.llvm.contraction.problem import readings
+from graphc.backends.llvm.contraction.tiling import step_numbers
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.text import Builder, ModuleText
 from graphc.ir.dims import Symbol
 from graphc.ir.errors import CompileError
-from graphc.ir.kernel import Kernel, Schedule, kernel_sizes
+from graphc.ir.kernel import Kernel, Schedule, extent, kernel_sizes
 from graphc.ir.target import Target
 
 __all__ = [
     "contraction_schedule",
     "emit_contraction",
     "is_contraction",
+    "numbers_at",
     "partitions",
     "partitions_at",
     "scratch_bytes",
@@ -72,11 +74,11 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
     The emitter follows the same plan, which depends on the kernel and the target only; of the
     schedule it needs no more than the engine, which says the order of the sum.
     """
-    if kernel_sizes(kernel):
+    if _in_blocks(kernel):
         found = blocks_of(kernel)
         largest = None if found is None else contraction_schedule(found.fixed(found.sizes[0]), target, vector)
         return None if largest is None else dataclasses.replace(largest, parts=_MOST_PARTS)
-    windows = winograd.make_plan(kernel, target, vector)
+    windows = None if kernel_sizes(kernel) else winograd.make_plan(kernel, target, vector)
     if windows is not None:
         return winograd.describe(kernel, windows)
     plans = _made(kernel, target, vector)
@@ -88,7 +90,7 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:
     """Bytes of the extra buffer that a partition takes after the kernel's own ones; 0 where it takes none."""
-    if kernel_sizes(kernel):
+    if _in_blocks(kernel):
         return max(scratch_bytes(k, target) for k in _blocks(kernel)[1].values())
     windows = _windows(kernel, target)
     if windows is not None:
@@ -113,7 +115,7 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     `buffers` holds the kernel's buffers in order, then memory for this partition alone (64-byte aligned)
     where `scratch_bytes` is not 0. Raises `CompileError` for a kernel that is no contraction.
     """
-    if kernel_sizes(kernel):
+    if _in_blocks(kernel):
         _emit_blocks(kernel, module, symbol, target)
         return
     builder = module.function(symbol, "void", _PARAMETERS)
@@ -122,6 +124,8 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
 
 def partitions_at(kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
     """Into how many partitions a kernel with symbolic sizes is worth dividing at given ones."""
+    if not _in_blocks(kernel):
+        return _partitions(_plans(_at_work(kernel, sizes), target), target)
     found, fixed = _blocks(kernel)
     size = sizes[found.symbol]
     count = size // found.sizes[0]
@@ -130,6 +134,25 @@ def partitions_at(kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -
     length = next((s for s in found.sizes if s <= size), 1)
     divided = partitions(fixed[length], target)
     return max(divided, 1 << (max(1, count).bit_length() - 1)) if count > 1 else divided
+
+
+def _at_work(kernel: Kernel, sizes: Mapping[Symbol, int]) -> Kernel:
+    """The kernel at given sizes, of which each is at least 1: how it is divided says nothing of what it does."""
+    fixed = at_sizes(kernel, {s: max(1, n) for s, n in sizes.items()})
+    return dataclasses.replace(fixed, schedule=kernel.schedule)
+
+
+def numbers_at(kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
+    """What a kernel with symbolic sizes is called with besides these, at given ones."""
+    if _in_blocks(kernel):
+        return ()
+    fixed = at_sizes(kernel, sizes)
+    return step_numbers([extent(a) for a in fixed.stages[0].axes])
+
+
+def _in_blocks(kernel: Kernel) -> bool:
+    """True of a kernel that has outer axes of symbolic size."""
+    return any(a.size is not None for a in kernel.axes)
 
 
 def _blocks(kernel: Kernel) -> tuple[Blocks, dict[int, Kernel]]:
@@ -194,9 +217,11 @@ def _emit(plan: Plan, builder: Builder, target: Target) -> None:
 def _windows(kernel: Kernel, target: Target) -> winograd.Plan | None:
     """The plan of a kernel that is computed through transformed tiles; None of any other."""
     schedule = kernel.schedule
-    if schedule is not None and schedule.engine != "tiled_windows":
+    if kernel_sizes(kernel) or (schedule is not None and schedule.engine != "tiled_windows"):
         return None
-    return winograd.make_plan(kernel, target, None if schedule is None else False)
+    if schedule is None:
+        return winograd.make_plan(kernel, target, None)
+    return winograd.make_plan(kernel, target, False, True)
 
 
 def _plans(kernel: Kernel, target: Target) -> list[Plan]:

@@ -11,10 +11,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.text import Builder, Val
-from graphc.ir.dims import Dim, Expr, Symbol, bounds, split_linear, substitute
-from graphc.ir.kernel import extent
+from graphc.ir.dims import Dim, Expr, Symbol, bounds, product, split_linear, substitute
+from graphc.ir.kernel import new_axis, size_of, typical_size
 
-__all__ = ["Env", "Group", "chunks", "constant", "index_value", "merge_axes", "minimum", "runs", "times"]
+__all__ = [
+    "Env",
+    "Group",
+    "chunks",
+    "constant",
+    "index_value",
+    "merge_axes",
+    "minimum",
+    "runs",
+    "size_value",
+    "times",
+]
 
 Env = dict[Symbol, Val]
 """Axis symbol to its i64 value."""
@@ -42,16 +53,23 @@ def minimum(builder: Builder, x: Val, y: Val) -> Val:
 
 @dataclass(frozen=True)
 class Group:
-    """Axes, outermost first, whose flat index is row-major. `total` is the number of points."""
+    """Axes, outermost first, whose flat index is row-major.
+
+    `total` is the number of points, at the sizes that choices are made for where it is symbolic; `size` is what it is.
+    """
 
     axes: tuple[Symbol, ...]
 
     @property
     def total(self) -> int:
-        product = 1
+        total = 1
         for axis in self.axes:
-            product *= extent(axis)
-        return product
+            total *= typical_size(axis)
+        return total
+
+    @property
+    def size(self) -> Dim:
+        return product([size_of(axis) for axis in self.axes])
 
     @property
     def inner(self) -> Symbol | None:
@@ -61,16 +79,16 @@ class Group:
     @property
     def run(self) -> int:
         """Extent of the fastest axis: points that one run steps through."""
-        return extent(self.axes[-1]) if self.axes else 1
+        return typical_size(self.axes[-1]) if self.axes else 1
 
     def split(self, builder: Builder, flat: Val) -> Env:
         """Values of the axes at the flat index."""
         env: Env = {}
         rest = flat
         for axis in reversed(self.axes[1:]):
-            size = extent(axis)
-            env[axis] = builder.binary("urem", rest, constant(size))
-            rest = builder.binary("udiv", rest, constant(size))
+            size = size_value(builder, size_of(axis))
+            env[axis] = builder.binary("urem", rest, size)
+            rest = builder.binary("udiv", rest, size)
         if self.axes:
             env[self.axes[0]] = rest
         return env
@@ -82,14 +100,14 @@ def merge_axes(axes: Sequence[Symbol], expressions: Iterable[Dim]) -> tuple[Grou
     Returns the merged group and the substitution that rewrites the expressions onto its axes.
     Axes of extent 1 vanish. Order is kept, so the flat index means the same as before.
     """
-    substitution: dict[Symbol, Dim] = {a: 0 for a in axes if extent(a) == 1}
-    left = [a for a in axes if extent(a) != 1]
+    substitution: dict[Symbol, Dim] = {a: 0 for a in axes if size_of(a) == 1}
+    left = [a for a in axes if size_of(a) != 1]
     current = [substitute(e, substitution) for e in expressions]
     merged: list[Symbol] = []
     for axis in left:
         if merged and all(_steps_as_one(e, merged[-1], axis) for e in current):
             outer = merged.pop()
-            joint = Symbol(f"{outer.name}_{axis.name}", 0, extent(outer) * extent(axis) - 1)
+            joint = new_axis(f"{outer.name}_{axis.name}", size_of(outer) * size_of(axis))
             replace: dict[Symbol, Dim] = {outer: 0, axis: joint.expr}
             current = [substitute(e, replace) for e in current]
             substitution = {s: substitute(e, replace) for s, e in substitution.items()} | replace
@@ -100,7 +118,12 @@ def merge_axes(axes: Sequence[Symbol], expressions: Iterable[Dim]) -> tuple[Grou
 
 def _steps_as_one(expression: Dim, outer: Symbol, inner: Symbol) -> bool:
     by_outer, by_inner = split_linear(expression, outer), split_linear(expression, inner)
-    return by_outer is not None and by_inner is not None and by_outer[0] == by_inner[0] * extent(inner)
+    return by_outer is not None and by_inner is not None and by_outer[0] == by_inner[0] * size_of(inner)
+
+
+def size_value(builder: Builder, size: Dim) -> Val:
+    """The i64 value of a number of points."""
+    return index_value(builder, size, {})
 
 
 def index_value(builder: Builder, expression: Dim, env: Env) -> Val:
@@ -112,7 +135,7 @@ def index_value(builder: Builder, expression: Dim, env: Env) -> Val:
         term: Val | None = None
         for atom, power in monomial:
             if isinstance(atom, Symbol):
-                value = env[atom]
+                value = builder.sizes[atom.name] if atom.name[0] == "$" else env[atom]
             else:
                 value = _apply(builder, atom.function, atom.args, env)
             for _ in range(power):
@@ -151,14 +174,14 @@ def runs(
     if len(group.axes) <= 1:
         body(lo, hi, {}, constant(0))
         return
-    size = group.run
+    size = size_value(builder, size_of(group.axes[-1]))
     outer = Group(group.axes[:-1])
-    first = builder.binary("udiv", lo, constant(size))
-    last = builder.binary("udiv", builder.add(hi, constant(size - 1)), constant(size))
+    first = builder.binary("udiv", lo, size)
+    last = builder.binary("udiv", builder.add(hi, builder.sub(size, constant(1))), size)
 
     def row(r: Val, _: tuple[Val, ...]) -> list[Val]:
-        origin = times(builder, r, size)
-        stop = minimum(builder, builder.add(origin, constant(size)), hi)
+        origin = builder.binary("mul nsw", r, size)
+        stop = minimum(builder, builder.add(origin, size), hi)
         start = builder.select(builder.icmp("sgt", origin, lo), origin, lo)
         body(start, stop, outer.split(builder, r), origin)
         return []

@@ -34,12 +34,17 @@ def accumulate_folds(
     a: tuple[Val, Panel],
     b: Columns,
     steps: Val,
-    fold: int,
+    fold: int | Val,
     even: int,
     ahead: Ahead | None,
     earlier: Earlier | None,
 ) -> list[list[Val]]:
-    """The total over `steps` values of k, `fold` at a time, and over `earlier` ones; [row][vector]."""
+    """The total over `steps` values of k, `fold` at a time, and over `earlier` ones; [row][vector].
+
+    A `fold` that is known at run time goes with `steps` that may be 0.
+    """
+    length = fold if isinstance(fold, Val) else constant(fold)
+    end = steps if isinstance(fold, int) else builder.intrinsic("smax", "i64", [steps, constant(1)])
     type_ = vector(scalar, width)
     stack = builder.alloca(type_, rows * vectors)
 
@@ -53,7 +58,7 @@ def accumulate_folds(
 
     def one(k: Val, _: tuple[Val, ...]) -> list[Val]:
         start = builder.gep(a[0], times(builder, k, a[1].step), scalar), a[1]
-        rest = minimum(builder, builder.sub(steps, k), constant(fold))
+        rest = minimum(builder, builder.sub(steps, k), length)
         columns = b.from_step(builder, k)
         grid = accumulate(builder, scalar, width, rows, vectors, start, columns, rest, even, ahead, begun=k)
         first, later, done = (builder.label(x) for x in ("firstfold", "laterfold", "folded"))
@@ -76,5 +81,5 @@ def accumulate_folds(
         builder.block(done)
         return []
 
-    builder.loop(0, steps, fold, (), one, "fold")
+    builder.loop(0, end, fold, (), one, "fold")
     return [[builder.load(type_, place(i, j)) for j in range(vectors)] for i in range(rows)]

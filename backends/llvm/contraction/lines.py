@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
+from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, size_value, times
 from graphc.backends.llvm.contraction.body import lane_step
 from graphc.backends.llvm.contraction.micro import STRETCH
 from graphc.backends.llvm.contraction.problem import Problem
@@ -20,7 +20,7 @@ from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.dims import Dim, symbols
 
-__all__ = ["Lines"]
+__all__ = ["Lines", "is_last_block"]
 
 _LEAST_STEPS = 32
 """Steps of k below which a tile is over before a line that it asked for has come."""
@@ -30,6 +30,14 @@ _LEAST_STEPS_IN_TURN = 96
 
 Places = dict[tuple[int, Dim], bool]
 """(buffer, offset) to whether it is written."""
+
+
+def is_last_block(builder: Builder, problem: Problem, tiling: Tiling, block: Val) -> Val:
+    """True of the last block of k, by its first step."""
+    if problem.symbols:
+        end = builder.add(block, builder.sizes["kc"])
+        return builder.icmp("sge", end, size_value(builder, problem.a.steps.size))
+    return builder.icmp("eq", block, constant((tiling.blocks(problem.k) - 1) * tiling.kc))
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ class Lines:
 
     @property
     def _keeps(self) -> bool:
-        return self.problem.plain_store is None and self.tiling.blocks(self.problem.k) > 1
+        several = self.tiling.blocks(self.problem.k) > 1 or bool(self.problem.symbols)
+        return self.problem.plain_store is None and several
 
     @cached_property
     def _places(self) -> tuple[Places, Places]:
@@ -108,8 +117,7 @@ class Lines:
             return
         place = builder.gep(kept, times(builder, number, self.kept_lead), problem.scalar)
         builder.prefetch(place, write=True)
-        last = constant((self.tiling.blocks(problem.k) - 1) * self.tiling.kc)
-        with builder.if_(builder.icmp("eq", self.block, last)):
+        with builder.if_(is_last_block(builder, problem, self.tiling, self.block)):
             self._ask(places, here)
 
     def _ask(self, places: Places, row: Val) -> None:

@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, times
+from graphc.backends.llvm.contraction.axes import (
+    Env,
+    constant,
+    index_value,
+    minimum,
+    plus,
+    size_value,
+    times,
+)
 from graphc.backends.llvm.contraction.micro import Panel, PanelColumns
 from graphc.backends.llvm.contraction.packing import (
     Block,
@@ -50,7 +58,7 @@ def scratch_of(problem: Problem, tiling: Tiling) -> Scratch:
     """What one partition needs; every part is a multiple of 64 bytes."""
     size = problem.dtype.itemsize
     kept = 0
-    if tiling.blocks(problem.k) > 1 and problem.plain_store is None:
+    if (tiling.blocks(problem.k) > 1 or problem.symbols) and problem.plain_store is None:
         kept = tiling.mb * _kept_lead(tiling)
     return Scratch(
         packed_elements(tiling.b, tiling, tiling.nc, tiling.b_lead) * size,
@@ -137,6 +145,8 @@ class _Blocked:
         self.tiling = tiling
         self.buffers = builder.params[0]
         self.pointers = load_pointers(builder, problem, self.buffers)
+        self.k = size_value(builder, problem.a.steps.size)
+        self.kc = builder.sizes["kc"] if problem.symbols else constant(tiling.kc)
         panel = panel_of(problem.a, tiling)
         side = _PackedSide(problem, tiling)
         self.tiles = {s: f"{builder.name}.tile.{s.rows}x{s.vectors}.{s.ragged}" for s in self._shapes()}
@@ -185,13 +195,17 @@ class _Blocked:
             self.builder, plus(self.builder, n, constant(self.tiling.nc)), self.columns_share[1]
         )
         # One pass even for an empty sum: the epilogue still runs.
-        self.builder.loop(0, max(self.problem.k, 1), self.tiling.kc, (), self._step_block, "kc")
+        if self.problem.symbols:
+            end = self.builder.intrinsic("smax", "i64", [self.k, constant(1)])
+            self.builder.loop(0, end, self.kc, (), self._step_block, "kc")
+        else:
+            self.builder.loop(0, max(self.problem.k, 1), self.tiling.kc, (), self._step_block, "kc")
         return []
 
     def _step_block(self, k: Val, _: tuple[Val, ...]) -> list[Val]:
         builder, tiling = self.builder, self.tiling
         self.block_k = k
-        self.block_k_end = minimum(builder, plus(builder, k, constant(tiling.kc)), constant(self.problem.k))
+        self.block_k_end = minimum(builder, plus(builder, k, self.kc), self.k)
         self.steps = builder.sub(self.block_k_end, k)
         steps = self._steps_of(self.block_m, self.block_m_end)
         self._pack(

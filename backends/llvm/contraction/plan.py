@@ -26,7 +26,7 @@ from graphc.backends.llvm.contraction.tiling import (
     is_near,
 )
 from graphc.backends.llvm.kernel.lanes import LaneAxis
-from graphc.ir.kernel import Kernel, Loop, Schedule, extent
+from graphc.ir.kernel import Kernel, Loop, Schedule, size_of
 from graphc.ir.target import Target
 
 __all__ = ["Plan", "all_plans", "best_parts", "describe", "estimate", "make_plan"]
@@ -87,7 +87,7 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None) -> lis
     for problem in readings(kernel, vector):
         tiling = choose_tiling(problem, target)
         plans.append(Plan(problem, tiling))
-        if problem.order is not None:
+        if problem.order is not None or problem.symbols:
             continue
         crossing = find_crossing(problem, target)
         if crossing is not None:
@@ -177,7 +177,7 @@ def describe(kernel: Kernel, plan: Plan, parts: int) -> Schedule:
             inner += [Loop(axes[-1].name, role, size) for role, size in sizes]  # type: ignore[arg-type]
     named = {loop.axis for loop in (*loops, *inner)}
     loops += [Loop(a.name, "sequential") for a in kernel.axes if a.name not in named]
-    steps = [a for a in kernel.stages[0].axes if extent(a) != 1]
+    steps = [a for a in kernel.stages[0].axes if size_of(a) != 1]
     around = [Loop(a.name, "sequential") for a in kernel.stages[0].axes if a not in steps[-1:]]
     sums = [Loop(a.name, "tile", tiling.kc) for a in steps[-1:]] + [
         Loop(a.name, "unroll", unroll(tiling.even(problem.k))) for a in steps[-1:]

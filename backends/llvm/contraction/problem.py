@@ -21,8 +21,8 @@ from graphc.backends.llvm.contraction.body import linear_offset
 from graphc.backends.llvm.contraction.order import Order, Precedence, placed, take_off
 from graphc.backends.llvm.kernel.values import carrier
 from graphc.ir.dims import Dim, Symbol, floor_div, mod, split_linear, substitute, symbols
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent
-from graphc.ir.types import DType, TensorType
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent, kernel_sizes, size_of
+from graphc.ir.types import DType, Shape, TensorType
 
 __all__ = [
     "VECTOR_LEAST_STEPS",
@@ -97,7 +97,7 @@ class Problem:
     """
 
     buffers: tuple[KernelBuffer, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[Shape, ...]
     dtype: DType
     batch: Group
     a: Operand
@@ -114,6 +114,9 @@ class Problem:
     spread: tuple[Instruction, ...]
     order: Order | None = None
     """Which terms there are; None where all are."""
+    symbols: tuple[Symbol, ...] = ()
+    """Symbolic sizes, on which the number of steps depends. An array of their values is passed behind the buffers,
+    then `fold` and `kc` of a tiling for that number: in a `Tiling` these are the largest that may come."""
 
     @property
     def totals(self) -> dict[Side, int]:
@@ -209,10 +212,10 @@ class Parts:
 
 def split_sides(kernel: Kernel, vector: bool | None) -> Parts | None:
     factors = _factors(kernel)
-    if factors is None or any(b.access == "local" or not b.type.is_static for b in kernel.buffers):
+    if factors is None or any(b.access == "local" for b in kernel.buffers):
         return None
     stage = kernel.stages[0]
-    if any(a.hi is None for a in (*kernel.axes, *stage.axes)):
+    if any(a.size is not None for a in kernel.axes):
         return None
     left, right = (_cone(stage.body, f) for f in factors)
     order = None
@@ -223,12 +226,12 @@ def split_sides(kernel: Kernel, vector: bool | None) -> Parts | None:
     rows = [a for a in outer if a in uses_left and a not in uses_right]
     columns = [a for a in outer if a in uses_right and a not in uses_left]
     batch = [a for a in outer if (a in uses_left) == (a in uses_right)]
-    steps = [a for a in stage.axes if extent(a) != 1]
+    steps = [a for a in stage.axes if size_of(a) != 1]
     totals = [Group(tuple(side)).total for side in (rows, columns)]
     is_vector = (min(totals) == 1 if vector is None else vector) and Group(
         tuple(steps)
     ).total >= VECTOR_LEAST_STEPS
-    if order is not None:
+    if order is not None or kernel_sizes(kernel):
         is_vector = False
     if is_vector and min(totals) > 1:
         # Axes that both operands had: one of them is the same all along.
@@ -268,7 +271,7 @@ def _assemble(
         column_group = Group((flat,))
     return Problem(
         buffers=tuple(flat_buffer(x) for x in kernel.buffers),
-        shapes=tuple(x.type.sizes for x in kernel.buffers),
+        shapes=tuple(x.type.shape for x in kernel.buffers),
         dtype=stage.init[0][0],
         batch=Group((*parts.batch, *apart)),
         a=_operand(bodies[0], results[0], rows, parts.steps, kernel),
@@ -284,6 +287,7 @@ def _assemble(
         spread_columns=joined,
         spread=spread,
         order=None if parts.order is None else placed(parts.order, rows, columns, parts.steps),
+        symbols=kernel_sizes(kernel),
     )
 
 
@@ -352,7 +356,7 @@ def _used_axes(body: Iterable[Instruction]) -> set[Symbol]:
 
 def flat_buffer(buffer: KernelBuffer) -> KernelBuffer:
     """The buffer seen as one run of elements."""
-    return KernelBuffer(TensorType(buffer.type.dtype, (buffer.type.numel,)), buffer.access)
+    return KernelBuffer(TensorType(buffer.type.dtype, (buffer.type.count,)), buffer.access)
 
 
 def flat(kernel: Kernel, instruction: Instruction) -> Instruction:
@@ -400,7 +404,7 @@ def _outer_part(axes: list[Symbol], joined: Group) -> list[Symbol]:
 def _operand(
     body: list[Instruction], result: int, rows: list[Symbol], k_axes: list[Symbol], kernel: Kernel
 ) -> Operand:
-    ones: dict[Symbol, Dim] = {s: 0 for s in (*kernel.axes, *kernel.stages[0].axes) if extent(s) == 1}
+    ones: dict[Symbol, Dim] = {s: 0 for s in (*kernel.axes, *kernel.stages[0].axes) if size_of(s) == 1}
     source = [rewrite(i, ones) for i in body]
     body = [flat(kernel, i) for i in source]
     row_group, by_row = merge_axes(rows, _expressions(body))

@@ -24,7 +24,11 @@ _BATCH_PIECES = 8
 
 
 def load_pointers(builder: Builder, problem: Problem, buffers: Val) -> list[Val]:
-    """The addresses of the kernel's buffers."""
+    """The addresses of the kernel's buffers. Values of symbolic sizes become known to the builder."""
+    if problem.symbols:
+        array = builder.load("ptr", builder.gep(buffers, len(problem.buffers), "ptr"), 8)
+        for n, name in enumerate((*(s.name for s in problem.symbols), "fold", "kc")):
+            builder.sizes[name] = builder.load("i64", builder.gep(array, n, "i64"), 8)
     return [builder.load("ptr", builder.gep(buffers, i, "ptr"), 8) for i in range(len(problem.buffers))]
 
 
@@ -77,7 +81,8 @@ def place_scratch(builder: Builder, problem: Problem, sizes: Sequence[int]) -> l
     """Addresses of pieces of `sizes` bytes in the scratch buffer, which no other partition uses meanwhile."""
     if not sum(sizes):
         return [Val("ptr", "null") for _ in sizes]
-    place = builder.load("ptr", builder.gep(builder.params[0], len(problem.buffers), "ptr"), 8)
+    number = len(problem.buffers) + bool(problem.symbols)
+    place = builder.load("ptr", builder.gep(builder.params[0], number, "ptr"), 8)
     places = []
     for size in sizes:
         places.append(place)

@@ -22,7 +22,7 @@ from graphc.backends.llvm.contraction.epilogue import (
     varying,
 )
 from graphc.backends.llvm.contraction.fold import Earlier, accumulate_folds
-from graphc.backends.llvm.contraction.lines import Lines
+from graphc.backends.llvm.contraction.lines import Lines, is_last_block
 from graphc.backends.llvm.contraction.micro import Ahead, Columns, Panel, accumulate, accumulate_some
 from graphc.backends.llvm.contraction.order import Order
 from graphc.backends.llvm.contraction.problem import Problem
@@ -164,6 +164,14 @@ class Tile:
         even = tiling.even(problem.k)
         if shape != TileShape(tiling.rows, tiling.vectors, 0):
             even = gcd(even, 4)  # less code for what runs seldom
+        earlier: Earlier | None
+        if problem.symbols:
+            stored = self.stored if problem.plain_store is not None else self._kept(kept, kept_lead)
+            earlier = Earlier(builder.icmp("eq", block, constant(0)), stored)
+            fold = builder.sizes["fold"]
+            total = accumulate_folds(*sizes, (a_address, a), source, steps, fold, 1, ahead, earlier)
+            self._settle(total, kept, block, kept_lead)
+            return
         if tiling.kc > tiling.fold and problem.k > tiling.fold:
             earlier = None
             if tiling.blocks(problem.k) > 1:
@@ -203,12 +211,12 @@ class Tile:
     def _settle(self, total: list[list[Val]], kept: Val, block: Val, lead: int) -> None:
         """Keeps the total over this block and those before it, or finishes it after the last one."""
         builder, problem, tiling = self.builder, self.problem, self.tiling
-        blocks = tiling.blocks(problem.k)
-        if blocks == 1 or problem.plain_store is not None:
+        several = tiling.blocks(problem.k) > 1 or bool(problem.symbols)
+        if not several or problem.plain_store is not None:
             self.finish(total)
             return
         more, last, done = (builder.label(x) for x in ("more", "last", "done"))
-        builder.branch_if(builder.icmp("eq", block, constant((blocks - 1) * tiling.kc)), last, more)
+        builder.branch_if(is_last_block(builder, problem, tiling, block), last, more)
         builder.block(more)
         for i, row in enumerate(total):
             for j, x in enumerate(row):

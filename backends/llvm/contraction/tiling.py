@@ -6,6 +6,7 @@ of k. Everything else is free to follow layouts and cache sizes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.problem import Direct, Operand, Problem, Side
 from graphc.ir.dims import symbols
-from graphc.ir.kernel import extent
+from graphc.ir.kernel import typical_size
 from graphc.ir.target import Target
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "is_near",
     "register_rows",
     "round_up",
+    "step_numbers",
 ]
 
 Source = Literal["place", "runs", "columns", "panels", "transpose"]
@@ -140,6 +142,13 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def step_numbers(extents: Sequence[int]) -> tuple[int, int]:
+    """`fold` and `kc` of a sum over k axes of these extents."""
+    long = [e for e in extents if e != 1]
+    fold = block_steps(*long)
+    return fold, cached_steps(prod(long), fold) if len(long) == 1 else fold
+
+
 _ROWS = {16: {1: 12, 2: 6}, 32: {1: 16, 2: 12, 3: 8}}
 """Rows of a register tile by registers of the target and vectors of a row."""
 
@@ -166,9 +175,11 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
         width //= 2
     rows, vectors = _register_tile(problem, target, width)
     columns = width * vectors
-    fold = block_steps(*(extent(a) for a in problem.step_axes))
+    fold = block_steps(*(typical_size(a) for a in problem.step_axes))
     deep = len(problem.step_axes) == 1 and problem.order is None
     kc = cached_steps(problem.k, fold) if deep else fold
+    if problem.symbols:
+        fold, kc = _FOLD_OF_RUNS, _DEPTH + _FOLD
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     if problem.order is not None and not problem.order.of_results:
@@ -176,7 +187,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     a = _source_of_a(problem.a, column_tiles, size)
     # A block of B that stays in L2. Where A is packed again for each, a larger one, of which a panel at a
     # time is in L1; but partial sums that are kept for all its columns are to stay near.
-    kept = kc < problem.k and problem.plain_store is None
+    kept = (kc < problem.k or bool(problem.symbols)) and problem.plain_store is None
     block_bytes = target.l2_bytes // 2 if a == "place" else target.l2_bytes if kept else 4 * target.l2_bytes
     rows_outside = problem.k <= _SHORT and _updates(problem)
     if rows_outside:

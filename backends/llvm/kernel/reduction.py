@@ -24,7 +24,7 @@ from graphc.backends.llvm.kernel.values import constant
 from graphc.backends.llvm.text import Val, lanes
 from graphc.ir.dims import Dim, product
 from graphc.ir.errors import CompileError
-from graphc.ir.kernel import Combine, Stage, size_of
+from graphc.ir.kernel import FOLD_IN_LANES, Combine, Stage, size_of
 from graphc.ir.target import Target
 
 __all__ = ["partial_count", "run_reduce"]
@@ -245,7 +245,8 @@ def _partials_of_any(
 ) -> Accumulators:
     """`_partials` along an axis whose number of points is known at run time: in as many partials as a long axis has.
 
-    What is left of whole blocks of partials is folded with masks.
+    What is left of whole blocks of partials is folded with masks: the same sums as with fewer partials. A short
+    axis that is the only one is folded point by point, as where its length is known.
     """
     b = scope.builder
     lane_count = b.target.width(max(d.bits for d, _ in stage.init))
@@ -258,7 +259,10 @@ def _partials_of_any(
     def number(value: int) -> Val:
         return Val("i64", str(value))
 
-    size = scope.dim(extent)
+    points = size = scope.dim(extent)
+    short = b.icmp("slt", size, number(FOLD_IN_LANES))
+    if not outer:
+        size = b.select(short, number(0), points)
     full = b.binary("and", size, number(-partials))
     run = (
         b.mul(_run_blocks(scope, b.binary("udiv", full, number(partials))), number(partials))
@@ -323,7 +327,17 @@ def _partials_of_any(
 
     vectors = run_loops(outer, scope, {}, start, leaf, entered)
     groups = [vectors[k * count : (k + 1) * count] for k in range(copies)]
-    return _halves(scope, how, groups)
+    found = _halves(scope, how, groups)
+    if outer:
+        return found
+
+    def point(i: Val, old: Accumulators) -> Accumulators:
+        at = scope.bind({inner.axis: i})
+        return combine(at, how, old, _wide(at, body(at), 1))
+
+    few = b.select(short, points, number(0))
+    in_order = b.loop(number(0), few, 1, _initial(stage, scope, 1), point, inner.axis)
+    return tuple(b.select(short, x, y) for x, y in zip(in_order, found, strict=True))
 
 
 def _run_blocks(scope: Scope, blocks: Val) -> Val:

@@ -138,8 +138,11 @@ class _Costs:
 
 
 @by_text
-def make_plan(kernel: Kernel, target: Target, vector: bool | None = None) -> Plan | None:
-    """The plan of a kernel whose windows are worth transforming; None of any other kernel."""
+def make_plan(
+    kernel: Kernel, target: Target, vector: bool | None = None, always: bool = False
+) -> Plan | None:
+    """The plan of a kernel whose windows are worth transforming, or `always` are where they can be; None of any
+    other kernel."""
     windows = find_windows(kernel, vector)
     width = target.width(32)
     if windows is None or width < 4 or min(windows.sizes) < _LEAST_SIZE:
@@ -155,7 +158,7 @@ def make_plan(kernel: Kernel, target: Target, vector: bool | None = None) -> Pla
         return None
     costs = _costs(m, c, t, tiles.run, width)
     direct = 9 * m * c * images * windows.sizes[0] * windows.sizes[1] / (2 * width * _DIRECT)
-    if costs.total > _PAYS * direct:
+    if costs.total > _PAYS * direct and not always:
         return None
     return _blocked(windows, tiles, costs, target, width)
 
