@@ -1,0 +1,156 @@
+"""What a trace was compiled to: one program for a signature, and that program at the sizes of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.compiler.arguments import meet, span
+from graphc.compiler.driver import CompiledGraph
+from graphc.compiler.dynamic import SizeChecks
+from graphc.compiler.outer import WayBack
+from graphc.compiler.tracing import Traced
+from graphc.compiler.tree import unflatten
+from graphc.core.node import Node
+from graphc.core.storage import Memory, allocate_memory
+from graphc.core.tensor import LostGradient, TensorBase, wrap
+from graphc.ir.dims import Symbol
+from graphc.ir.specialise import concrete
+from graphc.ir.types import TensorType
+from graphc.runtime import entry
+from graphc.runtime.executable import Executable
+
+__all__ = ["CompiledProgram", "SizedProgram"]
+
+_MOST_SIZES = 256
+"""Tuples of sizes that a program with dynamic dimensions keeps what it has worked out for."""
+
+
+class CompiledProgram:
+    """What one trace of a function was compiled to: a program for one signature, whatever its dynamic sizes."""
+
+    def __init__(
+        self,
+        traced: Traced,
+        compiled: CompiledGraph,
+        arguments: int,
+        outputs: list[TensorType],
+        way: WayBack | None,
+        checks: SizeChecks | None,
+    ) -> None:
+        self.traced = traced
+        self._checks = checks
+        self.compiled = compiled
+        self.arguments = arguments
+        self.fresh_types = outputs
+        self.way_back = way
+        self._sized: dict[tuple[int, ...], SizedProgram] = {}
+        self._forgotten = 0
+
+    def valid(self) -> bool:
+        """True where everything that the trace depended on is as it was."""
+        return all(snapshot() == value for snapshot, value in self.traced.guards)
+
+    def at(self, sizes: Mapping[Symbol, int]) -> SizedProgram:
+        """The program at the sizes of a call. Raises where the trace does not hold for them."""
+        key = tuple(sizes.values())
+        found = self._sized.get(key)
+        if found is None:
+            if self._checks is not None:
+                self._checks.check(sizes)
+            if len(self._sized) >= _MOST_SIZES:
+                oldest = self._sized.pop(next(iter(self._sized)))
+                self._forgotten += oldest.variant.calls if oldest.variant is not None else 0
+            found = self._sized[key] = SizedProgram(self, sizes)
+        return found
+
+    @property
+    def native_calls(self) -> int:
+        """Calls that the native entry has served."""
+        return self._forgotten + sum(s.variant.calls for s in self._sized.values() if s.variant is not None)
+
+
+class SizedProgram:
+    """A program at the sizes of a call (none where no dimension is dynamic)."""
+
+    def __init__(self, program: CompiledProgram, sizes: Mapping[Symbol, int]) -> None:
+        self.program = program
+        self.traced = program.traced
+        self.compiled = program.compiled
+        self.arguments = program.arguments
+        self.dims = {s.name: n for s, n in sizes.items()}
+        self.fresh_types: list[TensorType] = [concrete(t, sizes) for t in program.fresh_types]
+        self.way_back = None if program.way_back is None else program.way_back.at(sizes)
+        self.bound: list[Memory] = []
+        self.written: list[Memory] = []
+        """States that a call writes, of those in `bound`."""
+        self.spans = np.zeros((0, 2), np.int64)
+        """Where they begin and end."""
+        self.variant: entry.Variant | None = None
+        self.native: list[Memory] = []
+        """The states' memory that `variant` is bound to."""
+
+    @property
+    def executable(self) -> Executable:
+        """What runs at these sizes."""
+        return self.compiled.resolved(self.dims)
+
+    def bind(self) -> list[Memory]:
+        """The states' memory now."""
+        states = [s.memory for s in self.traced.states]
+        if len(states) != len(self.bound) or any(a is not b for a, b in zip(states, self.bound, strict=True)):
+            self.bound = states
+            written = sorted(
+                p - self.arguments for p in self.compiled.aliases.values() if p >= self.arguments
+            )
+            self.written = [states[p] for p in written]
+            self.spans = np.array([span(m) for m in self.written], np.int64).reshape(-1, 2)
+        return self.bound
+
+    def overlaps(self, tensors: Sequence[Any]) -> bool:
+        """True where what a call writes is also an argument by another name: the program takes them for different."""
+        if not tensors:
+            return False
+        states = self.bind()
+        spans = np.array([span(t._storage.memory) for t in tensors], np.int64)
+        if len(self.spans) and meet(spans, self.spans).any():
+            return True
+        written = [p for p in self.compiled.aliases.values() if p < self.arguments]
+        if not written:
+            return False
+        storages = [t._storage for t in tensors]
+        others = np.array([span(m) for m in states], np.int64).reshape(-1, 2)
+        for p in written:
+            rest = [i for i, s in enumerate(storages) if s is not storages[p]]
+            if meet(spans[p : p + 1], np.concatenate([spans[rest], others])).any():
+                return True
+        return False
+
+    def returnable(self, copies: dict[int, Any]) -> bool:
+        """True where what a call writes of arguments that were copied can be copied back."""
+        return not any(
+            isinstance(copies.get(p), TensorBase) and copies[p].requires_grad
+            for p in self.compiled.aliases.values()
+        )
+
+    def run(self, tensors: Sequence[Any]) -> Any:
+        """One call through Python, on realised argument tensors."""
+        inputs = [t._storage.memory for t in tensors] + self.bind()
+        outputs = [allocate_memory(t) for t in self.fresh_types]
+        self.compiled.run(inputs, outputs, self.dims)
+        for position in self.compiled.aliases.values():
+            inputs[position].version += 1
+        nodes = [Node(m.type, memory=m) for m in outputs]
+        if self.way_back is not None:
+            self.way_back.attach(nodes, tensors, self.traced)
+        made = [wrap(n) for n in nodes]
+        for tensor, at in self.traced.grads:
+            assert at is not None
+            tensor._grad = made[at]
+        for tensor in self.traced.lost:
+            tensor._grad = LostGradient(tensor._storage.memory.name)  # type: ignore[union-attr]
+        for tensor in self.traced.nones:
+            tensor._grad = None
+        return unflatten(self.traced.tree, iter(made[: self.traced.returned]))
