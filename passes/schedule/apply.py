@@ -222,10 +222,18 @@ class _Scheduler:
         return wanted
 
     def _wide(self, vector: Symbol, body: Sequence[Instruction]) -> int:
-        """Vector length along an axis: several registers where the body's chains are long.
+        """Vector length along an axis: several registers where the body's chains are long, and no more lanes
+        than points."""
+        if vector.size is not None:
+            return self._wide_fold(vector, body)
+        width = self.width * interleaved(body)
+        while self.width < width and typical_size(vector) < width:
+            width //= 2
+        return width
 
-        A short axis is not given more lanes than divide it, since a last vector costs as much as a full one.
-        """
+    def _wide_fold(self, vector: Symbol, body: Sequence[Instruction]) -> int:
+        """The same along a folded axis, or one whose length is not known. A short one is not given more lanes than
+        divide it, since there a last vector costs as much as a full one."""
         size, width = typical_size(vector), self.width * interleaved(body)
         while width > self.width and size % width and size < 4 * width:
             width //= 2
@@ -234,5 +242,6 @@ class _Scheduler:
     def _stage_loops(self, stage: Stage, vector: Symbol | None) -> tuple[Loop, ...]:
         loops = [Loop(a.name, "sequential") for a in stage.axes if a is not vector]
         if vector is not None:
-            loops.append(Loop(vector.name, "vector", self._wide(vector, stage.body)))
+            wide = self._wide if stage.kind == "map" else self._wide_fold
+            loops.append(Loop(vector.name, "vector", wide(vector, stage.body)))
         return tuple(loops)

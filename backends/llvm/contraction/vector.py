@@ -26,7 +26,7 @@ from graphc.backends.llvm.contraction.packing import Block, pack_runs, transpose
 from graphc.backends.llvm.contraction.problem import Operand, Problem
 from graphc.backends.llvm.contraction.share import Units, each, load_pointers, place_scratch, shares
 from graphc.backends.llvm.contraction.tiling import along_steps, round_up
-from graphc.backends.llvm.text import Builder, Val, vector
+from graphc.backends.llvm.text import Builder, Val, lanes, vector
 from graphc.ir.target import Target
 
 __all__ = ["STEPS", "emit_vector", "vector_scratch", "vector_units"]
@@ -36,6 +36,8 @@ STEPS = 2048
 
 _COLUMNS = 2048
 """Most columns that are walked along: their partial sums for one step stay in L1."""
+_STRAIGHT = 12
+"""Vectors of k up to which there is no loop along k: leaving a loop of few turns costs as much as some of them."""
 _DEEP = 8
 """Steps that one walk along columns adds to the same partial sums."""
 
@@ -107,10 +109,12 @@ class _Vector:
             pack_runs(self.builder, block, 0)
         self.builder.loop(*columns, self.width, (), self._column_group, "columns")
 
-    def _value(self, operand: Operand, env: Env, along: str | None, mask: Val | None) -> Val:
+    def _value(
+        self, operand: Operand, env: Env, along: str | None, mask: Val | None, width: int | None = None
+    ) -> Val:
         lane = {"rows": operand.rows.inner, "steps": operand.steps.inner, None: None}[along]
         scalars: Scalars = {}
-        width = 1 if along is None else self.width
+        width = 1 if along is None else width or self.width
         point = Point(self.pointers, self.batch_env | env, lane, width, mask)
         emit_body(self.builder, self.problem.buffers, operand.body, point, scalars)
         return scalars[operand.result][1]
@@ -160,41 +164,81 @@ class _Vector:
         return []
 
     def _sum_block(self, k: Val, end: Val, envs: Sequence[Env]) -> list[Val]:
-        builder = self.builder
-        rest = self.problem.k % self.width
+        builder, problem = self.builder, self.problem
+        rest = problem.k % self.width
         whole = (
             builder.sub(end, builder.binary("urem", builder.sub(end, k), constant(self.width)))
             if rest
             else end
         )
+        axis = problem.b.steps.inner
+        assert axis is not None
 
-        def chunk(at: Val, sums: Sequence[Val], mask: Val | None) -> list[Val]:
-            x = self._vector_at(at, mask)
-            axis = self.problem.b.steps.inner
-            assert axis is not None
-            result = []
-            for env, total in zip(envs, sums, strict=True):
-                value = multiply_add(
-                    builder, x, self._value(self.problem.b, env | {axis: at}, "steps", mask), total
-                )
-                result.append(value if mask is None else builder.select(mask, value, total))
-            return result
+        def chunk(at: Val, sums: Sequence[Val]) -> list[Val]:
+            x = self._vector_at(at, None)
+            return [
+                multiply_add(builder, x, self._value(problem.b, env | {axis: at}, "steps", None), total)
+                for env, total in zip(envs, sums, strict=True)
+            ]
 
-        zero = builder.const(self.type, 0)
-        sums = builder.loop(k, whole, self.width, [zero] * len(envs), lambda at, s: chunk(at, s, None), "dot")
-        if rest:
-            mask = builder.lane_mask(builder.sub(end, whole), self.width)
-            return chunk(whole, sums, mask)
-        return list(sums)
+        sums: Sequence[Val] = [builder.const(self.type, 0)] * len(envs)
+        if problem.k <= _STRAIGHT * self.width:
+            for at in range(0, problem.k - rest, self.width):
+                sums = chunk(constant(at), sums)
+            whole = constant(problem.k - rest)
+        else:
+            sums = builder.loop(k, whole, self.width, sums, lambda at, s: chunk(at, s), "dot")
+        if not rest:
+            return list(sums)
+        if problem.k <= STEPS and rest & (rest - 1) == 0:
+            return self._short_rest(constant(problem.k - rest), rest, envs, sums)
+        return self._masked_rest(whole, builder.sub(end, whole), envs, sums)
 
-    def _vector_at(self, at: Val, mask: Val | None) -> Val:
+    def _short_rest(self, at: Val, count: int, envs: Sequence[Env], sums: Sequence[Val]) -> list[Val]:
+        """Adds the last `count` terms, in the first lanes, and products of 0 in the others: the sign of a sum of 0 is
+        lost in the end, when it is added to +0."""
+        builder, problem = self.builder, self.problem
+        axis = problem.b.steps.inner
+        assert axis is not None
+        x = self._widened(self._vector_at(at, None, count))
+        result = []
+        for env, total in zip(envs, sums, strict=True):
+            y = self._widened(self._value(problem.b, env | {axis: at}, "steps", None, count))
+            result.append(multiply_add(builder, x, y, total))
+        return result
+
+    def _masked_rest(self, at: Val, count: Val, envs: Sequence[Env], sums: Sequence[Val]) -> list[Val]:
+        """The same for a number of terms that is not known, or has no vector of its own."""
+        builder, problem = self.builder, self.problem
+        axis = problem.b.steps.inner
+        assert axis is not None
+        mask = builder.lane_mask(count, self.width)
+        x = builder.select(mask, self._vector_at(at, mask), builder.const(self.type, 0))
+        plain = problem.b.direct is not None  # what is not there is read as 0
+        result = []
+        for env, total in zip(envs, sums, strict=True):
+            value = multiply_add(builder, x, self._value(problem.b, env | {axis: at}, "steps", mask), total)
+            result.append(value if plain else builder.select(mask, value, total))
+        return result
+
+    def _widened(self, x: Val) -> Val:
+        """A vector that begins with the lanes of `x`, and is 0 in the others."""
+        count = lanes(x.type)
+        if count == 1:
+            return self.builder.insert(self.builder.const(self.type, 0), x, 0)
+        fill = self.builder.const(x.type, 0)
+        return self.builder.shuffle(x, fill, [*range(count), *[count] * (self.width - count)])
+
+    def _vector_at(self, at: Val, mask: Val | None, width: int | None = None) -> Val:
+        """Terms of the vector from `at` on, in as many lanes as asked for."""
         builder = self.builder
         if _packs(self.problem):
             place = builder.gep(self.packed, at, self.problem.scalar)
-            return builder.load(self.type, place, self.problem.dtype.itemsize)
+            type_ = self.type if width is None else vector(self.problem.scalar, width)
+            return builder.load(type_, place, self.problem.dtype.itemsize)
         axis = self.problem.a.steps.inner
         assert axis is not None
-        return self._value(self.problem.a, {axis: at}, "steps", mask)
+        return self._value(self.problem.a, {axis: at}, "steps", mask, width)
 
     # -- along columns: `width` partial sums a column are kept in memory -------------------
 

@@ -3,12 +3,13 @@
 A `Step` is one loop of a schedule; `unroll` directly around a `vector` loop of the same axis is
 one step. Ranges of tiled and partitioned axes start at multiples of the
 inner steps, so the only partial vector is the last one of the axis; its number of lanes is a
-constant where the extent is, else a mask.
+constant where the extent is, else a mask. A constant number is run in shorter vectors, so that lanes that
+are not there cost little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphc.backends.llvm.kernel.scope import Scope
@@ -184,6 +185,7 @@ def _vector(
 ) -> Carried:
     b, width = scope.builder, step.size
     block = width * step.unroll
+    least = b.target.vector_bytes // 4
 
     def at(i: Val, values: Carried) -> Carried:
         return inside(scope.bind_vector(step.axis, i, width), values)
@@ -199,9 +201,9 @@ def _vector(
         main, full = lo + (hi - lo) // block * block, lo + (hi - lo) // width * width
         carried = _counted(b, (_i64(lo), _i64(main)), block, carried, copies, step.axis)
         carried = _counted(b, (_i64(main), _i64(full)), width, carried, at, step.axis)
-        if full == hi:
-            return carried
-        return inside(scope.bind_vector(step.axis, _i64(full), width, active=hi - full), carried)
+        for place, lanes, active in _pieces(hi - full, least):
+            carried = inside(scope.bind_vector(step.axis, _i64(full + place), lanes, active=active), carried)
+        return carried
     assert not carried, "a partitioned or tiled vector axis carries nothing"
     lo_, hi_ = range_
     if not isinstance(step.extent, int):
@@ -220,7 +222,8 @@ def _vector(
     if rest:
         reaches = b.and_(b.icmp("eq", hi_, _i64(step.extent)), b.icmp("slt", lo_, hi_))
         with b.if_(reaches):
-            inside(scope.bind_vector(step.axis, whole, width, active=rest), ())
+            for place, lanes, active in _pieces(rest, least):
+                inside(scope.bind_vector(step.axis, _shifted(b, whole, place), lanes, active=active), ())
     return ()
 
 
@@ -245,3 +248,16 @@ def _masked_vector(
     with b.if_(b.icmp("slt", full, hi)):
         mask = b.lane_mask(b.sub(hi, full), width)
         inside(scope.bind_vector(step.axis, full, width, mask=mask), ())
+
+
+def _pieces(rest: int, least: int) -> Iterator[tuple[int, int, int]]:
+    """The vectors of the last `rest` points: first point, lanes, real lanes. No more lanes than a power of two
+    that holds them, in whole vectors as long as there are `least` lanes."""
+    done = 0
+    while done < rest:
+        left = rest - done
+        lanes = 1 << (left.bit_length() - 1)
+        if lanes < least and lanes < left:
+            lanes *= 2
+        yield done, lanes, min(lanes, left)
+        done += lanes

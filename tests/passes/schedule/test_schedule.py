@@ -25,7 +25,8 @@ CASES: dict[str, tuple[tuple[int, ...], Build, str]] = {
     ),
     "large work is divided": ((1 << 20,), lambda b, x: b.neg(x), "o0 parallel 64, o0 unroll 4, o0 vector 8"),
     "long chains are interleaved": ((1 << 20,), lambda b, x: b.exp(x), "o0 parallel 64, o0 vector 32"),
-    "a short axis is left with few idle lanes": ((40,), lambda b, x: b.exp(x), "o0 unroll 4, o0 vector 8"),
+    "no more lanes than points": ((50,), lambda b, x: b.tanh(b.exp(x)), "o0 vector 32"),
+    "lanes of a short axis": ((20,), lambda b, x: b.exp(x), "o0 vector 16"),
     "an interleaved stage": (
         (6, 64),
         lambda b, x: b.sum(b.exp(x), axes=(1,)),
