@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from graphc.backends.llvm.contraction import winograd
+from graphc.backends.llvm.contraction.axes import constant
 from graphc.backends.llvm.contraction.blocks import Blocks, at_sizes, blocks_of, emit_blocks
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
@@ -119,6 +120,8 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
         _emit_blocks(kernel, module, symbol, target)
         return
     builder = module.function(symbol, "void", _PARAMETERS)
+    if kernel.schedule is not None and kernel.schedule.parts == 1:
+        _know_alone(builder)
     _emit_fixed(kernel, builder, target)
 
 
@@ -194,10 +197,18 @@ def _emit_fixed(kernel: Kernel, builder: Builder, target: Target) -> None:
     else:
         for number, plan in enumerate(plans):
             phase = module.function(f"{symbol}.phase{number}", "void", _PARAMETERS, linkage="internal")
+            if builder.params[2].text == "1":
+                _know_alone(phase)
             _emit(plan, phase, target)
             phase.ret()
             builder.call_void(phase.name, builder.params)
     builder.ret()
+
+
+def _know_alone(builder: Builder) -> None:
+    """Tells the code of a kernel function that there is one partition."""
+    buffers, _, _, error = builder.params
+    builder.params = (buffers, constant(0), constant(1), error)
 
 
 def _emit(plan: Plan, builder: Builder, target: Target) -> None:
