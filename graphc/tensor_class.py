@@ -270,6 +270,17 @@ class Tensor(
             self._hooks = OrderedDict()
         return add_hook(self._hooks, hook)
 
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Any], Any]) -> RemovableHandle:
+        """Calls `hook(tensor)` at the end of each `backward` that has added to this leaf's `.grad`.
+
+        Raises RuntimeError for a tensor that is no leaf or does not require grad.
+        """
+        if not self.requires_grad:
+            raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if not self.is_leaf:
+            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        return add_hook(self.__dict__.setdefault("_hooks_behind", OrderedDict()), hook)
+
     def retain_grad(self) -> None:
         """Keeps the gradient of a computed tensor in `.grad`; nothing for a leaf."""
         if not self.requires_grad:

@@ -252,9 +252,14 @@ class Compiled:
         evaluate(current())
         call = self._prepare(args, kwargs)
         traced = self._traced(call, keep_grads=self._options.keep_grads)
-        if traced.fresh:
-            traced = self._traced(call, keep_grads=True)
-        return traced
+        before = [(tensor, tensor._grad) for tensor in traced.fresh]
+        try:
+            for tensor, _ in before:
+                tensor._grad = zero_gradient(tensor)
+            return self._traced(call, keep_grads=self._options.keep_grads) if before else traced
+        finally:
+            for tensor, gradient in before:
+                tensor._grad = gradient
 
     def trace(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph of the function on these arguments. Nothing is executed or changed."""

@@ -25,6 +25,7 @@ from graphc.ir.program import Program
 from graphc.ir.target import Target
 from graphc.passes.base import nested_graphs
 from graphc.passes.context import CompileContext, Options
+from graphc.passes.dce import Dce
 from graphc.passes.decompose import Decompose
 from graphc.passes.drop_checks import DropChecks
 from graphc.passes.fuse import fuse
@@ -112,6 +113,8 @@ def lower_graph(
     joint = graph.copy()
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
     Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
+    if passes is not None:
+        Dce().run(graph, context)  # what nothing reads is in no kernel
     DropChecks().run(graph, context)
     if any(is_clone(op) for g in nested_graphs(graph) for op in g.ops):
         graph = frugal_copy(graph)  # what a checkpoint computes again is to come late

@@ -44,6 +44,7 @@ class Trace:
         self.grads: dict[int, tuple[TensorBase, Any]] = {}
         """Tensors whose `.grad` was set, with what it was before."""
         self.cleared: set[int] = set()
+        """Tensors whose `.grad` was set to None before anything was added to it: what it was does not matter."""
         self.grad_of: dict[int, TensorBase] = {}
         self.guards: list[tuple[Callable[[], Any], Any]] = []
         self.assumptions: list[Assumption] = []
@@ -59,9 +60,13 @@ class Trace:
             self.old[id(storage)] = (storage, storage.node)
 
     def save_grad(self, tensor: TensorBase, value: Any) -> None:
-        self.grads.setdefault(id(tensor), (tensor, tensor._grad))
-        if value is None:
+        if value is None and id(tensor) not in self.grads and not self.reads(tensor._grad):
             self.cleared.add(id(tensor))
+        self.grads.setdefault(id(tensor), (tensor, tensor._grad))
+
+    def reads(self, grad: Any) -> bool:
+        """True where the value of a gradient from before was read."""
+        return isinstance(grad, TensorBase) and id(grad._storage) in self.states
 
     def note_grad(self, tensor: TensorBase, grad: TensorBase) -> None:
         """`grad` was read as the gradient of `tensor`: that is how the program finds its memory."""
@@ -244,8 +249,8 @@ class _Finish:
 
     def run(self, outputs: list[Node], tree: Tree) -> Traced:
         trace = self.trace
-        written = [s for s in {**trace.arguments, **trace.states}.values() if s.node.entry is not None]
         grads = self.gradients()
+        written = [s for s in {**trace.arguments, **trace.states}.values() if s.node.entry is not None]
         build = self.build()
         graph = build.graph
         roots, ends = self.gradients_outside(outputs)
@@ -310,14 +315,20 @@ class _Finish:
                 and grad._storage.node.entry is not None
                 and grad._storage.memory is None
             ):
-                if self.keep_grads:
+                if self.trace.reads(before) and not self.was_cleared(tensor):
+                    # The next call adds to what is left here, so it takes the place of what this one read.
+                    self.trace.write(before._storage)
+                    before._storage.node = grad._storage.node
+                elif not isinstance(before, TensorBase) and not self.was_cleared(tensor):
+                    found.append((tensor, "fresh", None))
+                elif self.keep_grads:
                     found.append((tensor, "kept", grad._storage.node))
                 else:
-                    accumulates = before is None and not self.was_cleared(tensor)
-                    found.append((tensor, "fresh" if accumulates else "lost", None))
+                    found.append((tensor, "lost", None))
         return found
 
     def was_cleared(self, tensor: TensorBase) -> bool:
+        """True where what `.grad` was before the call has no influence: it was set to None first."""
         return id(tensor) in self.trace.cleared
 
     def build(self) -> GraphBuild:

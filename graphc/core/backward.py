@@ -124,7 +124,7 @@ class _Walk:
             # A value that a function saved stands behind its point once more.
             self.add(arrived, position, cotangent)
         for position, cotangent in arrived.items():
-            given[position] = wrap(cotangent)
+            given[position] = _gradient_of(cotangent)
         held = self.hold()
         changed = [(i, g) for i, g in enumerate(point.function(given)) if g is not None]
         del held
@@ -228,6 +228,13 @@ class _Walk:
         return entry.results
 
 
+def _gradient_of(node: Node) -> Any:
+    """A gradient as a tensor; a leaf that was given as a cotangent stays on the tape, as a value of its own."""
+    if node.leaf is not None:
+        node = record_nodes("reshape", (node,), {"shape": node.type.shape})[0]
+    return wrap(node)
+
+
 def _between(node: Node) -> bool:
     """True of a pending value that no gradient ends at by itself."""
     return node.entry is not None and node.leaf is None and node.hooked is None
@@ -321,6 +328,7 @@ def backward(
     chosen = None if inputs is None else [t._read() for t in inputs]
     walk = _walk(roots, seeds, retain_graph, create_graph, chosen or ())
     hooked: set[int] = set()
+    behind: dict[int, Any] = {}
     # Adding to a gradient whose memory somebody outside can see evaluates what is recorded so far.
     kept = walk.hold() if any(_seen_outside(n.leaf() if n.leaf else None) for n in walk.found) else ()
     for node, gradient in list(walk.found.items()):
@@ -338,7 +346,13 @@ def backward(
                 gradient = run_hooks(hooks, wrap(total))._read()
             del held
         _accumulate(leaf, gradient, create_graph)
+        if _hooks_behind(leaf):
+            behind[id(leaf)] = leaf
     del kept
+    for leaf in behind.values():
+        with set_grad_enabled(create_graph):
+            for hook in list(_hooks_behind(leaf).values()):
+                hook(leaf)
     recording: Recording = current()
     if recording.trace is None and not recording.cut:
         recording.cut = len(recording.entries)
@@ -348,8 +362,13 @@ def _leaf_hooks(leaf: Any) -> Any:
     """The hooks of a leaf, if any; a trace depends on them."""
     trace = current().trace
     if trace is not None:
-        trace.guard(lambda: tuple(getattr(leaf, "_hooks", None) or ()))
+        trace.guard(lambda: (tuple(getattr(leaf, "_hooks", None) or ()), tuple(_hooks_behind(leaf))))
     return getattr(leaf, "_hooks", None)
+
+
+def _hooks_behind(leaf: Any) -> Any:
+    """The hooks of a leaf that are called when its gradient has been added, by number."""
+    return leaf.__dict__.get("_hooks_behind", {})
 
 
 def _seen_outside(leaf: Any) -> bool:
@@ -364,9 +383,9 @@ def _seen_outside(leaf: Any) -> bool:
 def _accumulate(leaf: Any, gradient: Node, create: bool) -> None:
     known = leaf._grad
     if known is None or type(known) is LostGradient:
-        leaf.grad = wrap(gradient)
+        leaf.grad = _gradient_of(gradient)
     elif create:
-        leaf.grad = record("add", known, wrap(gradient))
+        leaf.grad = record("add", known, _gradient_of(gradient))
     else:
         known = leaf.grad  # tells a trace whose gradient it reads
         with unrecorded():
@@ -416,5 +435,5 @@ def gradients(
                 "One of the differentiated Tensors appears to not have been used in the graph. "
                 "Set allow_unused=True if this is the desired behavior."
             )
-        result.append(None if gradient is None else wrap(gradient))
+        result.append(None if gradient is None else _gradient_of(gradient))
     return tuple(result)

@@ -40,14 +40,19 @@ class HookPoint:
         release: Callable[[], None] | None = None,
     ) -> None:
         _refuse_in_region()
-        # Tensors of their own keep the sources on evaluated tapes.
-        self.sources = list(sources)
+        self.sources = [_held(t._read()) for t in sources]
         self.function = function
         self.count = len(self.sources) if count is None else count
         """How many hooked values there are."""
         self.release = release
         self.freed = False
         self.age = next(AGES)
+
+
+def _held(node: Node) -> Any:
+    """A tensor that keeps a value on evaluated tapes, whatever is written to the tensor that it was read from."""
+    leaf = None if node.leaf is None else node.leaf()
+    return wrap(node) if leaf is None else leaf
 
 
 class Refusal:
@@ -90,9 +95,8 @@ def run_hooks(hooks: OrderedDict[int, Callable[[Any], Any]], gradient: Any) -> A
 
 def hook_values(tensors: Sequence[Any], function: Callable[[Gradients], Gradients]) -> list[Any]:
     """The same values behind a point whose `function` gets the gradients of all of them at once."""
-    sources = [t._read() for t in tensors]
-    point = HookPoint([wrap(n) for n in sources], function)
-    return [wrap(_behind(record_nodes("detach", (n,), {})[0], point, i)) for i, n in enumerate(sources)]
+    point = HookPoint(tensors, function)
+    return [value_behind(t, point, i) for i, t in enumerate(tensors)]
 
 
 def value_behind(tensor: Any, point: HookPoint, position: int) -> Any:

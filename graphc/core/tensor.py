@@ -608,7 +608,8 @@ def _finish_readers(storage: Storage) -> None:
 
 def _value_wanted() -> TraceError:
     return TraceError(
-        "a value was asked for while a function was being compiled, so it is not known yet. Return the "
+        "a value was asked for while a function was being compiled (or mapped by vmap, or recorded as the body of a loop "
+        "or branch), so it is not known yet. Return the "
         "value from the function, or use graphc.where, graphc.cond or graphc.while_loop in place of a data-dependent branch",
         **_where(),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.core import TensorBase, no_grad, plain, wrap
+from graphc.core import TensorBase, assign, no_grad, plain, wrap
 from graphc.core.location import annotate
 from graphc.core.modes import unrecorded
 from graphc.core.node import Node
@@ -190,9 +190,10 @@ def _mapped_once(
     places = [i for i, d in enumerate(dims) if d is not None]
     types = [fronted[i].tensor_type.with_shape(fronted[i].tensor_type.shape[1:]) for i in places]
     returned: list[Any] = []
+    written: list[int] = []
 
     def body(arguments: list[Any]) -> list[Any]:
-        items = list(fronted)
+        items, before = list(fronted), [a._storage.node for a in arguments]
         for i, argument in zip(places, arguments, strict=True):
             items[i] = argument
         returned.append(func(*_filled(args, iter(items)), **kwargs))
@@ -204,12 +205,20 @@ def _mapped_once(
                 )
                 annotate(error)
                 raise error
-        return _items(returned[0])
+        written.extend(
+            k for k, (a, n) in enumerate(zip(arguments, before, strict=True)) if a._storage.node is not n
+        )
+        return [*_items(returned[0]), *(arguments[k] for k in written)]
 
     recorded = record_region(body, types)
     nodes, batched = _batched(recorded, [fronted[i] for i in places], size, randomness)
     results = [wrap(n) for n in nodes]
-    return _placed(returned[0], results, out_dims, size, batched, name)
+    count = len(results) - len(written)
+    # What was written in place in an argument is what the argument holds from now on.
+    for k, value, on in zip(written, results[count:], batched[count:], strict=True):
+        x = fronted[places[k]]
+        assign(x, value if on else value.expand(x.shape))
+    return _placed(returned[0], results[:count], out_dims, size, batched[:count], name)
 
 
 def _batched(

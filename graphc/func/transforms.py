@@ -59,6 +59,22 @@ def _variable(x: Any) -> Any:
     return copy.requires_grad_(True)
 
 
+def _check_tensors(x: Any) -> None:
+    """Raises ValueError where an argument to differentiate by is no tensor or nest of tensors."""
+    if isinstance(x, Mapping):
+        x = tuple(x.values())
+    if isinstance(x, (list, tuple)):
+        for item in x:
+            _check_tensors(item)
+    elif not isinstance(x, core.TensorBase):
+        error = ValueError(
+            f"Thing passed to transform API must be Tensor, got {type(x)}; give graphc.tensor({x!r}), or leave the "
+            "argument out of argnums"
+        )
+        annotate(error)
+        raise error
+
+
 def gradients_of(
     outputs: list[Any], variables: list[Any], seeds: list[Any], create: bool, instances: int | None = None
 ) -> list[Any]:
@@ -91,13 +107,20 @@ class Call:
     def __init__(
         self, function: Callable[..., Any], argnums: Any, args: tuple[Any, ...], kwargs: Any
     ) -> None:
-        numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        if not isinstance(argnums, int) and not (
+            isinstance(argnums, tuple) and all(isinstance(n, int) for n in argnums)
+        ):
+            error = RuntimeError(f"argnums must be int or Tuple[int, ...], got: {type(argnums)}")
+            annotate(error)
+            raise error
+        numbers = (argnums,) if isinstance(argnums, int) else argnums
         if any(not -len(args) <= n < len(args) for n in numbers):
             raise RuntimeError(f"argnums {argnums} is out of range for {len(args)} positional arguments")
         given = list(args)
         self.create = any(t.requires_grad for n in numbers for t in leaves(given[n]))
         with core.enable_grad():
             for n in numbers:
+                _check_tensors(given[n])
                 given[n] = mapped(_variable, given[n])
             self.output = function(*given, **kwargs)
         self.single = isinstance(argnums, int)

@@ -53,8 +53,8 @@ def test_functional_call() -> None:
     gradients = func.grad(lambda p: func.functional_call(net, p, (x,)).sum())(params)
     close(gradients["weight"], X[None])
     assert net.weight.requires_grad
-    with pytest.raises(KeyError):
-        func.functional_call(net, {"nothing": torch.ones(1)}, x)
+    with pytest.raises(RuntimeError, match="'nothing'"):
+        func.functional_call(net, {"nothing": torch.ones(1)}, x, strict=True)
 
 
 def test_no_module_hides_a_function() -> None:

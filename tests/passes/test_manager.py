@@ -8,10 +8,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
+import graphc
 from graphc.backends.reference import run
 from graphc.ir import Builder, CompileError, Graph, VerifyError, parse
 from graphc.ir.graph import Value
@@ -205,3 +206,16 @@ def test_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert failed.returncode != 0 and "expected a pass at 'nope'" in failed.stderr
     with pytest.raises(VerifyError):
         main([str(path), "--pipeline", "test_corrupt"])
+
+
+@pytest.mark.parametrize("passes", ["", "cse", "fold,cse", "decompose", "dce"])
+def test_values_that_nothing_reads(passes: str) -> None:
+    """Whatever the pipeline leaves is compiled; dead ops are in no kernel."""
+
+    def f(x: Any) -> Any:
+        unused = (x * 2).sin()
+        assert unused.shape == x.shape
+        return x.exp() + 1
+
+    x = graphc.tensor([1.0, -2.0])
+    assert graphc.compile(f, passes=passes)(x).tolist() == f(x).tolist()

@@ -54,9 +54,9 @@ class BackwardWatch:
 
     def _at_outputs(self, gradients: tuple[Any, ...]) -> None:
         for hook in list(self._module._backward_pre_hooks.values()):
-            changed = hook(self._module, gradients)
-            if changed is not None:
-                gradients = changed if isinstance(changed, tuple) else (changed,)
+            gradients = _replaced(
+                hook(self._module, gradients), gradients, "Backward pre hook", "grad_output"
+            )
         self._grad_outputs = gradients
         if not self._watched:
             self._ask((None,) * self._count)
@@ -71,6 +71,17 @@ class BackwardWatch:
     def _ask(self, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
         for hook in list(self._module._backward_hooks.values()):
             changed = hook(self._module, gradients, self._grad_outputs)
-            if changed is not None:
-                gradients = changed if isinstance(changed, tuple) else (changed,)
+            gradients = _replaced(changed, gradients, "Backward hook", "grad_input")
         return gradients
+
+
+def _replaced(changed: Any, gradients: tuple[Any, ...], what: str, of: str) -> tuple[Any, ...]:
+    """What a hook made of gradients. Raises RuntimeError for another number of them."""
+    if changed is None:
+        return gradients
+    found = changed if isinstance(changed, tuple) else (changed,)
+    if len(found) != len(gradients):
+        raise RuntimeError(
+            f"{what} returned an invalid number of {of}, got {len(found)}, but expected {len(gradients)}"
+        )
+    return found
