@@ -93,6 +93,10 @@ def compile(
             raise TypeError(
                 f"graphc.compile: memory_budget must be a number of bytes, got {type(memory_budget).__name__}"
             )
+        if dynamic is not None:
+            raise NotImplementedError(
+                "graphc.compile: memory_budget is not supported with dynamic yet: what fits depends on the sizes"
+            )
         if memory_budget < 0:
             raise ValueError(f"graphc.compile: memory_budget must be at least 0, got {memory_budget}")
     if threads is not None:

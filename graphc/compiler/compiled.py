@@ -31,6 +31,7 @@ from graphc.core.recording import current
 from graphc.core.tensor import from_array
 from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
+from graphc.ir.specialise import specialised
 from graphc.ir.types import TensorType
 from graphc.runtime import entry
 from graphc.runtime.state import epoch, set_grad_mode
@@ -115,6 +116,11 @@ class Compiled:
         kind.__call__ = self._dispatcher.function  # type: ignore[method-assign]
         functools.update_wrapper(self, function, updated=())
         return self
+
+    @property
+    def is_dynamic(self) -> bool:
+        """True where `compile(dynamic=…)` named axes."""
+        return self._axes is not None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._slow(*args, **kwargs)
@@ -292,8 +298,13 @@ class Compiled:
         }
 
     def cost(self, *args: Any, **kwargs: Any) -> Cost:
-        """FLOPs, bytes moved, kernels, arena and weights of a call; `str` is a table with a row per kernel."""
+        """FLOPs, bytes moved, kernels, arena and weights of a call; `str` is a table with a row per kernel.
+
+        Dynamic dimensions have the sizes of these arguments."""
         graph = self.trace(*args, **kwargs)
+        sizes = self._prepare(args, kwargs).sizes
+        if sizes:
+            graph = specialised(graph, sizes)
         stages = lower_graph(
             graph.copy(),
             make_context(self._options.target),

@@ -129,8 +129,11 @@ class Axes:
             result.append(type_.with_shape(tuple(shape)))
         for name in self.by_name:
             if name not in used:
+                tensors = ", ".join(argument_names(function, args, kwargs)) or "none"
                 raise _at_user(
-                    TypeError, f"dynamic={{{name!r}: …}}: argument {name} is no Tensor or array in this call"
+                    TypeError,
+                    f"dynamic={{{name!r}: …}}: argument {name} is no Tensor or array in this call, whose Tensors are "
+                    f"{tensors}",
                 )
         return result, sizes
 

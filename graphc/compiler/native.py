@@ -62,7 +62,7 @@ def native_variant(found: SizedProgram, args: Any, kwargs: Any, now: int) -> ent
 def _build_variant(
     found: SizedProgram, arguments: list[Any], names: tuple[str, ...], now: int
 ) -> entry.Variant | None:
-    tree = found.traced.tree
+    tree = found.tree
     layout = _layout()
     native: list[Any] = []
     position = 0

@@ -12,9 +12,10 @@ from graphc.compiler.driver import CompiledGraph
 from graphc.compiler.dynamic import SizeChecks
 from graphc.compiler.outer import WayBack
 from graphc.compiler.tracing import Traced
-from graphc.compiler.tree import unflatten
+from graphc.compiler.tree import tree_at, unflatten
 from graphc.core.node import Node
 from graphc.core.storage import Memory, allocate_memory
+from graphc.core.symint import plain
 from graphc.core.tensor import LostGradient, TensorBase, wrap
 from graphc.ir.dims import Symbol
 from graphc.ir.specialise import concrete
@@ -83,6 +84,11 @@ class SizedProgram:
         self.dims = {s.name: n for s, n in sizes.items()}
         self.fresh_types: list[TensorType] = [concrete(t, sizes) for t in program.fresh_types]
         self.way_back = None if program.way_back is None else program.way_back.at(sizes)
+        self.tree = (
+            tree_at(program.traced.tree, lambda d: concrete(plain(d), sizes))
+            if sizes
+            else program.traced.tree
+        )
         self.bound: list[Memory] = []
         self.written: list[Memory] = []
         """States that a call writes, of those in `bound`."""
@@ -153,4 +159,4 @@ class SizedProgram:
             tensor._grad = LostGradient(tensor._storage.memory.name)  # type: ignore[union-attr]
         for tensor in self.traced.nones:
             tensor._grad = None
-        return unflatten(self.traced.tree, iter(made[: self.traced.returned]))
+        return unflatten(self.tree, iter(made[: self.traced.returned]))

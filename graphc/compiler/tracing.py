@@ -184,6 +184,8 @@ def trace_function(
             returned, tree = flatten(result)
             outputs = [_output(t) for t in returned]
         traced = _Finish(trace, recording, inputs, name, keep_grads).run(outputs, tree)
+        if symbolic:
+            _forbid_gradients(trace, args, kwargs)
     except TraceError as error:
         locate(error)
         raise
@@ -207,12 +209,27 @@ def _stand_ins(leaves: Sequence[Any], types: Sequence[TensorType]) -> list[Any]:
             storage = Storage(Node(type_, memory=Memory(type_, None, 0)))
             storage.node.requires_grad = leaf.requires_grad
             storages[id(leaf._storage)] = storage
+        elif storage.node.type != type_:
+            raise TraceError(
+                f"one tensor is two arguments, once of type {storage.node.type} and once of type {type_}: name the same "
+                "dynamic axes for both, or pass a clone() for one"
+            )
         stand_in = type(leaf)._new(storage, type_)
         stand_in._leaf = leaf._leaf
         if leaf._leaf:
             storage.node.leaf = weakref.ref(stand_in)
         made.append(stand_in)
     return made
+
+
+def _forbid_gradients(trace: Trace, args: Any, kwargs: Any) -> None:
+    """Raises where `.grad` of a dynamic argument was set: it would have another shape at each call."""
+    leaves, _ = flatten((args, kwargs))
+    if any(not leaf.tensor_type.is_static and isinstance(leaf._grad, TensorBase) for leaf in leaves):
+        raise TraceError(
+            "backward inside of a compiled function sets .grad of an argument with dynamic dimensions, which cannot be "
+            "kept from call to call; return the gradient (graphc.autograd.grad), or call backward outside"
+        )
 
 
 def _output(leaf: Any) -> Node:

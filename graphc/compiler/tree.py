@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from graphc.core.tensor import TensorBase
+from graphc.ir.dims import Expr
 
-__all__ = ["Tree", "argument_names", "flatten", "unflatten"]
+__all__ = ["Tree", "argument_names", "flatten", "tree_at", "unflatten"]
 
 Tree = Any
 """Hashable: ("leaf",), ("static", value), or (kind, type or keys, children)."""
@@ -58,6 +59,17 @@ def _describe(nest: Any, leaves: list[Any]) -> Tree:
         ) from None
     # 1 == 1.0 == True, but they specialise differently.
     return ("static", nest, type(nest))
+
+
+def tree_at(tree: Tree, sizes: Callable[[Any], Any]) -> Tree:
+    """`tree` with `sizes(leaf)` in place of static leaves that are symbolic sizes."""
+    kind = tree[0]
+    if kind == "leaf":
+        return tree
+    if kind == "static":
+        value = sizes(tree[1]) if isinstance(tree[1], Expr) else tree[1]
+        return ("static", value, type(value))
+    return (*tree[:2], tuple([tree_at(t, sizes) for t in tree[2]]))
 
 
 def argument_names(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:

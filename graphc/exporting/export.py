@@ -65,6 +65,11 @@ def export_library(
     """
     if dynamic is not None:
         raise NotImplementedError("export_library: dynamic is not supported yet")
+    if isinstance(fn_or_module, Compiled) and fn_or_module.is_dynamic:
+        raise NotImplementedError(
+            "export_library: a function compiled with dynamic= cannot be exported yet; export the function itself for "
+            "one size"
+        )
     if weights != "embedded":
         raise NotImplementedError(f'export_library: weights must be "embedded", got {weights!r}')
     file = Path(path)

@@ -124,6 +124,41 @@ def test_a_training_step() -> None:
     assert np.isnan(float(compiled(_floats(0, 20), np.zeros(0, np.int64)))), "the mean of nothing"
 
 
+def test_a_training_step_with_batch_statistics() -> None:
+    model, twin = _pair(
+        lambda n: n.Sequential(
+            n.Conv2d(3, 8, 3, padding=1, bias=False),
+            n.BatchNorm2d(8),
+            n.ReLU(),
+            n.MaxPool2d(2),
+            n.Flatten(),
+            n.Linear(32, 5),
+        )
+    )
+    mine, theirs = graphc.optim.SGD(model.parameters(), lr=0.1), torch.optim.SGD(twin.parameters(), lr=0.1)
+
+    def step(x: Any, y: Any) -> Any:
+        mine.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        mine.step()
+        return loss, x.shape[0]
+
+    compiled = graphc.compile(step, dynamic={"x": {0: "batch"}, "y": {0: "batch"}})
+    for size in (3, 1, 2, 7, 64, 1000, 7):
+        x, y = _floats(size, 3, 4, 4), _rng.integers(0, 5, size)
+        theirs.zero_grad()
+        loss = torch.nn.functional.cross_entropy(twin(torch.from_numpy(x)), torch.from_numpy(y))
+        loss.backward()
+        theirs.step()
+        found, count = compiled(x, y)
+        assert count == size
+        _close(found, loss, rtol=1e-4, atol=1e-4)
+        for key, value in twin.state_dict().items():
+            _close(model.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+    assert compiled.cache_info().misses == 1
+
+
 def test_gradients_that_leave_the_call() -> None:
     compiled = graphc.compile(lambda x, w: (x * w).sum(1), dynamic=BATCH)
     w = graphc.ones(4, requires_grad=True)
@@ -240,7 +275,7 @@ def test_calls_outside_of_the_range() -> None:
     check(_floats(1, 3), _floats(3, 1), ValueError, "axis 0 of x is 1", "'batch' is 2 to 8")
     check(_floats(4, 3), _floats(3, 5), ValueError, "axis 1 of y is 5", "axis 0 of x", "must agree")
     check(_floats(4), _floats(4), IndexError, "y is f32[4], which has no such axis")
-    check(4, _floats(3, 4), TypeError, "argument x is no Tensor")
+    check(4, _floats(3, 4), TypeError, "argument x is no Tensor", "whose Tensors are y")
     compiled(*good)
     assert compiled.cache_info().misses == 1
 
@@ -384,6 +419,31 @@ def test_a_check_of_what_is_known() -> None:
         graphc._check(False, lambda: "said")
 
 
+def test_a_gradient_of_a_dynamic_argument_is_not_kept() -> None:
+    def function(x: Any) -> Any:
+        loss = (x * x).sum()
+        loss.backward()  # here
+        return loss
+
+    with pytest.raises(graphc.TraceError, match=r"sets \.grad of an argument with dynamic dimensions"):
+        graphc.compile(function, dynamic=BATCH)(graphc.ones(3, 2, requires_grad=True))
+
+
+def test_one_tensor_as_a_dynamic_and_a_fixed_argument() -> None:
+    x = graphc.ones(3)
+    with pytest.raises(graphc.TraceError, match="one tensor is two arguments"):
+        graphc.compile(lambda x, y: x + y, dynamic=BATCH)(x, x)
+
+
+def test_what_is_not_built_yet(tmp_path: Any) -> None:
+    with pytest.raises(NotImplementedError, match="memory_budget is not supported with dynamic"):
+        graphc.compile(lambda x: x, dynamic=BATCH, memory_budget=1)
+    with pytest.raises(NotImplementedError, match="compiled with dynamic= cannot be exported"):
+        graphc.export_library(
+            graphc.compile(lambda x: x, dynamic=BATCH), (graphc.ones(2),), tmp_path / "libx.so"
+        )
+
+
 # -- a program for each shape -----------------------------------------------------------------
 
 
@@ -410,4 +470,5 @@ def test_stages_print_symbols() -> None:
     assert "f32[batch, 4]" in str(stages["trace"])
     assert "where batch: 0..64" in str(stages["optimise"])
     assert all(str(value) for value in stages.values())
+    assert compiled.cost(_floats(3, 4)).flops == 3 * 4 * 5 * 2 + 3 * 5
     assert compiled.cache_info().size == 0
