@@ -132,7 +132,12 @@ def emit_body_at_all(
                 value = joined(builder, [_load(builder, buffers, instruction, p, None) for p in points])
             case "store":
                 for i, p in enumerate(points):
-                    part = builder.shuffle(operands[0][1], None, range(i * width, (i + 1) * width))
+                    value = operands[0][1]
+                    part = (
+                        builder.extract(value, i)
+                        if width == 1
+                        else builder.shuffle(value, None, range(i * width, (i + 1) * width))
+                    )
                     _store(builder, buffers, instruction, p, part)
                 continue
             case "const":
@@ -148,6 +153,8 @@ def emit_body_at_all(
 
 def joined(builder: Builder, parts: Sequence[Val]) -> Val:
     """The lanes of all parts one after the other."""
+    if lanes(parts[0].type) == 1:
+        return parts[0] if len(parts) == 1 else gather(builder, parts)
     while len(parts) > 1:
         size = 2 * lanes(parts[0].type)
         parts = [builder.shuffle(a, b, range(size)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
