@@ -18,7 +18,7 @@ from graphc.ir.symbolic import marked
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import read_whole
 from graphc.passes.fuse.clone import clone_for_sparse_readers, clone_of_inputs
-from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars
+from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars, sums_parts
 from graphc.passes.fuse.empty import replace_empty
 from graphc.passes.fuse.groups import Bindings, Edge, Fused, Group, Member, at_symbols
 from graphc.passes.fuse.legality import Merged, between, separated, unify
@@ -106,6 +106,7 @@ class _Grouping:
             group.fixed = own
         if node.kind == "contraction":
             group.product = own
+            group.apart = sums_parts(node)
         if node.kind == "reduce":
             group.spaces.add(own)
             group.splits = op_chunks(node.op) > 1
@@ -183,7 +184,7 @@ class _Grouping:
             return True
         if producer.control is not None or consumer.control is not None:
             return False
-        if producer.scatter or not _flags_agree(producer, consumer):
+        if producer.scatter or producer.apart or not _flags_agree(producer, consumer):
             return False
         if producer.contraction and (consumer.contraction or consumer.indexes):
             return False
@@ -233,6 +234,7 @@ class _Grouping:
         consumer.outer, consumer.spaces = merged.outer, merged.spaces
         consumer.fixed, consumer.product = merged.fixed, merged.product
         consumer.contraction |= producer.contraction
+        consumer.apart |= producer.apart
         consumer.splits |= producer.splits
         consumer.checks |= producer.checks
         consumer.indexes |= producer.indexes

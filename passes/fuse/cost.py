@@ -5,17 +5,19 @@ All answers follow from shapes and traits, so that equal graphs are fused alike 
 
 from __future__ import annotations
 
-from graphc.ir.dims import Symbol
+from graphc.ir.dims import Symbol, product
 from graphc.ir.families import Contraction, GraphOp, Pointwise, View
-from graphc.ir.kernel import typical_size
+from graphc.ir.kernel import size_of, typical_size
 from graphc.passes.fuse.groups import Edge, Group, Space, at_symbols
 from graphc.passes.fuse.legality import Merged
-from graphc.passes.fuse.sources import Node
+from graphc.passes.fuse.sources import Node, plain_symbol
 
 __all__ = ["FLOATING_OPS", "keeps_parallelism", "may_float", "points", "small_scalars"]
 
 FLOATING_OPS = 3
 """Most ops computed again wherever a kernel's reads that do not follow its points ask for them."""
+LONG_PART = 320
+"""Steps of a part of a sum from which it is summed by itself."""
 SMALL_STAGES = 1 << 12
 PARALLEL_POINTS = 1 << 15
 """Points from which a map is worth partitions of its own."""
@@ -76,6 +78,16 @@ def _is_cheap(node: Node) -> bool:
 
 def _fewer_points(edge: Edge) -> bool:
     return edge.consumer.op.results[0].type.typical_count <= edge.producer.op.results[0].type.typical_count
+
+
+def sums_parts(node: Node) -> bool:
+    """True of a contraction over a symbolic number of long parts (the images of a batch): an engine sums one part
+    after the other where it need not keep sums aside."""
+    axes = [s for s in map(plain_symbol, node.reduced) if s is not None]
+    if node.kind != "contraction" or not axes or axes[0].size is None:
+        return False
+    inner = product([size_of(s) for s in axes[1:]])
+    return isinstance(inner, int) and inner >= LONG_PART
 
 
 def small_scalars(group: Group) -> bool:

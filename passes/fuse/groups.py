@@ -114,6 +114,8 @@ class Group:
     splits: bool = False
     """True where a reduction of the group is large enough to be cut in chunks."""
     contraction: bool = False
+    apart: bool = False
+    """True of a contraction whose sums are made in parts, in its results' memory: nothing that reads them joins it."""
     scatter: bool = False
     control: Control | None = None
     """The op with regions that is this group: it shares a kernel with nothing."""

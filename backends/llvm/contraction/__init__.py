@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 
 from graphc.backends.llvm.contraction import winograd
 from graphc.backends.llvm.contraction.axes import constant
-from graphc.backends.llvm.contraction.blocks import Blocks, at_sizes, blocks_of, emit_blocks
+from graphc.backends.llvm.contraction.blocks import (
+    Blocks,
+    at_sizes,
+    blocks_of,
+    emit_blocks,
+    emit_sum,
+    parts_of_sum,
+)
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
@@ -58,9 +65,9 @@ def partitions(kernel: Kernel, target: Target) -> int:
     return _partitions(_plans(kernel, target), target)
 
 
-def _partitions(plans: Sequence[Plan], target: Target) -> int:
+def _partitions(plans: Sequence[Plan], target: Target, times: int = 1) -> int:
     problems = [p.problem for p in plans]
-    work = sum(p.batch.total * p.m * p.n * p.k for p in problems)
+    work = times * sum(p.batch.total * p.m * p.n * p.k for p in problems)
     is_vector = any(p.is_vector for p in problems)
     least = _VECTOR_MULTIPLY_ADDS_A_PART if is_vector else _MULTIPLY_ADDS_A_PART
     count = max(1, min(max(best_parts(p, target.cores) for p in plans), work // least, _MOST_PARTS))
@@ -79,6 +86,9 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
         found = blocks_of(kernel)
         largest = None if found is None else contraction_schedule(found.fixed(found.sizes[0]), target, vector)
         return None if largest is None else dataclasses.replace(largest, parts=_MOST_PARTS)
+    in_parts = _in_parts(kernel, target)
+    if in_parts is not None:
+        return describe(in_parts[0].fixed(1), in_parts[1], _MOST_PARTS)
     windows = None if kernel_sizes(kernel) else winograd.make_plan(kernel, target, vector)
     if windows is not None:
         return winograd.describe(kernel, windows)
@@ -93,6 +103,9 @@ def scratch_bytes(kernel: Kernel, target: Target) -> int:
     """Bytes of the extra buffer that a partition takes after the kernel's own ones; 0 where it takes none."""
     if _in_blocks(kernel):
         return max(scratch_bytes(k, target) for k in _blocks(kernel)[1].values())
+    in_parts = _in_parts(kernel, target)
+    if in_parts is not None:
+        return _scratch(in_parts[1])
     windows = _windows(kernel, target)
     if windows is not None:
         return sum(windows.scratch)
@@ -119,6 +132,16 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     if _in_blocks(kernel):
         _emit_blocks(kernel, module, symbol, target)
         return
+    in_parts = _in_parts(kernel, target)
+    if in_parts is not None:
+        found, plan = in_parts
+        inner = module.function(f"{symbol}.part", "void", _PARAMETERS, linkage="internal")
+        _emit(plan, inner, target)
+        inner.ret()
+        outer = module.function(symbol, "void", _PARAMETERS)
+        emit_sum(found, outer, inner.name, _scratch(plan) > 0)
+        outer.ret()
+        return
     builder = module.function(symbol, "void", _PARAMETERS)
     if kernel.schedule is not None and kernel.schedule.parts == 1:
         _know_alone(builder)
@@ -127,6 +150,9 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
 
 def partitions_at(kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
     """Into how many partitions a kernel with symbolic sizes is worth dividing at given ones."""
+    in_parts = _in_parts(kernel, target)
+    if in_parts is not None:
+        return _partitions([in_parts[1]], target, sizes[in_parts[0].symbol])
     if not _in_blocks(kernel):
         return _partitions(_plans(_at_work(kernel, sizes), target), target)
     found, fixed = _blocks(kernel)
@@ -149,8 +175,18 @@ def numbers_at(kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
     """What a kernel with symbolic sizes is called with besides these, at given ones."""
     if _in_blocks(kernel):
         return ()
+    # A sum in parts does not look at these.
     fixed = at_sizes(kernel, sizes)
     return step_numbers([extent(a) for a in fixed.stages[0].axes])
+
+
+def _in_parts(kernel: Kernel, target: Target) -> tuple[Blocks, Plan] | None:
+    """A sum over a symbolic number of parts of fixed size, and the plan of a part; None of any other kernel."""
+    if not kernel.stages or kernel.stages[0].kind != "reduce" or not kernel_sizes(kernel):
+        return None
+    found = parts_of_sum(kernel)
+    plan = None if found is None else make_plan(found.fixed(1), target, False, found.fold)
+    return None if found is None or plan is None else (found, plan)
 
 
 def _in_blocks(kernel: Kernel) -> bool:

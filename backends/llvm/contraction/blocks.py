@@ -10,17 +10,20 @@ Blocks of the largest size are divided among partitions where there are enough; 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from graphc.backends.llvm.contraction.axes import constant
 from graphc.backends.llvm.contraction.body import linear_offset
+from graphc.backends.llvm.contraction.tiling import block_steps
+from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.dims import Dim, Expr, Symbol, size_symbols, split_linear, substitute
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, kernel_sizes, new_axis, size_of
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent, kernel_sizes, new_axis, size_of
 from graphc.ir.types import TensorType
 
-__all__ = ["Blocks", "at_sizes", "blocks_of", "emit_blocks"]
+__all__ = ["Blocks", "at_sizes", "blocks_of", "emit_blocks", "emit_sum", "parts_of_sum"]
 
 _SIZES = (64, 8, 1)
 _FEW_SIZES = (8, 1)
@@ -39,6 +42,8 @@ class Blocks:
     symbol: Symbol
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
+    fold: int = 0
+    """Of parts of a sum: the steps of its folds."""
 
     def fixed(self, size: int) -> Kernel:
         """The kernel of a block."""
@@ -92,6 +97,23 @@ def blocks_of(kernel: Kernel) -> Blocks | None:
     split = split_linear(size_of(axis), symbol)
     if split is None or split[1] != 0:
         return None
+    strides = _strides(kernel, axis)
+    if strides is None:
+        return None
+    others = 1
+    for a in kernel.axes:
+        others *= 1 if a is axis else size_of(a)  # type: ignore[assignment]
+    return Blocks(
+        kernel,
+        symbol,
+        _FEW_SIZES if others >= _ROWS * 16 else _SIZES,
+        tuple(stride * split[0] for stride in strides),
+    )
+
+
+def _strides(kernel: Kernel, axis: Symbol) -> tuple[int, ...] | None:
+    """By how many elements the places in each buffer move along an axis; None where that is not constant, or
+    something else depends on the axis or on a symbolic size."""
     strides: dict[int, int] = {}
     for i in kernel.instructions():
         places = [e for g in i.guards for e in g]
@@ -104,36 +126,88 @@ def blocks_of(kernel: Kernel) -> Blocks | None:
             places += i.index
         if any(size_symbols(x) or split_linear(x, axis) != (0, x) for x in places):
             return None
-    others = 1
-    for a in kernel.axes:
-        others *= 1 if a is axis else size_of(a)  # type: ignore[assignment]
-    return Blocks(
-        kernel,
-        symbol,
-        _FEW_SIZES if others >= _ROWS * 16 else _SIZES,
-        tuple(strides.get(n, 0) * split[0] for n in range(len(kernel.buffers))),
-    )
+    return tuple(strides.get(n, 0) for n in range(len(kernel.buffers)))
+
+
+def parts_of_sum(kernel: Kernel) -> Blocks | None:
+    """The blocks of one along an outermost k axis of symbolic size, where a sum's folds never cross from one to
+    the next and are the same for any number of them; None of any other kernel."""
+    symbols, steps = kernel_sizes(kernel), kernel.stages[0].axes
+    inner = [a for a in steps[1:] if size_of(a) != 1]
+    if len(symbols) != 1 or not inner or any(a.size is not None for a in (*kernel.axes, *inner)):
+        return None
+    if size_of(steps[0]) != symbols[0].expr:
+        return None
+    extents = [extent(a) for a in inner]
+    folds = {block_steps(n, *extents) for n in (2, 3, 64, 1000)}
+    if len(folds) != 1 or prod(extents) % (fold := folds.pop()):
+        return None
+    strides = _strides(kernel, steps[0])
+    return None if strides is None else Blocks(kernel, symbols[0], (1,), strides, fold)
+
+
+def emit_sum(found: Blocks, builder: Builder, function: str, scratch: bool) -> None:
+    """Emits the body of the kernel function, which adds up the sums of all parts in order."""
+    kernel = found.kernel
+    count = len(kernel.buffers)
+    pointers, size, table = _opened(builder, count)
+    part, parts, error = builder.params[1:]
+    flag = builder.alloca("i64", 1)
+    builder.store(flag, builder.gep(table, count, "ptr"), 8)
+    if scratch:
+        place = builder.load("ptr", builder.gep(builder.params[0], count + 1, "ptr"), 8)
+        builder.store(place, builder.gep(table, count + 1, "ptr"), 8)
+
+    def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
+        builder.store(i, flag, 8)
+        _place(found, builder, pointers, table, i)
+        builder.call_void(function, [table, part, parts, error])
+        return []
+
+    builder.loop(constant(0), size, 1, (), one, "part")
+    # A sum of nothing is +0, which the results of such a kernel hold as they are.
+    nothing = builder.and_(builder.icmp("eq", size, constant(0)), builder.icmp("eq", part, constant(0)))
+    with builder.if_(nothing):
+        for n, b in enumerate(kernel.buffers):
+            if b.access == "out":
+                scalar = memory_type(b.type.dtype)
+
+                def clear(i: Val, _: tuple[Val, ...], n: int = n, scalar: str = scalar) -> list[Val]:
+                    builder.store(builder.const(scalar, 0), builder.gep(pointers[n], i, scalar))
+                    return []
+
+                builder.loop(0, b.type.numel, 1, (), clear, "clear")
+
+
+def _opened(builder: Builder, count: int) -> tuple[list[Val], Val, Val]:
+    """The addresses of buffers, the symbolic size, and room for a table of addresses."""
+    buffers = builder.params[0]
+    pointers = [builder.load("ptr", builder.gep(buffers, n, "ptr"), 8) for n in range(count)]
+    array = builder.load("ptr", builder.gep(buffers, count, "ptr"), 8)
+    return pointers, builder.load("i64", array, 8), builder.alloca("ptr", count + 2)
+
+
+def _place(found: Blocks, builder: Builder, pointers: Sequence[Val], table: Val, first: Val) -> None:
+    """Writes the addresses of the block that begins at `first`."""
+    for n, (pointer, stride) in enumerate(zip(pointers, found.strides, strict=True)):
+        at = pointer
+        if stride:
+            step = stride * found.kernel.buffers[n].type.dtype.itemsize
+            at = builder.gep(pointer, builder.mul(first, constant(step)), "i8")
+        builder.store(at, builder.gep(table, n, "ptr"), 8)
 
 
 def emit_blocks(found: Blocks, builder: Builder, functions: Mapping[int, str], scratch: bool) -> None:
     """Emits the body of the kernel function, which calls a function for each size of block."""
     count = len(found.kernel.buffers)
-    buffers, part, parts, error = builder.params
-    pointers = [builder.load("ptr", builder.gep(buffers, n, "ptr"), 8) for n in range(count)]
-    array = builder.load("ptr", builder.gep(buffers, count, "ptr"), 8)
-    size = builder.load("i64", array, 8)
-    table = builder.alloca("ptr", count + 1)
+    part, parts, error = builder.params[1:]
+    pointers, size, table = _opened(builder, count)
     if scratch:
-        place = builder.load("ptr", builder.gep(buffers, count + 1, "ptr"), 8)
+        place = builder.load("ptr", builder.gep(builder.params[0], count + 1, "ptr"), 8)
         builder.store(place, builder.gep(table, count, "ptr"), 8)
 
     def call(first: Val, length: int, number: Val, of: Val) -> None:
-        for n, (pointer, stride) in enumerate(zip(pointers, found.strides, strict=True)):
-            at = pointer
-            if stride:
-                step = stride * found.kernel.buffers[n].type.dtype.itemsize
-                at = builder.gep(pointer, builder.mul(first, constant(step)), "i8")
-            builder.store(at, builder.gep(table, n, "ptr"), 8)
+        _place(found, builder, pointers, table, first)
         builder.call_void(functions[length], [table, number, of, error])
 
     def walk(begin: Val, end: Val, length: int, number: Val, of: Val) -> None:

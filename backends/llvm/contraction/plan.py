@@ -76,18 +76,23 @@ class Plan:
 
 
 @by_text
-def make_plan(kernel: Kernel, target: Target, vector: bool | None = None) -> Plan | None:
+def make_plan(kernel: Kernel, target: Target, vector: bool | None = None, resumed: int = 0) -> Plan | None:
     """The plan of a contraction kernel; None where it is not one. See `readings`."""
-    return min(all_plans(kernel, target, vector), key=estimate, default=None)
+    return min(all_plans(kernel, target, vector, resumed), key=estimate, default=None)
 
 
-def all_plans(kernel: Kernel, target: Target, vector: bool | None = None) -> list[Plan]:
+def all_plans(kernel: Kernel, target: Target, vector: bool | None = None, resumed: int = 0) -> list[Plan]:
     """Every plan of a contraction kernel; all give the same bits."""
     plans = []
-    for problem in readings(kernel, vector):
+    for problem in readings(kernel, vector, resumed):
         tiling = choose_tiling(problem, target)
         plans.append(Plan(problem, tiling))
         if problem.order is not None or problem.symbols:
+            continue
+        if resumed:
+            # These write results as they go, not from sums kept in another order.
+            fields = field_tilings(problem, target)
+            plans += [Plan(problem, t, field=field) for t, field in fields if field.minor is None]
             continue
         crossing = find_crossing(problem, target)
         if crossing is not None:

@@ -117,6 +117,9 @@ class Problem:
     symbols: tuple[Symbol, ...] = ()
     """Symbolic sizes, on which the number of steps depends. An array of their values is passed behind the buffers,
     then `fold` and `kc` of a tiling for that number: in a `Tiling` these are the largest that may come."""
+    resumed: int = 0
+    """Where not 0, the steps of a fold of a longer sum, of which this is a part: a number is passed behind the buffers,
+    and where that is not 0 the sum goes on from what the result holds."""
 
     @property
     def totals(self) -> dict[Side, int]:
@@ -163,13 +166,13 @@ class Problem:
         return stores[0] if same and split is not None and split[0] == 1 else None
 
 
-def readings(kernel: Kernel, vector: bool | None) -> list[Problem]:
+def readings(kernel: Kernel, vector: bool | None, resumed: int = 0) -> list[Problem]:
     """The ways to read a contraction kernel as rows × columns; empty where it is none.
 
     They differ in which factor is `a` and in whether vectors may cross the outer column axes.
     Every reading means the same sums in the same order. `vector` says whether one side of the op
     has a single point, by the op's own operands: what the kernel reads instead of an expanded
-    operand has fewer axes. None goes by what the kernel reads.
+    operand has fewer axes. None goes by what the kernel reads. With `resumed` steps a fold, sums may go on from earlier ones.
     """
     parts = split_sides(kernel, vector)
     if parts is None:
@@ -191,6 +194,8 @@ def readings(kernel: Kernel, vector: bool | None) -> list[Problem]:
             found.append(_assemble(kernel, parts, swap, rows, columns, []))
         if len(outer) > 1:
             found.append(_assemble(kernel, parts, swap, rows, columns[1:], columns[:1]))
+    if resumed:
+        return [r for p in found if (r := dataclasses.replace(p, resumed=resumed)).plain_store is not None]
     return found
 
 

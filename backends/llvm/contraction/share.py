@@ -29,6 +29,9 @@ def load_pointers(builder: Builder, problem: Problem, buffers: Val) -> list[Val]
         array = builder.load("ptr", builder.gep(buffers, len(problem.buffers), "ptr"), 8)
         for n, name in enumerate((*(s.name for s in problem.symbols), "fold", "kc")):
             builder.sizes[name] = builder.load("i64", builder.gep(array, n, "i64"), 8)
+    if problem.resumed:
+        place = builder.load("ptr", builder.gep(buffers, len(problem.buffers), "ptr"), 8)
+        builder.sizes["resumes"] = builder.load("i64", place, 8)
     return [builder.load("ptr", builder.gep(buffers, i, "ptr"), 8) for i in range(len(problem.buffers))]
 
 
@@ -81,7 +84,7 @@ def place_scratch(builder: Builder, problem: Problem, sizes: Sequence[int]) -> l
     """Addresses of pieces of `sizes` bytes in the scratch buffer, which no other partition uses meanwhile."""
     if not sum(sizes):
         return [Val("ptr", "null") for _ in sizes]
-    number = len(problem.buffers) + bool(problem.symbols)
+    number = len(problem.buffers) + bool(problem.symbols or problem.resumed)
     place = builder.load("ptr", builder.gep(builder.params[0], number, "ptr"), 8)
     places = []
     for size in sizes:

@@ -174,9 +174,9 @@ class Tile:
             return
         if tiling.kc > tiling.fold and problem.k > tiling.fold:
             earlier = None
-            if tiling.blocks(problem.k) > 1:
+            if tiling.blocks(problem.k) > 1 or problem.resumed:
                 stored = self.stored if problem.plain_store is not None else self._kept(kept, kept_lead)
-                earlier = Earlier(builder.icmp("eq", block, constant(0)), stored)
+                earlier = Earlier(self._begins(block), stored)
             total = accumulate_folds(*sizes, (a_address, a), source, steps, tiling.fold, even, ahead, earlier)
             self._settle(total, kept, block, kept_lead)
             return
@@ -227,6 +227,13 @@ class Tile:
         self.finish(total)
         builder.branch(done)
         builder.block(done)
+
+    def _begins(self, block: Val) -> Val:
+        """True of the first block of a sum."""
+        builder = self.builder
+        if self.problem.resumed:
+            block = builder.or_(block, builder.sizes["resumes"])
+        return builder.icmp("eq", block, constant(0))
 
     def _has_terms(self, order: Order) -> Val:
         """True of a tile some element of which has terms."""
@@ -292,11 +299,11 @@ class Tile:
         """What becomes of a block's sums: kept, or added to what is kept, or finished; goes on at a block of its own."""
         builder, problem, tiling = self.builder, self.problem, self.tiling
         blocks = tiling.blocks(problem.k)
-        if blocks == 1:
+        if blocks == 1 and not problem.resumed:
             self.finish(grid)
             return
         first, later, done = (builder.label(x) for x in ("first", "later", "done"))
-        builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
+        builder.branch_if(self._begins(block), first, later)
         if problem.plain_store is not None:
             builder.block(later)
             self.finish(

@@ -175,7 +175,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
         width //= 2
     rows, vectors = _register_tile(problem, target, width)
     columns = width * vectors
-    fold = block_steps(*(typical_size(a) for a in problem.step_axes))
+    fold = problem.resumed or block_steps(*(typical_size(a) for a in problem.step_axes))
     deep = len(problem.step_axes) == 1 and problem.order is None
     kc = cached_steps(problem.k, fold) if deep else fold
     if problem.symbols:
