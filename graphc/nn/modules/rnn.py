@@ -22,7 +22,7 @@ from graphc.nn.parameter import Parameter
 from graphc.nn.utils.rnn import PackedSequence, mask_of, packed_rows, padded_rows
 from graphc.tensor_class import Tensor
 
-__all__ = ["GATES", "GRU", "LSTM", "RNN", "STEPS", "RNNBase", "elman_mode"]
+__all__ = ["GATES", "GRU", "LSTM", "RNN", "STEPS", "RNNBase", "elman_mode", "state_pair"]
 
 Step = Callable[[tuple[Any, ...], Any], tuple[Any, ...]]
 """One step: state and input product to the next state, whose first member is the output."""
@@ -72,6 +72,16 @@ STEPS: dict[str, Callable[[Any, Any, Any], Step]] = {
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _JOINT_BIAS = frozenset({"LSTM", "RNN_TANH", "RNN_RELU"})
 """Where the two biases are only ever added to each other: they join the input product."""
+
+
+def state_pair(module: Module, hx: Any) -> Sequence[Any] | None:
+    """The two states of an LSTM. Raises TypeError for anything but a pair of Tensors."""
+    if hx is None:
+        return None
+    if not isinstance(hx, (tuple, list)) or len(hx) != 2:
+        got = f"{len(hx)} of them" if isinstance(hx, (tuple, list)) else type(hx).__name__
+        raise TypeError(f"{module._get_name()}: hx must be a tuple of two Tensors (h_0, c_0), got {got}")
+    return hx
 
 
 def _check_size(name: str, value: Any) -> None:
@@ -186,10 +196,15 @@ class RNNBase(Module):
             raise RuntimeError(
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
             )
+        self._check_dtype(input)
         x = input if batched else shape.unsqueeze(input, 1)
         if batched and self.batch_first:
             x = shape.transpose(x, 0, 1)
-        batch = x.shape[1]
+        steps, batch = x.shape[0], x.shape[1]
+        if isinstance(steps, int) and steps == 0:
+            raise RuntimeError(
+                f"{self._get_name()}: expected a sequence length larger than 0, got input of shape {list(input.shape)}"
+            )
         if states is None:
             states = self._zeros(batch, x.dtype)
         else:
@@ -210,6 +225,7 @@ class RNNBase(Module):
                 f"{self._get_name()}: expected packed data of shape [{packing.rows}, {self.input_size}] (the sum of "
                 f"batch_sizes, input_size), got {list(data.shape)}"
             )
+        self._check_dtype(data)
         batch = packing.sizes[0]
         if states is None:
             states = self._zeros(batch, data.dtype)
@@ -270,6 +286,15 @@ class RNNBase(Module):
             found = scan(masked, state, (mask, product), reverse=reverse)
         return found
 
+    def _check_dtype(self, input: Any) -> None:
+        """Raises ValueError, as PyTorch does, where the input has another dtype than the parameters."""
+        dtype = self.weight_ih_l0.dtype
+        if input.dtype != dtype:
+            raise ValueError(
+                f"{self._get_name()}: input dtype ({input.dtype.name}) does not match weight dtype ({dtype.name}); convert "
+                f"one of them with .to(...)"
+            )
+
     def _check_states(self, states: Sequence[Any], batched: bool, batch: int) -> None:
         """Raises RuntimeError, as PyTorch does, where initial states have other sizes than they must."""
         rank = 3 if batched else 2
@@ -319,7 +344,7 @@ class LSTM(RNNBase):
         """[time, batch, input] ([batch, time, input] with `batch_first`, [time, input] unbatched) to all h,
         and (h, c) after the last step of every layer and direction. States start at 0 unless given.
         A PackedSequence gives a PackedSequence, and the states after each sequence's own last step."""
-        output, (h, c) = self._run(input, hx)
+        output, (h, c) = self._run(input, state_pair(self, hx))
         return output, (h, c)
 
 

@@ -12,7 +12,7 @@ from graphc.ir.types import DType
 from graphc.nn import functional as F
 from graphc.nn import init
 from graphc.nn.modules.module import Module
-from graphc.nn.modules.rnn import GATES, STEPS, elman_mode
+from graphc.nn.modules.rnn import GATES, STEPS, elman_mode, state_pair
 from graphc.nn.parameter import Parameter
 from graphc.tensor_class import Tensor
 
@@ -68,13 +68,13 @@ class RNNCellBase(Module):
         if states is None:
             states = [creation.zeros(x.shape[0], self.hidden_size, dtype=x.dtype) for _ in range(count)]
         else:
+            expected = (*input.shape[:-1], self.hidden_size)
+            for s in states:
+                if tuple(s.shape) != expected:
+                    raise RuntimeError(
+                        f"{name}: hidden has inconsistent size: got {list(s.shape)}, expected {list(expected)}"
+                    )
             states = [s if batched else shape.unsqueeze(s, 0) for s in states]
-        for s in states:
-            if tuple(s.shape) != (x.shape[0], self.hidden_size):
-                raise RuntimeError(
-                    f"hidden has inconsistent hidden_size: got {list(s.shape)}, expected "
-                    f"{[int(x.shape[0]), self.hidden_size]}"
-                )
         product = F.linear(x, self.weight_ih, self.bias_ih)
         after = STEPS[self.mode](self.weight_hh, self.bias_hh, None)(tuple(states), product)
         return after if batched else tuple(shape.squeeze(s, 0) for s in after)
@@ -100,7 +100,7 @@ class LSTMCell(RNNCellBase):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """[batch, input] or [input], and (h, c), to the next (h, c)."""
-        h, c = self._run(input, hx, 2)
+        h, c = self._run(input, state_pair(self, hx), 2)
         return h, c
 
 
@@ -136,6 +136,8 @@ class RNNCell(RNNCellBase):
         device: Any = None,
         dtype: DType | None = None,
     ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise RuntimeError(f"Unknown nonlinearity: {nonlinearity}; select from 'tanh' or 'relu'")
         super().__init__(input_size, hidden_size, bias, elman_mode(nonlinearity), device, dtype)
         self.nonlinearity = nonlinearity
 
