@@ -239,15 +239,16 @@ def _joined(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
     """`terms` with every `k*b*(x//b) + k*(x%b)` made `k*x`, so that undone reshapes leave no division."""
     for monomial, k in terms.items():
         atom = monomial[0][0] if len(monomial) == 1 and monomial[0][1] == 1 else None
-        if not isinstance(atom, Apply) or atom.function != "%" or k == 0 or not isinstance(atom.args[1], int):
+        if not isinstance(atom, Apply) or atom.function != "%" or k == 0:
             continue
-        x, b = atom.args[0], atom.args[1]
-        quotient = floor_div(x, b)
-        if not isinstance(quotient, Expr) or len(quotient.terms) != 1:
+        x, b = atom.args
+        whole = _terms(b * floor_div(x, b))
+        if isinstance(b, int) and len(whole) != 1:
             continue
-        (partner, one) = quotient.terms[0]
-        if one == 1 and terms.get(partner) == k * b:
-            rest = {m: c for m, c in terms.items() if m not in (monomial, partner)}
+        if all(terms.get(m) == k * c for m, c in whole):
+            rest = {m: c for m, c in terms.items() if m != monomial}
+            for m, _ in whole:
+                del rest[m]
             for m, c in _terms(x):
                 rest[m] = rest.get(m, 0) + c * k
             return _joined(rest)
@@ -330,6 +331,24 @@ def _divisible_part(a: Dim, d: int) -> tuple[Dim, Dim]:
     return _make(q), _make(r)
 
 
+def _multiples(a: Dim, b: Expr) -> tuple[Dim, Dim]:
+    """`a` as `b*q + r` where q takes every term that is a multiple of b."""
+    q, r = dict[Monomial, int](), dict[Monomial, int]()
+    for m, k in _terms(a):
+        part = quotient(_make({m: k}), b)
+        if part is None:
+            r[m] = k
+        else:
+            for n, c in _terms(part):
+                q[n] = q.get(n, 0) + c
+    return _make(q), _make(r)
+
+
+def _is_digit(r: Dim, b: Dim) -> bool:
+    """True where 0 <= r < b for certain."""
+    return bool(less_equal(0, r) and less_equal(r, b - 1))
+
+
 def _common_factor(a: Dim, d: int) -> tuple[int, Dim, int]:
     """`a` as `g*whole + rest` with 0 <= rest < g, where g divides d and every coefficient of a symbol."""
     g = gcd(d, *(k for m, k in _terms(a) if m))
@@ -365,6 +384,9 @@ def floor_div(a: Dim, b: Dim) -> Dim:
         return 1
     if b == 0:
         raise ZeroDivisionError(f"{a} // 0")
+    if isinstance(b, Expr):
+        q, r = _multiples(a, b)
+        return q if _is_digit(r, b) else q + _apply("//", r, b)
     return _apply("//", a, b)
 
 
@@ -388,6 +410,9 @@ def mod(a: Dim, b: Dim) -> Dim:
         return 0
     if b == 0:
         raise ZeroDivisionError(f"{a} % 0")
+    if isinstance(b, Expr):
+        r = _multiples(a, b)[1]
+        return r if _is_digit(r, b) else _apply("%", r, b)
     return _apply("%", a, b)
 
 
@@ -516,11 +541,29 @@ def less_equal(a: Dim, b: Dim) -> bool | None:
 def _extreme(x: Dim, *, least: bool) -> Dim:
     """`x` where axes of symbolic size stand at the end at which it is least, or most; as far as it is linear in them."""
     for s in symbols(x):
-        split = split_linear(x, s) if s.size is not None else None
+        split = _split_product(x, s) if s.size is not None else None
         if split is not None and s.size is not None:
-            at: Dim = 0 if (split[0] > 0) == least else s.size - 1
-            x = split[0] * at + split[1]
+            low, high = bounds(split[0])
+            if (low is not None and low >= 0) or (high is not None and high <= 0):
+                at: Dim = 0 if (high is None or high > 0) == least else s.size - 1
+                x = split[0] * at + split[1]
     return x
+
+
+def _split_product(x: Dim, symbol: Symbol) -> tuple[Dim, Dim] | None:
+    """`x` as `c*symbol + rest`, both free of `symbol`, or None where it is not so."""
+    factor: dict[Monomial, int] = {}
+    rest: dict[Monomial, int] = {}
+    for monomial, k in _terms(x):
+        others = tuple(t for t in monomial if t[0] != symbol)
+        if any(symbol in symbols(_atom_expr(atom)) for atom, _ in others):
+            return None
+        powers = [p for atom, p in monomial if atom == symbol]
+        if powers in ([], [1]):
+            (factor if powers else rest)[others] = k
+        else:
+            return None
+    return _make(factor), _make(rest)
 
 
 TYPICAL = 64

@@ -178,7 +178,9 @@ class _Lowering:
             if kept is not None and self.graph.stage > kept and not storing:
                 return self._load_kept(node, value, index)
         if isinstance(op, Accumulate):
-            assert node is not None and index == self.at[node], f"{op.name} is read away from its point"
+            assert node is not None and index == self.at[node], (
+                f"{op.name} is read at {index}, away from its point {node and self.at[node]}"
+            )
             if node in self.results:
                 return self.results[node][value.index]
         key = (value, index, self.graph.context(), self.graph.stage)

@@ -24,10 +24,12 @@ from graphc.ir.dims import (
     mod,
     parse_dim,
     product,
+    quotient,
     split_linear,
     substitute,
     symbols,
 )
+from graphc.ir.errors import TraceError
 
 N, M, K = Symbol("n", 0, 9), Symbol("m", 1), Symbol("k", 2, 5)
 KNOWN = {s.name: s for s in (N, M, K)}
@@ -167,3 +169,39 @@ def test_bad_text(text: str) -> None:
 def test_division_by_zero(make: Callable[[], Dim]) -> None:
     with pytest.raises(ZeroDivisionError):
         make()
+
+
+def test_digits_of_symbolic_size() -> None:
+    i, j = Symbol("i", 0, None, n).expr, Symbol("j", 0, None, m).expr  # below n, below m
+    place = m * i + j
+    assert (floor_div(place, m), mod(place, m)) == (i, j)
+    assert mod(place, n * m) == place
+    assert floor_div(place, n * m) == 0
+    assert m * floor_div(i + j, m) + mod(i + j, m) == i + j
+    assert floor_div(3 * m * i + j + n, m) == 3 * i + floor_div(j + n, m)
+    assert mod(mod(5 * i + Symbol("k", 0, 4).expr, 5 * n), 5) == Symbol("k", 0, 4).expr
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (6 * n * m, 2 * n, 3 * m),
+        (6 * n * m + 4 * n, 2 * n, 3 * m + 2),
+        (6 * n, 4, None),
+        (n + 1, n, None),
+        (n + m, n + m, 1),
+        (12, 4, 3),
+        (n, 0, None),
+    ],
+)
+def test_quotient(a: Dim, b: Dim, expected: Dim | None) -> None:
+    assert quotient(a, b) == expected
+
+
+def test_order_and_numbers() -> None:
+    assert n >= 0 and n + 1 > 0 and not n < 0 and 2 * n <= 2 * n + 1
+    with pytest.raises(TraceError, match="whether n > 3 depends on the size"):
+        assert n > 3
+    for convert in (int, float, range):
+        with pytest.raises(TraceError, match="the size n is wanted as a Python number"):
+            convert(n)  # type: ignore[call-overload]
