@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graphc.ir.dims import Symbol
+from graphc.ir.dims import Dim, Symbol
 from graphc.ir.types import TensorType
 
 __all__ = [
@@ -91,7 +91,7 @@ class Move:
 
     row: int
     source: int
-    offset: int = 0
+    offset: Dim = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Choice:
     """
 
     row: int
-    offset: int
+    offset: Dim
     begin: int
     middle: int
     end: int
@@ -259,7 +259,8 @@ def _ranges_text(ranges: tuple[tuple[int, int], ...]) -> str:
 def _repeat_text(repeat: Repeat, names: list[str]) -> str:
     def text(moves: tuple[Move, ...]) -> str:
         return ", ".join(
-            f"{names[m.row]} at {names[m.source]}" + (f" + {m.offset}" if m.offset else "") for m in moves
+            f"{names[m.row]} at {names[m.source]}" + (f" + {m.offset}" if m.offset != 0 else "")
+            for m in moves
         )
 
     count = "" if repeat.count is None else f" × {repeat.count}"
@@ -269,7 +270,7 @@ def _repeat_text(repeat: Repeat, names: list[str]) -> str:
 
 
 def _choice_text(choice: Choice, names: list[str]) -> str:
-    where = names[choice.row] + (f" + {choice.offset}" if choice.offset else "")
+    where = names[choice.row] + (f" + {choice.offset}" if choice.offset != 0 else "")
     first = _phases_text(choice.begin, choice.middle)
     other = "end" if choice.leaves else _phases_text(choice.middle, choice.end)
     return f"if {where}: {first}; else {other}"

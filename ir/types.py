@@ -171,6 +171,11 @@ class TensorType:
         return typical(self.count)
 
     @property
+    def size_bytes(self) -> Dim:
+        """Number of bytes, symbolic where a dimension is."""
+        return self.count * self.dtype.itemsize
+
+    @property
     def typical_bytes(self) -> int:
         return self.typical_count * self.dtype.itemsize
 

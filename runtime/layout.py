@@ -373,7 +373,7 @@ class _RepeatRows:
         r, ranges = self.repeat, []
         for part in (r.first, r.then):
             ranges += [len(moves), len(part)]
-            moves += ((m.row, m.source, m.offset) for m in part)
+            moves += ((m.row, m.source, int(m.offset)) for m in part)
         return (self.begin, self.end, _UNLIMITED if r.count is None else r.count, r.counter, *ranges)
 
 
@@ -400,7 +400,7 @@ class _Marks:
 
     def chosen(self) -> tuple[tuple[int, ...], ...]:
         """The `CHOICE` records."""
-        return tuple((c.row, c.offset, p) for c, p in zip(self.choices, self.otherwise, strict=True))
+        return tuple((c.row, int(c.offset), p) for c, p in zip(self.choices, self.otherwise, strict=True))
 
     def begin(self, number: int, phases: list[tuple[int, ...]]) -> None:
         """Puts the marks of what begins at phase `number`, the outermost first."""

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from graphc.ir.control import Control
+from graphc.ir.dims import Dim, size_symbols, symbols
 from graphc.ir.families import Creation, Elementwise, View
 from graphc.ir.graph import Graph, Op, Value
 from graphc.passes.fuse.sources import Index, axes, is_buffer_constant, linear
@@ -22,10 +23,10 @@ class Block:
     """Elements of `value`, which is in memory, from position `offset` on in row-major order."""
 
     value: Value
-    offset: int
+    offset: Dim
 
     @property
-    def offset_bytes(self) -> int:
+    def offset_bytes(self) -> Dim:
         return self.offset * self.value.type.dtype.itemsize
 
 
@@ -92,6 +93,6 @@ def block_of(value: Value, outputs: Collection[Value], computed: Collection[Op])
         here = piece[0]
         index = tuple(0 if d == 1 else i for i, d in zip(piece[1], here.type.shape, strict=True))
         offset = linear(index, here.type.shape) - linear(at, shape)
-        if isinstance(offset, int):
+        if symbols(offset) == size_symbols(offset):
             found = Block(here, offset)
     return found

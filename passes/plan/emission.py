@@ -212,7 +212,7 @@ class _Emission:
         """Binds a value of a region to a block: to its very row, or to a row that the moves set."""
         home = outer.home(block.value)
         row = self.rows.row(home, len(self.phases))
-        if not block.offset and _same_bytes(inner, home):
+        if block.offset == 0 and _same_bytes(inner, home):
             self.rows.number[inner] = row
             return []
         return [Move(self.rows.moving(inner), row, block.offset_bytes)]
@@ -223,7 +223,7 @@ class _Emission:
         for w in found.walks:
             row = self.rows.moving(w.inner)
             first.append(Move(row, self.rows.row(outer.home(w.outer), phase), w.start))
-            if w.stride:
+            if w.stride != 0:
                 then.append(Move(row, row, w.stride))
         for s in found.swaps:
             starting, following = self._swap(s, outer)
@@ -356,7 +356,7 @@ def _all_constants(planner: Planner) -> Iterator[Value]:
 
 
 def _same_bytes(a: Value, b: Value) -> bool:
-    return a.type.count * a.type.dtype.itemsize == b.type.count * b.type.dtype.itemsize
+    return a.type.size_bytes == b.type.size_bytes
 
 
 def _array(constant: Value | SizeArray) -> object:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
 from graphc.passes.fuse.blocks import Block
 from graphc.passes.lower import LoweredControl
@@ -26,8 +27,8 @@ class Walk:
 
     inner: Value
     outer: Value
-    start: int
-    stride: int = 0
+    start: Dim
+    stride: Dim = 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Swap:
     initial: Block
     first: Value
     second: Value
-    start: int = 0
+    start: Dim = 0
 
 
 @dataclass
@@ -89,9 +90,9 @@ class LoopCall(ControlCall):
             found.walks.append(Walk(home, result, *self._path(home, 0, length, back, instance)))
         return found
 
-    def _path(self, part: Value, first: int, length: int, back: bool, instance: int) -> tuple[int, int]:
+    def _path(self, part: Value, first: int, length: int, back: bool, instance: int) -> tuple[Dim, Dim]:
         """First place and stride, in bytes, of an instance's part of each slice from number `first` on."""
-        size = part.type.nbytes
+        size = part.type.size_bytes
         whole = size * self.control.instances
         start = whole * (first + (length - 1 if back else 0)) + size * instance
         return start, -whole if back else whole
@@ -100,8 +101,8 @@ class LoopCall(ControlCall):
         op = self.control.loop
         before, result, block = self.control.body.graph.inputs[i], op.results[i], self.control.operands[i]
         length: int = op.attrs["length"]
-        part = before.type.nbytes * instance
-        initial = Block(block.value, block.offset + before.type.numel * instance)
+        part = before.type.size_bytes * instance
+        initial = Block(block.value, block.offset + before.type.count * instance)
         if op.is_history(i):
             back = op.attrs["reverse"]
             start, stride = self._path(before, 1 if back else 0, length, back, instance)

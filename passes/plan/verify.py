@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from graphc.ir.dims import typical
 from graphc.ir.errors import VerifyError
 from graphc.ir.program import KernelCall, Phase, Program
 
@@ -62,7 +63,7 @@ class _Verifier:
         for c in self.program.choices:
             buffer = self.program.buffers[c.row]
             whole = c.middle == c.end if c.leaves else c.begin < c.middle < c.end
-            if not whole or not 0 <= c.offset < buffer.type.typical_bytes:
+            if not whole or not 0 <= typical(c.offset) < buffer.type.typical_bytes:
                 raise VerifyError(
                     f"the choice at phase {c.begin} has an empty range or reads outside of its row"
                 )

@@ -393,7 +393,7 @@ class Tile:
         """How many rows of the tile are finished at once; 0 where each vector is by itself."""
         wanted, vectors = side_by_side(self.problem), self.shape.vectors
         apart = self._length() > len(varying(self.problem))
-        if wanted == 1 or apart or any(self.placed.masks):
+        if wanted == 1 or apart or any(self.placed.masks) or self.tiling.width == 1:
             return 0
         rows = max(1, wanted // vectors) if vectors in (1, 2, 4) else wanted
         return rows if self.shape.rows % rows == 0 else 0
