@@ -13,7 +13,16 @@ from typing import overload
 
 from graphc.ir.chains import interleaved
 from graphc.ir.dims import Symbol, split_linear
-from graphc.ir.kernel import FOLD_IN_LANES, Instruction, Kernel, Loop, Schedule, Stage, typical_size
+from graphc.ir.kernel import (
+    FOLD_IN_LANES,
+    Instruction,
+    Kernel,
+    Loop,
+    Schedule,
+    Stage,
+    kernel_sizes,
+    typical_size,
+)
 from graphc.ir.kernel_verifier import verify_kernel
 from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered, LoweredControl
@@ -62,6 +71,11 @@ def _schedule_kernel(lowered: Lowered, context: CompileContext) -> tuple[Lowered
     chosen = None
     if lowered.contraction:
         chosen = context.backend.contraction_schedule(lowered.kernel, context.target, lowered.vector)
+        if chosen is None and kernel_sizes(lowered.kernel):
+            # Axes next to each other have strides of symbolic size, which one axis in their place has not.
+            joined = join_outer_axes(flatten(lowered.kernel))
+            chosen = context.backend.contraction_schedule(joined, context.target, lowered.vector)
+            lowered = lowered if chosen is None else dataclasses.replace(lowered, kernel=joined)
     if chosen is not None:
         return (_checked(dataclasses.replace(lowered, kernel=_with(lowered.kernel, chosen)), context),)
     found = []

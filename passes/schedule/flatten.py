@@ -93,5 +93,8 @@ def join_outer_axes(kernel: Kernel) -> Kernel:
 
 
 def _as_one(x: Dim, outer: Symbol, inner: Symbol) -> bool:
+    if inner.size is not None and isinstance(x, Expr):
+        # The outer axis's stride is symbolic: the place is the same if the inner one counts all points alone.
+        return x == substitute(x, {outer: 0, inner: outer.expr * inner.size + inner.expr})
     by_outer, by_inner = split_linear(x, outer), split_linear(x, inner)
     return by_outer is not None and by_inner is not None and by_outer[0] == by_inner[0] * size_of(inner)

@@ -152,11 +152,11 @@ def partitions_at(kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -
     """Into how many partitions a kernel with symbolic sizes is worth dividing at given ones."""
     in_parts = _in_parts(kernel, target)
     if in_parts is not None:
-        return _partitions([in_parts[1]], target, sizes[in_parts[0].symbol])
+        return _partitions([in_parts[1]], target, in_parts[0].count_at(sizes))
     if not _in_blocks(kernel):
         return _partitions(_plans(_at_work(kernel, sizes), target), target)
     found, fixed = _blocks(kernel)
-    size = sizes[found.symbol]
+    size = found.count_at(sizes)
     count = size // found.sizes[0]
     if count >= _MOST_PARTS:
         return _MOST_PARTS

@@ -117,6 +117,8 @@ def merge_axes(axes: Sequence[Symbol], expressions: Iterable[Dim]) -> tuple[Grou
 
 
 def _steps_as_one(expression: Dim, outer: Symbol, inner: Symbol) -> bool:
+    if inner.size is not None and isinstance(expression, Expr):
+        return expression == substitute(expression, {outer: 0, inner: outer.expr * inner.size + inner.expr})
     by_outer, by_inner = split_linear(expression, outer), split_linear(expression, inner)
     return by_outer is not None and by_inner is not None and by_outer[0] == by_inner[0] * size_of(inner)
 

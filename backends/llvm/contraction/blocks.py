@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from graphc.backends.llvm.contraction.axes import constant
+from graphc.backends.llvm.contraction.axes import constant, size_value
 from graphc.backends.llvm.contraction.body import linear_offset
 from graphc.backends.llvm.contraction.tiling import block_steps
 from graphc.backends.llvm.kernel.values import memory_type
@@ -33,21 +33,57 @@ _ROWS = 64
 
 @dataclass(frozen=True)
 class Blocks:
-    """A kernel as blocks of `sizes` (largest first, the last 1) in its only symbolic size.
+    """A kernel as blocks of `sizes` (largest first, the last 1) of `count` units: of its only symbolic size, or of
+    points of `axis`, where its buffers are lines.
 
-    `strides` are the elements from one unit of that size to the next, by buffer.
+    `strides` are the elements from one unit to the next, by buffer.
     """
 
     kernel: Kernel
-    symbol: Symbol
+    count: Dim
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
     fold: int = 0
     """Of parts of a sum: the steps of its folds."""
+    axis: Symbol | None = None
 
     def fixed(self, size: int) -> Kernel:
         """The kernel of a block."""
-        return at_sizes(self.kernel, {self.symbol: size})
+        if self.axis is None:
+            (symbol,) = kernel_sizes(self.kernel)
+            return at_sizes(self.kernel, {symbol: size})
+        found = at_axis(self.kernel, self.axis, new_axis(self.axis.name, size))
+        buffers = tuple(
+            b
+            if b.type.is_static
+            else KernelBuffer(TensorType(b.type.dtype, (max(1, abs(stride)) * size,)), b.access)
+            for b, stride in zip(found.buffers, self.strides, strict=True)
+        )
+        return dataclasses.replace(found, buffers=buffers)
+
+    def count_at(self, sizes: Mapping[Symbol, int]) -> int:
+        """The number of units at given sizes."""
+        return int(_put(self.count, dict(sizes)))
+
+
+def at_axis(kernel: Kernel, old: Symbol, new: Symbol) -> Kernel:
+    """The kernel with another axis in the place of one, without a schedule."""
+    stages = tuple(
+        dataclasses.replace(s, body=tuple(rewritten(i, {old: new.expr}) for i in s.body))
+        for s in kernel.stages
+    )
+    return Kernel(kernel.buffers, tuple(new if a == old else a for a in kernel.axes), stages, kernel.checks)
+
+
+def rewritten(i: Instruction, values: Mapping[Symbol, Dim]) -> Instruction:
+    """The instruction with symbols replaced in its index and guards."""
+    if not i.index and not i.guards:
+        return i
+    return dataclasses.replace(
+        i,
+        index=tuple(_put(x, values) for x in i.index),
+        guards=tuple((_put(x, values), _put(y, values), _put(z, values)) for x, y, z in i.guards),
+    )
 
 
 def at_sizes(kernel: Kernel, sizes: Mapping[Symbol, Dim]) -> Kernel:
@@ -57,18 +93,9 @@ def at_sizes(kernel: Kernel, sizes: Mapping[Symbol, Dim]) -> Kernel:
     }
     values: dict[Symbol, Dim] = {**sizes, **{a: b.expr for a, b in axes.items()}}
 
-    def change(i: Instruction) -> Instruction:
-        if not i.index and not i.guards:
-            return i
-        return dataclasses.replace(
-            i,
-            index=tuple(_put(x, values) for x in i.index),
-            guards=tuple((_put(x, values), _put(y, values), _put(z, values)) for x, y, z in i.guards),
-        )
-
     stages = tuple(
         dataclasses.replace(
-            s, axes=tuple(axes.get(a, a) for a in s.axes), body=tuple(change(i) for i in s.body)
+            s, axes=tuple(axes.get(a, a) for a in s.axes), body=tuple(rewritten(i, values) for i in s.body)
         )
         for s in kernel.stages
     )
@@ -88,27 +115,27 @@ def _all_axes(kernel: Kernel) -> tuple[Symbol, ...]:
 
 
 def blocks_of(kernel: Kernel) -> Blocks | None:
-    """The blocks of a kernel; None where its symbolic sizes are not one, or not that of one outer axis alone."""
+    """The blocks of a kernel; None where not just one outer axis has a symbolic size, or its places are not
+    at constant strides."""
     symbols = kernel_sizes(kernel)
     axes = [a for a in _all_axes(kernel) if a.size is not None]
-    if len(symbols) != 1 or len(axes) != 1 or axes[0] not in kernel.axes:
+    if len(axes) != 1 or axes[0] not in kernel.axes:
         return None
-    (symbol,), (axis,) = symbols, axes
-    split = split_linear(size_of(axis), symbol)
-    if split is None or split[1] != 0:
-        return None
+    (axis,) = axes
     strides = _strides(kernel, axis)
     if strides is None:
         return None
     others = 1
     for a in kernel.axes:
         others *= 1 if a is axis else size_of(a)  # type: ignore[assignment]
-    return Blocks(
-        kernel,
-        symbol,
-        _FEW_SIZES if others >= _ROWS * 16 else _SIZES,
-        tuple(stride * split[0] for stride in strides),
-    )
+    lengths = _FEW_SIZES if others >= _ROWS * 16 else _SIZES
+    split = split_linear(size_of(axis), symbols[0])
+    if len(symbols) == 1 and split is not None and split[1] == 0:
+        steps = tuple(stride * split[0] for stride in strides)
+        return Blocks(kernel, symbols[0].expr, lengths, steps)
+    if any(b.type.rank > 1 and not b.type.is_static for b in kernel.buffers):
+        return None
+    return Blocks(kernel, size_of(axis), lengths, strides, axis=axis)
 
 
 def _strides(kernel: Kernel, axis: Symbol) -> tuple[int, ...] | None:
@@ -143,14 +170,14 @@ def parts_of_sum(kernel: Kernel) -> Blocks | None:
     if len(folds) != 1 or prod(extents) % (fold := folds.pop()):
         return None
     strides = _strides(kernel, steps[0])
-    return None if strides is None else Blocks(kernel, symbols[0], (1,), strides, fold)
+    return None if strides is None else Blocks(kernel, symbols[0].expr, (1,), strides, fold)
 
 
 def emit_sum(found: Blocks, builder: Builder, function: str, scratch: bool) -> None:
     """Emits the body of the kernel function, which adds up the sums of all parts in order."""
     kernel = found.kernel
     count = len(kernel.buffers)
-    pointers, size, table = _opened(builder, count)
+    pointers, size, table = _opened(found, builder)
     part, parts, error = builder.params[1:]
     flag = builder.alloca("i64", 1)
     builder.store(flag, builder.gep(table, count, "ptr"), 8)
@@ -179,12 +206,14 @@ def emit_sum(found: Blocks, builder: Builder, function: str, scratch: bool) -> N
                 builder.loop(0, b.type.numel, 1, (), clear, "clear")
 
 
-def _opened(builder: Builder, count: int) -> tuple[list[Val], Val, Val]:
-    """The addresses of buffers, the symbolic size, and room for a table of addresses."""
-    buffers = builder.params[0]
+def _opened(found: Blocks, builder: Builder) -> tuple[list[Val], Val, Val]:
+    """The addresses of buffers, the number of units, and room for a table of addresses."""
+    buffers, count = builder.params[0], len(found.kernel.buffers)
     pointers = [builder.load("ptr", builder.gep(buffers, n, "ptr"), 8) for n in range(count)]
     array = builder.load("ptr", builder.gep(buffers, count, "ptr"), 8)
-    return pointers, builder.load("i64", array, 8), builder.alloca("ptr", count + 2)
+    for n, symbol in enumerate(kernel_sizes(found.kernel)):
+        builder.sizes[symbol.name] = builder.load("i64", builder.gep(array, n, "i64"), 8)
+    return pointers, size_value(builder, found.count), builder.alloca("ptr", count + 2)
 
 
 def _place(found: Blocks, builder: Builder, pointers: Sequence[Val], table: Val, first: Val) -> None:
@@ -201,7 +230,7 @@ def emit_blocks(found: Blocks, builder: Builder, functions: Mapping[int, str], s
     """Emits the body of the kernel function, which calls a function for each size of block."""
     count = len(found.kernel.buffers)
     part, parts, error = builder.params[1:]
-    pointers, size, table = _opened(builder, count)
+    pointers, size, table = _opened(found, builder)
     if scratch:
         place = builder.load("ptr", builder.gep(builder.params[0], count + 1, "ptr"), 8)
         builder.store(place, builder.gep(table, count, "ptr"), 8)
