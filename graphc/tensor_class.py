@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 
 from graphc import tensor_methods as methods
-from graphc.core import TensorBase, backward, hook_value, no_grad, register_tensor, set_role, symbolic
+from graphc.core import (
+    TensorBase,
+    backward,
+    current,
+    hook_in_region,
+    hook_value,
+    no_grad,
+    register_tensor,
+    set_role,
+    symbolic,
+)
 from graphc.devices import cpu, device
 from graphc.formatting import tensor_text
 from graphc.functions import (
@@ -264,6 +274,8 @@ class Tensor(
         """
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        if current().region is not None and not self._leaf:
+            return add_hook(hook_in_region(self, hook), hook)
         if not self.is_leaf:
             return add_hook(hook_value(self), hook)
         if getattr(self, "_hooks", None) is None:

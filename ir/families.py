@@ -68,6 +68,7 @@ Trait = Literal[
     "cheap",  # recomputing costs less than loading
     "view",  # moves no data: an index map of one operand
     "random",  # depends on (seed, offset, index) only; recomputed exactly
+    "own_derivative",  # the derivative is not that of its parts: not decomposed before all derivatives are taken
     "structural",  # expanded by a pass before any backend sees it; has no reference of its own
 ]
 

@@ -33,21 +33,29 @@ def build_decomposition(op: Composite) -> tuple[tuple[Value, ...], Op]:
 
 @dataclass(frozen=True)
 class Decompose(GraphPass):
-    """Decomposes every composite op, and those in decompositions, except the names in `keep`."""
+    """Decomposes every composite op, and those in decompositions, except the names in `keep`.
+
+    With `derivatives` those stay whose derivative is not that of their parts.
+    """
 
     name: ClassVar[str] = "decompose"
     exact: ClassVar[bool] = False
     keep: tuple[str, ...] = ()
+    derivatives: bool = False
 
     def apply(self, graph: Graph) -> bool:
         rewriter, changed = Rewriter(graph), False
         op = next(graph.ops, None)
         while op is not None:
             following = op.next
-            if isinstance(op, Composite) and op.name not in self.keep:
+            if isinstance(op, Composite) and not self.keeps(op):
                 values, first = build_decomposition(op)
                 rewriter.replace_op(op, values)
                 following = first if first is not op else following
                 changed = True
             op = following
         return changed
+
+    def keeps(self, op: Composite) -> bool:
+        """True where an op stays as it is."""
+        return op.name in self.keep or (self.derivatives and "own_derivative" in op.traits)

@@ -137,7 +137,7 @@ def split_joint(
     """Differentiates `roots` with respect to leaves `wrt`, values of `graph`, and splits the result.
 
     No gradient flows through `blocked` values. `graph` itself is not changed; composite ops are
-    decomposed in the result. An input that the forward graph overwrites (an output aliases it) or
+    decomposed in the result, unless a derivative is their own. An input that the forward graph overwrites (an output aliases it) or
     that is random-number state is kept as a residual; other inputs cost nothing. `cuts` are as for
     `backward_again`.
     """
@@ -147,7 +147,7 @@ def split_joint(
     needed = {joint.inputs[v.index]: v in wrt for v in graph.inputs if v in read}
     joint.outputs += [g for g in gradients if g is not None]
     # What a VJP computes again of its op's decomposition is found and shared.
-    Decompose().apply(joint)
+    Decompose(derivatives=True).apply(joint)
     Cse().apply(joint)
     eliminate_dead_ops(joint)
     found = iter(range(len(gradients)))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphc.core import HookPoint, TensorBase, is_grad_enabled, no_grad, value_behind
+from graphc.core.custom import record_custom
 from graphc.core.location import annotate
 from graphc.core.recording import current
 from graphc.functions import creation
@@ -106,6 +107,9 @@ class Function:
     Either `forward(ctx, *args)`, or `forward(*args)` with `setup_context(ctx, inputs, output)`; and
     `backward(ctx, *grad_outputs)`, which returns one gradient (or None) for each argument. It is called
     with `apply`. Backward can be differentiated where it is made of differentiable operations.
+
+    In the body of a loop or branch and under `vmap` both are recorded once, with tensors that have no values yet: a `vmap`
+    method is not called and `generate_vmap_rule` not asked for, since what was recorded is batched.
     """
 
     @staticmethod
@@ -133,6 +137,8 @@ class Function:
         """Runs `forward` and puts its results on the tape."""
         needs = tuple([isinstance(a, TensorBase) and a.requires_grad for a in args])
         ctx = FunctionCtx(needs)
+        if current().region is not None and is_grad_enabled() and any(needs):
+            return _in_region(cls, ctx, args, kwargs)
         separate = cls.setup_context is not Function.setup_context
         with no_grad():
             output = cls.forward(*args, **kwargs) if separate else cls.forward(ctx, *args, **kwargs)
@@ -182,6 +188,86 @@ def _on_tape(cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], outpu
     if isinstance(output, (tuple, list)):
         return tuple(items)
     return items[0]
+
+
+class _Kept:
+    """A tensor of the way back that stands for one that was given to `save_for_backward`."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+
+    def unpack(self, point: HookPoint | None) -> Any:
+        return self.tensor
+
+
+def _in_region(cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The call in the body of a loop or branch, or under `vmap`: both directions are recorded at once."""
+    places = [i for i, a in enumerate(args) if isinstance(a, TensorBase)]
+    structure: list[Any] = []
+    stand: dict[int, tuple[str, int]] = {}
+    """What stands for a tensor of the way forth, by its identity: an argument, a result or a kept value."""
+    held: list[Any] = []
+
+    def forward(given: list[Any]) -> tuple[list[Any], list[Any], list[int]]:
+        full = list(args)
+        for i, x in zip(places, given, strict=True):
+            full[i] = x
+        separate = cls.setup_context is not Function.setup_context
+        output = cls.forward(*full, **kwargs) if separate else cls.forward(ctx, *full, **kwargs)
+        if separate:
+            cls.setup_context(ctx, tuple(full), output)
+        structure.append(output)
+        items = list(output) if isinstance(output, (tuple, list)) else [output]
+        results = [v for v in items if isinstance(v, TensorBase)]
+        plain = {id(t) for t in ctx._not_differentiable}
+        roots = [i for i, v in enumerate(results) if id(v) not in plain and v.dtype.is_floating_point]
+        kept: list[Any] = []
+        for kind, tensors in (("result", results), ("argument", given)):
+            stand.update((id(t), (kind, i)) for i, t in enumerate(tensors))
+        for tensor in [s.tensor for s in ctx._saved or () if s is not None] + [
+            v for _, v in _attributes(ctx)
+        ]:
+            entry = tensor._storage.node.entry
+            if id(tensor) not in stand and entry is not None and entry.recording is current():
+                stand[id(tensor)] = ("kept", len(kept))
+                kept.append(tensor)
+        held.extend([full, results, kept])
+        return results, kept, roots
+
+    def backward(given: list[Any], results: list[Any], kept: list[Any], cotangents: list[Any]) -> list[Any]:
+        tables = {"argument": given, "result": results, "kept": kept}
+
+        def here(tensor: Any) -> Any:
+            kind, i = stand.get(id(tensor), ("", 0))
+            return tables[kind][i] if kind else tensor
+
+        ctx._saved = [None if s is None else _Kept(here(s.tensor)) for s in ctx._saved or ()]  # type: ignore[misc]
+        for name, value in _attributes(ctx):
+            setattr(ctx, name, here(value))
+        plain = {id(t) for t in ctx._not_differentiable}
+        arrived = iter(cotangents)
+        gradients = []
+        for old, new in zip(held[1], results, strict=True):
+            if id(old) not in plain and old.dtype.is_floating_point:
+                gradients.append(next(arrived))
+            else:
+                gradients.append(creation.zeros_like(new) if ctx.materialize_grads else None)
+        rule = cls.vjp if cls.backward is Function.backward else cls.backward
+        found = iter(_checked(cls, args, ctx.needs_input_grad, rule(ctx, *gradients)))
+        return [next(found) if ctx.needs_input_grad[i] else None for i in places]
+
+    made = iter(record_custom([args[i] for i in places], forward, backward))
+    output = structure[0]
+    if not isinstance(output, (tuple, list)):
+        return next(made)
+    return tuple([next(made) if isinstance(v, TensorBase) else v for v in output])
+
+
+def _attributes(ctx: FunctionCtx) -> list[tuple[str, Any]]:
+    """Tensors that a forward pass left as attributes of its context."""
+    return [(k, v) for k, v in vars(ctx).items() if isinstance(v, TensorBase) and not k.startswith("_")]
 
 
 def _checked(cls: type[Function], args: tuple[Any, ...], needs: tuple[bool, ...], found: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from graphc.core.anomaly import anomaly
 from graphc.core.backward import backward, gradients
+from graphc.core.custom import hook_in_region
 from graphc.core.cuts import enter_outermost, mark_cut
 from graphc.core.evaluate import cache_clear, cache_size, evaluate, pending_graph
 from graphc.core.hooked import HookPoint, hook_value, hook_values, value_behind
@@ -78,6 +79,7 @@ __all__ = [
     "cache_size",
     "checkpointed",
     "constant",
+    "current",
     "default_generator",
     "enable_grad",
     "enter_outermost",
@@ -86,6 +88,7 @@ __all__ = [
     "from_array",
     "gradients",
     "guard",
+    "hook_in_region",
     "hook_value",
     "hook_values",
     "inference_mode",

@@ -17,7 +17,7 @@ from graphc.core.storage import Storage
 from graphc.core.tape import AGES
 from graphc.core.tensor import wrap
 
-__all__ = ["HookPoint", "Refusal", "hook_value", "hook_values", "run_hooks"]
+__all__ = ["HookPoint", "Refusal", "hook_value", "hook_values", "move_before", "put_behind", "run_hooks"]
 
 Gradients = list[Any]
 """One gradient tensor for each value or source of a point; None where there is none."""
@@ -109,7 +109,9 @@ def _refuse_in_region() -> None:
     """Raises TraceError where a loop or branch is recorded: its body is differentiated as a whole, with no stops."""
     region = current().region
     if region is not None:
-        region.refuse("have hooks or autograd.Functions in it")
+        region.refuse(
+            "have backward hooks of Modules in it; register hooks on tensors there, or on the Module that holds the loop"
+        )
 
 
 def _behind(node: Node, point: HookPoint, position: int) -> Node:
@@ -133,9 +135,15 @@ def hook_value(tensor: Any) -> OrderedDict[int, Callable[[Any], Any]]:
             "any value that depends on it is read"
         )
     ordered = _Ordered()
-    recording = current()
     point = HookPoint([wrap(node)], ordered)
     hooked = _behind(record_nodes("detach", (node,), {})[0], point, 0)
+    put_behind(tensor, node, hooked)
+    return ordered.hooks
+
+
+def put_behind(tensor: Any, node: Node, hooked: Node) -> None:
+    """Makes `hooked`, which the last entry gives, the value of a tensor that is `node`, also where it was read."""
+    recording = current()
     _move_behind(recording, node, hooked)
     if tensor._chain:
         # A view with a hook is a value of its own.
@@ -143,14 +151,28 @@ def hook_value(tensor: Any) -> OrderedDict[int, Callable[[Any], Any]]:
         recording.track(tensor._stored)
     else:
         tensor._storage.node = hooked
-    return ordered.hooks
+
+
+def move_before(recording: Recording, entry: Entry) -> None:
+    """Puts the last entry before another. Raises RuntimeError where it reads something that is made later."""
+    last = recording.entries.pop()
+    at = next(i for i, e in enumerate(recording.entries) if e is entry)
+    if any(n.entry in recording.entries[at:] for n in last.operands):
+        raise RuntimeError(_LATE)
+    recording.entries.insert(at, last)
+
+
+_LATE = "register_hook(): the hook reads values that were made after the tensor was used; register it before"
 
 
 def _move_behind(recording: Recording, node: Node, hooked: Node) -> None:
-    """Puts the entry of `hooked`, the last one, behind that of `node`; what reads `node` after it reads `hooked`."""
-    made: Entry | None = node.entry
+    """Puts the entry of `hooked`, the last one, behind all that it reads; what reads `node` reads `hooked`."""
     last = recording.entries.pop()
-    at = next(i for i, e in enumerate(recording.entries) if e is made) + 1
+    made: set[Entry | None] = {n.entry for n in last.operands}
+    at = max((i + 1 for i, e in enumerate(recording.entries) if e in made), default=0)
+    first = next((i + 1 for i, e in enumerate(recording.entries) if e is node.entry), 0)
+    if any(n is node for e in recording.entries[first:at] for n in e.operands):
+        raise RuntimeError(_LATE)
     for entry in recording.entries[at:]:
         if any(n is node for n in entry.operands) and entry.taped:
             entry.operands = tuple([hooked if n is node else n for n in entry.operands])

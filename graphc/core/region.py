@@ -30,7 +30,7 @@ _INPUT = Marker("region input")
 class Region(Recording):
     """The recording of a region; `trace` is the region itself, which refuses what a region cannot do."""
 
-    __slots__ = ("captured", "inputs", "outer", "written")
+    __slots__ = ("captured", "hooks", "inputs", "outer", "written")
 
     def __init__(self, outer: Recording) -> None:
         super().__init__(self)
@@ -42,6 +42,8 @@ class Region(Recording):
         self.written: dict[int, tuple[Storage, Node]] = {}
         """Storages from outside that the region writes, with what they held."""
         self.region = self
+        self.hooks: set[Any] = set()
+        """Entries that stand for hooks of tensors."""
         self.limit = MOST_TRACED
         self.depth = 1
 

@@ -510,18 +510,6 @@ X = graphc.zeros(3)
 W = graphc.ones(3, requires_grad=True)
 
 
-class Twice(graphc.autograd.Function):
-    """2 x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        return x * 2
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Any) -> Any:
-        return gradient * 2
-
-
 # what is called, the exception, part of the message
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: graphc.cond(X.sum() > 0, lambda: X, lambda: X.double()), RuntimeError, "output 0 is f32[3] in true_fn and f64[3] in false_fn"),
@@ -534,8 +522,6 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: graphc.cond(X.sum() > 0, X, lambda: X), RuntimeError, "callable"),
     (lambda: graphc.cond(X.sum() > 0, lambda a: a, lambda a: a, X), TypeError, "operands must be a tuple"),
     (lambda: graphc.cond(X.sum() > 0, lambda: X.requires_grad_().sum().backward(), lambda: X), graphc.TraceError, "cannot call backward"),
-    (lambda: graphc.map(lambda r: (r * 2).register_hook(print), W), graphc.TraceError, "cannot have hooks"),
-    (lambda: graphc.map(Twice.apply, W), graphc.TraceError, "autograd.Functions"),
     (lambda: graphc.compile(lambda x: x if x.sum() > 0 else -x)(W), graphc.TraceError, "graphc.cond"),
     (lambda: graphc.while_loop(lambda v: v.sum() < 3, lambda v: v[:2], (X,)), RuntimeError, "carried value 0 is f32[3] before a step and f32[2] after"),
     (lambda: graphc.while_loop(lambda v: v.sum() < 3, lambda v: v.double(), (X,)), RuntimeError, "cast or reshape it in body_fn"),
