@@ -22,6 +22,10 @@ class BackendInfo(Protocol):
         the order of its sum may depend on that, and not on what the kernel reads in their place.
         """
 
+    def contraction_cycles(self, kernel: Kernel, target: Target) -> float | None:
+        """Estimated cycles of a contraction kernel that is no product with a vector, on one core; None where nobody
+        can say."""
+
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         """Bytes of memory that each partition of the scheduled kernel needs for itself, passed as the last buffer;
         0 for none."""

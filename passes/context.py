@@ -41,6 +41,9 @@ class PlainBackend:
     def contraction_schedule(self, kernel: Kernel, target: Target, vector: bool) -> Schedule | None:
         return None
 
+    def contraction_cycles(self, kernel: Kernel, target: Target) -> float | None:
+        return None
+
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         return 0
 

@@ -53,6 +53,9 @@ class LlvmBackend:
     def contraction_schedule(self, kernel: Kernel, target: Target, vector: bool) -> Schedule | None:
         return contraction.contraction_schedule(kernel, target, vector)
 
+    def contraction_cycles(self, kernel: Kernel, target: Target) -> float | None:
+        return contraction.cycles(kernel, target)
+
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         if kernel.schedule is None or kernel.schedule.engine == "loops":
             return loops.scratch_bytes(kernel, target)

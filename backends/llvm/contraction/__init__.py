@@ -25,7 +25,7 @@ from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_cross
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.phases import phases
-from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, make_plan
+from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, estimate, make_plan
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.tiling import step_numbers
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
@@ -37,6 +37,7 @@ from graphc.ir.target import Target
 
 __all__ = [
     "contraction_schedule",
+    "cycles",
     "emit_contraction",
     "is_contraction",
     "numbers_at",
@@ -97,6 +98,12 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
         return None
     main = max(plans, key=lambda p: p.problem.k)
     return describe(kernel, main, _partitions(plans, target))
+
+
+def cycles(kernel: Kernel, target: Target) -> float | None:
+    """Estimated cycles of a kernel of fixed sizes as rows × columns; None where it is no contraction."""
+    plan = make_plan(kernel, target, False)
+    return None if plan is None else estimate(plan)
 
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from graphc import run_graph
+from graphc.backends.llvm.codegen import LlvmBackend
 from graphc.backends.reference import run
 from graphc.ir import Graph, parse
 from graphc.ir.control import Loop
+from graphc.ir.target import TARGETS
 from graphc.passes import run_pipeline
 from graphc.passes.context import CompileContext, Options
 from tests.passes.programs import build, execute
@@ -158,6 +160,34 @@ def test_layouts_in_regions() -> None:
     for g in (after, graph):
         np.testing.assert_allclose(run_graph(g, *arrays)[0], wanted[0], rtol=1e-4)
     np.testing.assert_allclose(run(after, *arrays)[0], wanted[0], rtol=1e-4)
+
+
+# rows, shape of the constant matrix, its axis that is summed, steps, whether it is turned before the loop
+LAYOUTS: list[tuple[int, tuple[int, int], int, int, bool]] = [
+    (10, (48, 48), 1, 100, True),
+    (10, (48, 48), 0, 100, False),
+    (32, (512, 512), 1, 100, False),
+    (32, (512, 512), 0, 100, True),
+    (32, (512, 512), 0, 4, False),
+]
+
+
+@pytest.mark.parametrize(("rows", "shape", "axis", "steps", "turned"), LAYOUTS)
+def test_layouts_are_what_the_backend_is_fast_with(
+    rows: int, shape: tuple[int, int], axis: int, steps: int, turned: bool
+) -> None:
+    """Packed in every step, or read along the sums: the estimate of the code generator decides."""
+    carried, matrix = f"f32[{rows}, {shape[0]}]", f"f32[{shape[0]}, {shape[1]}]"
+    graph = loop(
+        f"%c: {carried} argument, %k: {matrix} argument | {carried} | %c, %k",
+        attributes(steps, 1, 0),
+        f"(%c: {carried} argument, %k: {matrix} argument) -> ({carried}) {{\n"
+        f"%0: {carried} = dot %c, %k {{contract=[[1], [{axis}]], batch=[[], []], ordered=[]}}\nreturn %0",
+        f"%a: {carried}",
+    )
+    context = CompileContext(target=TARGETS["x86-64-v3"], backend=LlvmBackend())
+    changed = run_pipeline(graph, "loop_layouts", context)
+    assert changed == turned == ("permute" in [op.name for op in graph.ops])
 
 
 def drawn(graph: Graph) -> list[Any]:
