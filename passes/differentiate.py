@@ -33,6 +33,7 @@ def differentiate(
     *,
     stop: bool = True,
     blocked: Collection[Value] = (),
+    check_nan: bool = False,
 ) -> list[Value | None]:
     """Builds the cotangents of `wrt` from those of `roots`, before op `before` or at the end.
 
@@ -44,9 +45,11 @@ def differentiate(
     A composite op on the way that has no VJP of its own gets its decomposition built beside it;
     its uses (`graph.outputs` too) move to that, and it stays in the graph, unused.
 
+    With `check_nan` each cotangent is checked when the program runs: the call fails where it holds NaN.
+
     Raises VerifyError where a VJP gives a cotangent of another type than its operand's.
     """
-    return _Reverse(graph, roots, cotangents, wrt, before, stop, blocked).run()
+    return _Reverse(graph, roots, cotangents, wrt, before, stop, blocked, check_nan).run()
 
 
 class ControlRule(Protocol):
@@ -82,7 +85,9 @@ class _Reverse:
         before: Op | None,
         stop: bool,
         blocked: Collection[Value],
+        check_nan: bool,
     ) -> None:
+        self.check_nan = check_nan
         self.blocked = frozenset(blocked)
         self.graph = graph
         self.roots = list(roots)
@@ -217,7 +222,7 @@ class _Reverse:
                     filename=op.loc.filename if op.loc else None,
                     lineno=op.loc.lineno if op.loc else None,
                 )
-            self.accumulate(v, c, b)
+            self.accumulate(v, _number(b, op, i, c) if self.check_nan else c, b)
         for r in results:
             if r not in leaves:
                 self.cotangents.pop(r, None)
@@ -250,6 +255,14 @@ class _Reverse:
 
 def _loc(value: Value) -> Location | None:
     return value.op.loc if value.op is not None else None
+
+
+def _number(b: Builder, op: Op, operand: int, cotangent: Value) -> Value:
+    """A cotangent, once it holds no NaN; the message is that of anomaly mode, with the line of `op`."""
+    name = "".join(part.title() for part in op.name.split("_"))
+    message = f"Function '{name}Backward0' returned nan values in its {operand}th output. The forward call is"
+    found: Value = b.checked(cotangent, b.logical_not(b.is_nan(cotangent)), check=f"RuntimeError: {message}")
+    return found
 
 
 @dataclass(frozen=True)

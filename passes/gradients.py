@@ -50,7 +50,9 @@ def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value]) -> None:
     blocked = blocked_values(graph)
     instances = op.attrs["instances"]
     if instances is None:
-        gradients = differentiate(graph, roots, seeds, wrt, before=op, stop=False, blocked=blocked)
+        gradients = differentiate(
+            graph, roots, seeds, wrt, op, stop=False, blocked=blocked, check_nan=op.attrs["check_nan"]
+        )
     else:
         gradients = _for_instances(graph, op, instances, blocked)
     b = Builder(graph, before=op, loc=op.loc)
@@ -76,7 +78,9 @@ def _for_instances(
     roots, seeds, wrt = op.operands[:n], op.operands[n : 2 * n], op.operands[2 * n :]
     one = [Builder(graph, before=op, loc=op.loc).full(r.type.shape, 1, r.type.dtype) for r in roots]
     last = op.previous
-    gradients = differentiate(graph, roots, one, wrt, before=op, stop=False, blocked=blocked)
+    gradients = differentiate(
+        graph, roots, one, wrt, op, stop=False, blocked=blocked, check_nan=op.attrs["check_nan"]
+    )
     made: list[Op] = []
     at = op.previous
     while at is not None and at is not last:

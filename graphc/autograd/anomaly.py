@@ -16,7 +16,8 @@ class set_detect_anomaly:
     """Turns anomaly mode on or off at once; as a context manager it puts the old mode back.
 
     While it is on, a `backward` or `grad` that makes NaN raises RuntimeError naming the line of the forward
-    pass; it runs the backward pass once more in NumPy for that. Inside of compiled functions it has no effect.
+    pass; it runs the backward pass once more in NumPy for that. A compiled function that calls `backward` or
+    `grad` has another program while the mode is on, which checks each step of the way back whenever it runs.
     """
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:

@@ -1,7 +1,8 @@
 """Anomaly mode: a backward that makes NaN says which line of the forward pass it comes from.
 
 The pending recording is run op by op in NumPy, and the first result of the backward part that holds
-NaN is looked for; nothing is changed by it.
+NaN is looked for; nothing is changed by it. Compiled functions have checks in their programs instead
+(`passes/differentiate.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from graphc.core.node import Node
 from graphc.core.recording import Recording
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.lazy import lazy_module
+from graphc.runtime.state import bump_epoch
 
 if TYPE_CHECKING:
     from graphc.backends.reference import interpreter
@@ -36,7 +38,8 @@ class Anomaly:
         self.set(False, True)
 
     def set(self, enabled: bool, check_nan: bool) -> None:
-        """Turns the mode on or off; without `check_nan` it has no effect."""
+        """Turns the mode on or off; without `check_nan` it has no effect. Compiled functions look at it again."""
+        bump_epoch()
         self.enabled = enabled
         self.checks_nan = enabled and check_nan
 

@@ -151,13 +151,16 @@ class _Walk:
         wrt, way = ways(roots)
         wrt += [n for n in self.inputs if n not in wrt and _between(n)]
         self.pass_by(way)
-        results = self.append(
-            Gradient,
-            (*roots, *seeds, *wrt),
-            {"roots": len(roots), "create_graph": self.create, "instances": self.instances},
-            ("gradient", len(roots), self.create, self.instances),
-            [self.stacked(n.type) for n in wrt],
-        )
+        # A recording is looked at by itself; what is compiled looks whenever it runs.
+        check = anomaly.checks_nan and current().trace is not None
+        attrs = {
+            "roots": len(roots),
+            "create_graph": self.create,
+            "instances": self.instances,
+            "check_nan": check,
+        }
+        types = [self.stacked(n.type) for n in wrt]
+        results = self.append(Gradient, (*roots, *seeds, *wrt), attrs, ("gradient", *attrs.values()), types)
         for node, gradient in zip(wrt, results, strict=True):
             if _between(node):
                 self.add(self.found, node, gradient)
@@ -288,7 +291,9 @@ def _walk(
         if not root.requires_grad:
             raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
     recording = current()
-    if recording.trace is None and recording.cut:
+    if recording.trace is not None:
+        recording.trace.guard(lambda: anomaly.checks_nan)
+    elif recording.cut:
         evaluate(recording, recording.cut)
     walk = _Walk(create if retain is None else retain, create, inputs, instances)
     before = _mode.enabled

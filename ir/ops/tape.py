@@ -49,7 +49,7 @@ class Gradient(GraphOp):
     Operands are the roots, one cotangent each (of the root's type), then the values to
     differentiate by; there is one result of the type of each of these. `create_graph` says whether
     the gradients can be differentiated again. With `instances` the cotangents have a leading axis of so many,
-    and so have the results. The `expand_gradients` pass replaces it by VJPs
+    and so have the results. With `check_nan` the call fails where a step of the way back makes NaN. The `expand_gradients` pass replaces it by VJPs
     before anything else looks at the graph, so it has no other hook. Raises RuntimeError where
     a cotangent's type is not its root's.
     """
@@ -57,7 +57,7 @@ class Gradient(GraphOp):
     name = "gradient"
     operand_names = ("values",)
     variadic = True
-    attributes = {"roots": ..., "create_graph": False, "instances": None}
+    attributes = {"roots": ..., "create_graph": False, "instances": None, "check_nan": False}
     traits = frozenset({"structural"})
     no_derivative = "it stands for derivatives, and is expanded before any are taken"
 
