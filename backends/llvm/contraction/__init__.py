@@ -109,7 +109,11 @@ def cycles(kernel: Kernel, target: Target) -> float | None:
 def scratch_bytes(kernel: Kernel, target: Target) -> int:
     """Bytes of the extra buffer that a partition takes after the kernel's own ones; 0 where it takes none."""
     if _in_blocks(kernel):
-        return max(scratch_bytes(k, target) for k in _blocks(kernel)[1].values())
+        found, fixed = _blocks(kernel)
+        alone = _alone(found, kernel, target)
+        return max(
+            scratch_bytes(k, target) for k in (*fixed.values(), *([alone] if alone is not None else []))
+        )
     in_parts = _in_parts(kernel, target)
     if in_parts is not None:
         return _scratch(in_parts[1])
@@ -168,7 +172,8 @@ def partitions_at(kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -
     if count >= _MOST_PARTS:
         return _MOST_PARTS
     length = next((s for s in found.sizes if s <= size), 1)
-    divided = partitions(fixed[length], target)
+    alone = _alone(found, kernel, target) if size == 1 else None
+    divided = partitions(fixed[length] if alone is None else alone, target)
     return max(divided, 1 << (max(1, count).bit_length() - 1)) if count > 1 else divided
 
 
@@ -209,6 +214,15 @@ def _blocks(kernel: Kernel) -> tuple[Blocks, dict[int, Kernel]]:
     return found, {n: dataclasses.replace(found.fixed(n), schedule=_plain(kernel)) for n in found.sizes}
 
 
+def _alone(found: Blocks, kernel: Kernel, target: Target) -> Kernel | None:
+    """The kernel of a single unit where a kernel of that fixed size is made by another engine; None where it is not."""
+    single = found.fixed(1)
+    chosen = contraction_schedule(single, target, None)
+    if chosen is None or kernel.schedule is None or chosen.engine == kernel.schedule.engine:
+        return None
+    return dataclasses.replace(single, schedule=chosen)
+
+
 def _plain(kernel: Kernel) -> Schedule | None:
     """What of the schedule blocks of other sizes share: the engine, which says the order of the sum."""
     return kernel.schedule
@@ -222,7 +236,13 @@ def _emit_blocks(kernel: Kernel, module: ModuleText, symbol: str, target: Target
         _emit_fixed(block, inner, target)
         functions[size] = inner.name
     builder = module.function(symbol, "void", _PARAMETERS)
-    emit_blocks(found, builder, functions, scratch_bytes(kernel, target) > 0)
+    alone = _alone(found, kernel, target)
+    name = None
+    if alone is not None:
+        inner = module.function(f"{symbol}.alone", "void", _PARAMETERS, linkage="internal")
+        _emit_fixed(alone, inner, target)
+        name = inner.name
+    emit_blocks(found, builder, functions, name, scratch_bytes(kernel, target) > 0)
     builder.ret()
 
 

@@ -5,6 +5,7 @@ shape on other addresses. So one function for each of a few sizes of block serve
 of fixed shapes, and with its bits: an element's sum depends on the steps of k alone, not on how many rows there are.
 
 Blocks of the largest size are divided among partitions where there are enough; every other block is divided itself.
+What is left at the end is a block that begins in the one before where that costs less: its rows are made twice, alike.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from graphc.ir.types import TensorType
 
 __all__ = ["Blocks", "at_sizes", "blocks_of", "emit_blocks", "emit_sum", "parts_of_sum"]
 
-_SIZES = (64, 8, 1)
+_SIZES = (64, 32, 8, 4, 2, 1)
 _FEW_SIZES = (8, 1)
+_SMALL = 8
+"""Blocks up to this size take about as long as one row: the operand that all rows share is read once for each."""
 _ROWS = 64
 """Points of the other outer axes from which smaller blocks are large enough."""
 
@@ -46,6 +49,12 @@ class Blocks:
     fold: int = 0
     """Of parts of a sum: the steps of its folds."""
     axis: Symbol | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """True where a unit may be computed twice: nothing that is written is read."""
+        buffers = zip(self.kernel.buffers, self.strides, strict=True)
+        return all(b.access == "in" or (b.access == "out" and stride) for b, stride in buffers)
 
     def fixed(self, size: int) -> Kernel:
         """The kernel of a block."""
@@ -226,8 +235,11 @@ def _place(found: Blocks, builder: Builder, pointers: Sequence[Val], table: Val,
         builder.store(at, builder.gep(table, n, "ptr"), 8)
 
 
-def emit_blocks(found: Blocks, builder: Builder, functions: Mapping[int, str], scratch: bool) -> None:
-    """Emits the body of the kernel function, which calls a function for each size of block."""
+def emit_blocks(
+    found: Blocks, builder: Builder, functions: Mapping[int, str], alone: str | None, scratch: bool
+) -> None:
+    """Emits the body of the kernel function, which calls a function for each size of block, or that for a single
+    unit `alone`."""
     count = len(found.kernel.buffers)
     part, parts, error = builder.params[1:]
     pointers, size, table = _opened(found, builder)
@@ -239,38 +251,53 @@ def emit_blocks(found: Blocks, builder: Builder, functions: Mapping[int, str], s
         _place(found, builder, pointers, table, first)
         builder.call_void(functions[length], [table, number, of, error])
 
-    def walk(begin: Val, end: Val, length: int, number: Val, of: Val) -> None:
-        def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
+    def all_blocks() -> None:
+        _walk(builder, found, size, call)
+
+    if alone is None:
+        all_blocks()
+        return
+    single = builder.icmp("eq", size, constant(1))
+    with builder.if_(single):
+        _place(found, builder, pointers, table, constant(0))
+        builder.call_void(alone, [table, part, parts, error])
+    with builder.if_(builder.icmp("ne", size, constant(1))):
+        all_blocks()
+
+
+def _walk(builder: Builder, found: Blocks, size: Val, call: Callable[[Val, int, Val, Val], None]) -> None:
+    """Calls for all blocks: `call(first unit, length, partition, partitions)`."""
+    part, parts = builder.params[1:3]
+    zero, one = constant(0), constant(1)
+
+    def run(begin: Val, end: Val, length: int, number: Val, of: Val) -> None:
+        def block(i: Val, _: tuple[Val, ...]) -> list[Val]:
             call(i, length, number, of)
             return []
 
-        builder.loop(begin, end, length, (), one, "block")
+        builder.loop(begin, end, length, (), block, "block")
 
-    _walk_all(builder, found.sizes, size, part, parts, walk)
-
-
-def _walk_all(
-    builder: Builder,
-    sizes: tuple[int, ...],
-    size: Val,
-    part: Val,
-    parts: Val,
-    walk: Callable[[Val, Val, int, Val, Val], None],
-) -> None:
-    largest, zero, one = sizes[0], constant(0), constant(1)
-    blocks = builder.binary("udiv", size, constant(largest))
-    whole = builder.mul(blocks, constant(largest))
-    many = builder.icmp("sge", blocks, parts)
-    edges = [
-        builder.mul(builder.binary("udiv", builder.mul(n, blocks), parts), constant(largest))
-        for n in (part, builder.add(part, one))
-    ]
-    begin, end = builder.select(many, edges[0], zero), builder.select(many, edges[1], whole)
-    number, of = builder.select(many, zero, part), builder.select(many, one, parts)
-    walk(begin, end, largest, number, of)
-    at = whole
-    for length in sizes[1:]:
+    at = zero
+    for length in found.sizes:
         left = builder.sub(size, at)
-        following = builder.add(at, builder.binary("and", left, constant(-length)))
-        walk(at, following, length, part, parts)
+        blocks = builder.binary("udiv", left, constant(length))
+        following = builder.add(at, builder.mul(blocks, constant(length)))
+        if length == found.sizes[0]:
+            many = builder.icmp("sge", blocks, parts)
+            edges = [
+                builder.mul(builder.binary("udiv", builder.mul(n, blocks), parts), constant(length))
+                for n in (part, builder.add(part, one))
+            ]
+            begin, end = builder.select(many, edges[0], zero), builder.select(many, edges[1], following)
+            run(begin, end, length, builder.select(many, zero, part), builder.select(many, one, parts))
+        else:
+            run(at, following, length, part, parts)
         at = following
+        if found.repeatable and length > 1:
+            left = builder.sub(size, at)
+            least = 1 if length <= _SMALL else length * 3 // 4
+            again = builder.icmp("sge", left, constant(least))
+            again = builder.and_(again, builder.icmp("sge", size, constant(length)))
+            with builder.if_(again):
+                call(builder.sub(size, constant(length)), length, part, parts)
+            at = builder.select(again, size, at)
