@@ -45,15 +45,15 @@ _MOST_ROWS = 256
 _LEAST_STEPS = 32
 _LEAST_PIECES = 8
 _UNROLLED_EPILOGUE = 160
-_ONCE = 8
-"""Share of L2 (one over this) of a block of packed A that only one block of columns reads."""
-
 _PARAMETERS = (("ptr", "b"), ("ptr", "a"), ("i64", "steps"), ("ptr", "kept"), ("i64", "block"))
 
 
 @dataclass(frozen=True)
 class Crossing:
     """Sizes: a tile of `columns` × `vectors`·`width` rows, folds of `fold` steps, blocks of `kc` steps and `block` columns.
+
+    Of A, a block of k is no larger than L1 (or one fold) where there are more than two panels, and of kept sums a block of
+    columns an eighth of L2.
 
     `full_width` is the target's vector, along columns, in which sums are finished.
     """
@@ -115,8 +115,8 @@ def find_crossing(problem: Problem, target: Target) -> Crossing | None:
     lead = round_up(problem.m, width * vectors)
     block = unit * max(1, target.l2_bytes // 8 // (lead * size) // unit)
     fold = block_steps(k)
-    # What is packed for one block of columns is replaced by the next block of k, and never leaves the near caches.
-    room = target.l2_bytes // (_ONCE if problem.n <= block else 2)
+    # With one or two panels, B is hardly read again and comes faster in long rows.
+    room = target.l1_bytes if lead > 2 * width * vectors else target.l2_bytes // 8
     kc = cached_steps(k, fold, max(fold, room // (lead * size)))
     return Crossing(full, width, columns, vectors, fold, kc, block, unit)
 
@@ -146,10 +146,15 @@ def _emit_tile(module: ModuleText, name: str, problem: Problem, crossing: Crossi
     even = problem.k if problem.k <= crossing.fold else gcd(problem.k, crossing.fold)
     is_first = builder.icmp("eq", block, constant(0))
 
-    def tile(packed: Val, place: Val, vectors: int, wanted: Val | None) -> None:
+    strips = crossing.panels(problem)
+
+    def tile(strip: Val, packed: Val, place: Val, vectors: int) -> None:
         source = PanelColumns(packed, scalar, width, vectors, crossing.panel, 0)
         sizes = builder, scalar, width, columns, vectors
-        a, ahead = (b, Panel(direct.row, 1)), Ahead(columns * direct.row, wanted)
+        a, ahead = (
+            (b, Panel(direct.row, 1)),
+            Ahead(columns * direct.row, share=(strip, strips) if strips > 1 else None),
+        )
 
         def at(i: int, j: int) -> Val:
             return builder.gep(place, i * crossing.lead(problem) + j * width, scalar)
@@ -182,7 +187,7 @@ def _emit_tile(module: ModuleText, name: str, problem: Problem, crossing: Crossi
 
     def full(i: Val, carried: tuple[Val, ...]) -> list[Val]:
         packed, place = carried
-        tile(packed, place, crossing.vectors, builder.icmp("eq", i, constant(0)) if count > 1 else None)
+        tile(i, packed, place, crossing.vectors)
         return [
             builder.gep(packed, crossing.depth * crossing.panel, scalar),
             builder.gep(place, crossing.panel, scalar),
@@ -191,7 +196,7 @@ def _emit_tile(module: ModuleText, name: str, problem: Problem, crossing: Crossi
     count, rest = divmod(problem.m, crossing.panel)
     after = builder.loop(0, count, 1, (a, kept), full, "strip") if count else (a, kept)
     if rest:
-        tile(after[0], after[1], -(-rest // width), builder.const("i1", 0) if count else None)
+        tile(constant(count), after[0], after[1], -(-rest // width))
     builder.ret()
 
 

@@ -118,11 +118,15 @@ _CROWDED = 2048
 class Ahead:
     """What is asked for while a tile sums: the A of the tile `distance` elements on, where `wanted` (None: always; not
     at all where the distance is 0), and by `between` what else comes next; it is called with 0, 1, … for each stretch.
+
+    Where several tiles with the same A follow each other, each is number `share[0]` of `share[1]` that ask for a part of the
+    lines, so that these come from memory at an even rate: a core waits for few lines at once, and B comes through the same queue.
     """
 
     distance: int = 0
     wanted: Val | None = None
     between: Callable[[Val], None] | None = None
+    share: tuple[Val, int] | None = None
 
     def ask(self, builder: Builder, number: Val, address: Val, panel: Panel, rows: int, scalar: str) -> None:
         """The requests of stretch `number`, whose A begins at `address`."""
@@ -133,11 +137,16 @@ class Ahead:
         size = 8 if scalar == "double" else 4
         # Rows that share few sets of L1 would drive out those that are summed now.
         level = 2 if panel.step == 1 and panel.lane * size % _CROWDED == 0 else 1
+        line, lines, wanted, every = 64 // size, STRETCH * size // 64, self.wanted, 1
         if panel.step == 1:
-            places = [i * panel.lane + k for k in range(0, STRETCH, 64 // size) for i in range(rows)]
+            if self.share is not None:
+                number, every = self.share
+                address = builder.gep(address, times(builder, number, line), scalar)
+                wanted = builder.icmp("slt", number, constant(lines)) if every > lines else wanted
+            places = [i * panel.lane + k * line for k in range(0, lines, every) for i in range(rows)]
         else:
             places = [k * panel.step for k in range(STRETCH)]
-        with contextlib.nullcontext() if self.wanted is None else builder.if_(self.wanted):
+        with contextlib.nullcontext() if wanted is None else builder.if_(wanted):
             for at in places:
                 builder.prefetch(builder.gep(address, self.distance + at, scalar), level=level)
 
