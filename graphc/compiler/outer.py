@@ -56,7 +56,7 @@ class WayBack:
         return replace(
             self,
             plan=ReplayPlan(
-                specialised(plan.graph, sizes),
+                lambda: specialised(plan.graph, sizes),
                 None if plan.again_graph is None else lambda: specialised(plan.again.graph, sizes),
             ),
         )

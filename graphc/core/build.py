@@ -35,12 +35,18 @@ _numbers = itertools.count()
 class ReplayPlan:
     """A graph that entries stand for: a tape's way back (one for each cached program), or a section."""
 
-    graph: Graph
+    source: Graph | Callable[[], Graph]
+    """The graph, or what makes it when it is first asked for."""
     again_graph: Callable[[], Graph] | None = None
     """Makes the graph that computes again what this one reads as residuals; it can be differentiated."""
     _batched: dict[int, ReplayPlan] = field(default_factory=dict)
     number: int = field(default_factory=lambda: next(_numbers))
     """What keys of programs name the plan by; never used twice."""
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph."""
+        return self.source if isinstance(self.source, Graph) else self.source()
 
     @cached_property
     def types(self) -> tuple[TensorType, ...]:
