@@ -188,19 +188,25 @@ class Compiled:
         )
         return _Call(args, kwargs, tensors, types, sizes, (tree, shape, is_grad_enabled()), copies)
 
-    def _traced(self, call: _Call, *, keep_grads: bool) -> Traced:
+    def _traced(self, call: _Call, *, keep_grads: bool, share: bool = False) -> Traced:
         args, kwargs = apart(call.args, call.kwargs)
         return trace_function(
-            self._function, args, kwargs, name=self._name, keep_grads=keep_grads, types=call.types
+            self._function,
+            args,
+            kwargs,
+            name=self._name,
+            keep_grads=keep_grads,
+            types=call.types,
+            share=share,
         )
 
     def _compile(self, call: _Call) -> CompiledProgram:
-        traced = self._traced(call, keep_grads=self._options.keep_grads)
+        traced = self._traced(call, keep_grads=self._options.keep_grads, share=True)
         if traced.fresh:
             # Gradients that are neither cleared nor there accumulate from call to call: give them memory.
             for tensor in traced.fresh:
                 tensor._grad = zero_gradient(tensor)
-            traced = self._traced(call, keep_grads=self._options.keep_grads)
+            traced = self._traced(call, keep_grads=self._options.keep_grads, share=True)
         checks = SizeChecks(traced.graph, traced.assumptions) if call.sizes else None
         if checks is not None:
             checks.check(call.sizes)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.compiler.shared import share_results
 from graphc.compiler.tree import Tree, argument_names, flatten, unflatten
 from graphc.core.build import GraphBuild
 from graphc.core.evaluate import reachable
@@ -164,10 +165,12 @@ def trace_function(
     name: str,
     keep_grads: bool,
     types: Sequence[TensorType] | None = None,
+    share: bool = False,
 ) -> Traced:
     """The graph of `function` on arguments whose tensor leaves are realised Tensors.
 
-    `types` are the leaves' types with symbolic sizes, where some are dynamic. Raises whatever the function
+    `types` are the leaves' types with symbolic sizes, where some are dynamic. With `share` results that share a
+    storage are one output, and aliases again when the tree is filled. Raises whatever the function
     raises, and TraceError where it asks for a value, or for a number in place of a symbolic size.
     """
     leaves, nest = flatten((args, kwargs))
@@ -182,6 +185,8 @@ def trace_function(
         with _recording(trace, symbolic=symbolic) as recording:
             result = function(*args, **kwargs)
             returned, tree = flatten(result)
+            if share:
+                returned, tree = share_results(returned, tree)
             outputs = [_output(t) for t in returned]
         traced = _Finish(trace, recording, inputs, name, keep_grads).run(outputs, tree)
         if symbolic:

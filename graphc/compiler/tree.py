@@ -16,7 +16,7 @@ import numpy as np
 from graphc.core.tensor import TensorBase
 from graphc.ir.dims import Expr
 
-__all__ = ["Tree", "argument_names", "flatten", "tree_at", "unflatten"]
+__all__ = ["Tree", "argument_names", "flatten", "own_tree", "tree_at", "unflatten"]
 
 Tree = Any
 """Hashable: ("leaf",), ("static", value), or (kind, type or keys, children)."""
@@ -28,6 +28,11 @@ class _Own:
     the two, `__unflatten_nest__` makes an instance of them."""
 
     type: Any
+
+
+def own_tree(type_: Any, static: Any, leaves: int) -> Tree:
+    """The tree of `leaves` leaves of which `type_.__unflatten_nest__(leaves, static)` makes the nest."""
+    return (_Own(type_), static, ((tuple, None, (("leaf",),) * leaves),))
 
 
 def flatten(nest: Any) -> tuple[list[Any], Tree]:
