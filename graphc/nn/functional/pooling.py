@@ -22,6 +22,18 @@ def _pooled(input: Tensor, name: str) -> tuple[Tensor, bool]:
     return (shape.unsqueeze(x, 0), True) if rank == 3 else (x, False)
 
 
+def _windows(kernel_size: Any, stride: Any, padding: Any) -> dict[str, tuple[int, int]]:
+    """Attributes of a pooling op; windows stand side by side where no stride is given."""
+    kernel = pair_of(kernel_size, "kernel_size")
+    steps = kernel if stride is None or stride == [] else pair_of(stride, "stride")
+    return {"kernel": kernel, "stride": steps, "padding": pair_of(padding, "padding")}
+
+
+def _flat(*options: Any) -> list[Any]:
+    """Options of a window along one axis as numbers; None stays."""
+    return [v if v is None or isinstance(v, int) else v[0] for v in options]
+
+
 def max_pool2d(
     input: Tensor,
     kernel_size: Any,
@@ -33,13 +45,10 @@ def max_pool2d(
 ) -> Any:
     """Largest element of each window of [N, C, H, W] (and where it is, with `return_indices`)."""
     x, single = _pooled(input, "max_pool2d")
-    kernel = pair_of(kernel_size, "kernel_size")
     values, indices = record(
         "max_pool2d",
         x,
-        kernel=kernel,
-        stride=kernel if stride is None or stride == [] else pair_of(stride, "stride"),
-        padding=pair_of(padding, "padding"),
+        **_windows(kernel_size, stride, padding),
         dilation=pair_of(dilation, "dilation"),
         ceil_mode=bool(ceil_mode),
     )
@@ -58,9 +67,7 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Any:
     """Largest element of each window of [N, C, L], as a max_pool2d of height 1."""
-    k, s, p, d = (
-        v if v is None or isinstance(v, int) else v[0] for v in (kernel_size, stride, padding, dilation)
-    )
+    k, s, p, d = _flat(kernel_size, stride, padding, dilation)
     found = max_pool2d(
         shape.unsqueeze(input, -2), (1, k), (1, k if s is None else s), (0, p), (1, d), ceil_mode, True
     )
@@ -79,13 +86,10 @@ def avg_pool2d(
 ) -> Tensor:
     """Mean of each window of [N, C, H, W]."""
     x, single = _pooled(input, "avg_pool2d")
-    kernel = pair_of(kernel_size, "kernel_size")
     y = record(
         "avg_pool2d",
         x,
-        kernel=kernel,
-        stride=kernel if stride is None or stride == [] else pair_of(stride, "stride"),
-        padding=pair_of(padding, "padding"),
+        **_windows(kernel_size, stride, padding),
         ceil_mode=bool(ceil_mode),
         count_include_pad=bool(count_include_pad),
         divisor_override=divisor_override,
@@ -102,7 +106,7 @@ def avg_pool1d(
     count_include_pad: bool = True,
 ) -> Tensor:
     """Mean of each window of [N, C, L], as an avg_pool2d of height 1."""
-    k, s, p = (v if v is None or isinstance(v, int) else v[0] for v in (kernel_size, stride, padding))
+    k, s, p = _flat(kernel_size, stride, padding)
     y = avg_pool2d(
         shape.unsqueeze(input, -2), (1, k), (1, k if s is None else s), (0, p), ceil_mode, count_include_pad
     )

@@ -1,21 +1,23 @@
 """`Module`: parameters, buffers and submodules in a tree, with PyTorch's registration rules.
 
 Every change that a compiled call could have baked in raises the mutation epoch; `_snapshot` is what
-such a call compares then. Longer than most files: the class is PyTorch's interface.
+such a call compares then. Walks over the tree and state dicts are mixins, in `tree.py` and `state.py`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from graphc.core import TensorBase, assign, bump_epoch, enter_outermost, guard, is_tracing, no_grad, set_role
+from graphc.core import TensorBase, bump_epoch, enter_outermost, guard, is_tracing, no_grad, set_role
 from graphc.core.recording import current
 from graphc.devices import check_device, device
 from graphc.ir.types import DType, bfloat16, float16, float32, float64
 from graphc.nn.modules.backward_hooks import BackwardWatch
 from graphc.nn.modules.hooks import RemovableHandle, add_hook
+from graphc.nn.modules.state import IncompatibleKeys, StateDict
+from graphc.nn.modules.tree import ModuleTree
 from graphc.nn.parameter import Buffer, Parameter
 
 __all__ = ["IncompatibleKeys", "Module"]
@@ -24,29 +26,11 @@ T = TypeVar("T", bound="Module")
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
-class _Keys(NamedTuple):
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
-class IncompatibleKeys(_Keys):
-    """What `load_state_dict` did not find, and found without a place for it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return f"IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
-
-    __str__ = __repr__
-
-
 def _typename(x: Any) -> str:
     return f"{type(x).__module__}.{type(x).__qualname__}"
 
 
-class Module:
+class Module(ModuleTree, StateDict):
     """Base of neural-network modules: assign parameters, buffers and Modules as attributes, define `forward`."""
 
     training: bool
@@ -290,106 +274,6 @@ class Module:
 
     register_module = add_module
 
-    def get_submodule(self, target: str) -> Module:
-        """The descendant at a dotted path. Raises AttributeError where there is none."""
-        found: Any = self
-        for part in target.split(".") if target else ():
-            if not hasattr(found, part):
-                raise AttributeError(f"{type(found).__name__} has no attribute `{part}`")
-            found = getattr(found, part)
-            if not isinstance(found, Module):
-                raise AttributeError(f"`{part}` is not an nn.Module")
-        return found  # type: ignore[no-any-return]
-
-    def get_parameter(self, target: str) -> Parameter:
-        """The parameter at a dotted path. Raises AttributeError where there is none."""
-        path, _, name = target.rpartition(".")
-        owner = self.get_submodule(path)
-        if name not in owner._parameters:
-            raise AttributeError(f"`{name}` is not an nn.Parameter of {type(owner).__name__}")
-        return owner._parameters[name]  # type: ignore[no-any-return]
-
-    def get_buffer(self, target: str) -> Any:
-        """The buffer at a dotted path. Raises AttributeError where there is none."""
-        path, _, name = target.rpartition(".")
-        owner = self.get_submodule(path)
-        if name not in owner._buffers:
-            raise AttributeError(f"`{name}` is not a buffer of {type(owner).__name__}")
-        return owner._buffers[name]
-
-    # -- walks ----------------------------------------------------------------------------------
-
-    def named_modules(
-        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Module]]:
-        """(dotted name, Module) of this Module and all below, parents first."""
-        memo = set() if memo is None else memo
-        if self in memo:
-            return
-        if remove_duplicate:
-            memo.add(self)
-        yield prefix, self
-        for name, child in self._modules.items():
-            if child is not None:
-                yield from child.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
-
-    def modules(self) -> Iterator[Module]:
-        """This Module and all below."""
-        for _, module in self.named_modules():
-            yield module
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """(name, child), each child once."""
-        seen: set[Module] = set()
-        for name, child in self._modules.items():
-            if child is not None and child not in seen:
-                seen.add(child)
-                yield name, child
-
-    def children(self) -> Iterator[Module]:
-        """The children."""
-        for _, child in self.named_children():
-            yield child
-
-    def _named_members(
-        self, table: str, prefix: str, recurse: bool, remove_duplicate: bool
-    ) -> Iterator[tuple[str, Any]]:
-        seen: set[int] = set()
-        walk = (
-            self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
-            if recurse
-            else [(prefix, self)]
-        )
-        for path, module in walk:
-            for name, value in getattr(module, table).items():
-                if value is None or id(value) in seen:
-                    continue
-                if remove_duplicate:
-                    seen.add(id(value))
-                yield f"{path}.{name}" if path else name, value
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Parameter]]:
-        """(dotted name, parameter), each parameter once."""
-        return self._named_members("_parameters", prefix, recurse, remove_duplicate)
-
-    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """The parameters."""
-        for _, value in self.named_parameters(recurse=recurse):
-            yield value
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Any]]:
-        """(dotted name, buffer), each buffer once."""
-        return self._named_members("_buffers", prefix, recurse, remove_duplicate)
-
-    def buffers(self, recurse: bool = True) -> Iterator[Any]:
-        """The buffers."""
-        for _, value in self.named_buffers(recurse=recurse):
-            yield value
-
     # -- modes and conversions --------------------------------------------------------------------
 
     def train(self: T, mode: bool = True) -> T:
@@ -514,67 +398,6 @@ class Module:
         """Calls `hook(module, grad_output)` before gradients of the inputs; what it returns replaces `grad_output`."""
         return add_hook(self._backward_pre_hooks, hook, prepend)
 
-    # -- state --------------------------------------------------------------------------------------
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        for name, param in self._parameters.items():
-            if param is not None:
-                destination[prefix + name] = param if keep_vars else param.detach()
-        for name, buffer in self._buffers.items():
-            if buffer is not None and name not in self._non_persistent_buffers_set:
-                destination[prefix + name] = buffer if keep_vars else buffer.detach()
-
-    def state_dict(
-        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> dict[str, Any]:
-        """Parameters and persistent buffers by dotted name; they share memory with the Module's."""
-        result = OrderedDict() if destination is None else destination
-        self._save_to_state_dict(result, prefix, keep_vars)
-        for name, child in self._modules.items():
-            if child is not None:
-                child.state_dict(destination=result, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
-        return result
-
-    def _own_state(self) -> dict[str, Any]:
-        kept = {k: v for k, v in self._buffers.items() if k not in self._non_persistent_buffers_set}
-        return {k: v for k, v in (self._parameters | kept).items() if v is not None}
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> IncompatibleKeys:
-        """Copies values in by name (with `assign`, takes the tensors themselves).
-
-        Raises RuntimeError that lists unexpected and missing keys (if `strict`) and wrong shapes.
-        """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
-        targets = {
-            f"{path}.{name}" if path else name: (module, name, value)
-            for path, module in self.named_modules(remove_duplicate=False)
-            for name, value in module._own_state().items()
-        }
-        missing = [k for k in targets if k not in state_dict]
-        unexpected = [k for k in state_dict if k not in targets]
-        problems = []
-        if strict and unexpected:
-            problems.append(
-                "Unexpected key(s) in state_dict: {}. ".format(", ".join(f'"{k}"' for k in unexpected))
-            )
-        if strict and missing:
-            problems.append("Missing key(s) in state_dict: {}. ".format(", ".join(f'"{k}"' for k in missing)))
-        for key, (module, name, value) in targets.items():
-            if key in state_dict:
-                problem = _load_one(module, name, value, key, state_dict[key], assign)
-                if problem:
-                    problems.append(problem)
-        if problems:
-            raise RuntimeError(
-                "Error(s) in loading state_dict for {}:\n\t{}".format(
-                    type(self).__name__, "\n\t".join(problems)
-                )
-            )
-        return IncompatibleKeys(missing, unexpected)
-
     # -- text ----------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
@@ -642,33 +465,3 @@ def clear_gradients(parameters: Any, set_to_none: bool) -> None:
             if gradient.requires_grad:
                 p.grad = gradient = gradient.detach()
             gradient.zero_()
-
-
-def _load_one(module: Module, name: str, value: Any, key: str, source: Any, assign_: bool) -> str | None:
-    """Loads one tensor; returns what is wrong with it, if anything."""
-    if not isinstance(source, TensorBase):
-        return (
-            f'While copying the parameter named "{key}", expected graphc.Tensor or Tensor-like object from '
-            f"checkpoint but received {type(source)}"
-        )
-    if source.tensor_type.shape != value.tensor_type.shape:
-        return (
-            f"size mismatch for {key}: copying a param with shape {source.shape} from checkpoint, the shape in "
-            f"current model is {value.shape}."
-        )
-    if assign_:
-        if name in module._parameters:
-            module._parameters[name] = (
-                source if isinstance(source, Parameter) else Parameter(source, value.requires_grad)
-            )
-        else:
-            module._buffers[name] = source
-        bump_epoch()
-        return None
-    with no_grad():
-        copied: Any = source.detach()
-        assign(
-            value,
-            copied.to(value.dtype) if source.tensor_type.dtype is not value.tensor_type.dtype else copied,
-        )
-    return None

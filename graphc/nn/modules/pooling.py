@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from graphc.nn import functional as F
@@ -12,6 +13,8 @@ __all__ = ["AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "MaxPool1d", "MaxPool2
 
 
 class _MaxPool(Module):
+    _pool: Callable[..., Any]
+
     def __init__(
         self,
         kernel_size: Any,
@@ -29,6 +32,11 @@ class _MaxPool(Module):
         self.return_indices = return_indices
         self.ceil_mode = ceil_mode
 
+    def forward(self, input: Tensor) -> Any:
+        """The pooled tensor (and the indices, with `return_indices`)."""
+        options = self.kernel_size, self.stride, self.padding, self.dilation
+        return self._pool(input, *options, self.ceil_mode, self.return_indices)
+
     def extra_repr(self) -> str:
         """The constructor's arguments."""
         return (
@@ -40,36 +48,22 @@ class _MaxPool(Module):
 class MaxPool2d(_MaxPool):
     """Largest element of each window of [N, C, H, W]."""
 
-    def forward(self, input: Tensor) -> Any:
-        """The pooled tensor (and the indices, with `return_indices`)."""
-        return F.max_pool2d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.ceil_mode,
-            self.return_indices,
-        )
+    _pool = staticmethod(F.max_pool2d)
 
 
 class MaxPool1d(_MaxPool):
     """Largest element of each window of [N, C, L]."""
 
-    def forward(self, input: Tensor) -> Any:
-        """The pooled tensor (and the indices, with `return_indices`)."""
-        return F.max_pool1d(
-            input,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.ceil_mode,
-            self.return_indices,
-        )
+    _pool = staticmethod(F.max_pool1d)
 
 
-class AvgPool2d(Module):
+class _AvgPool(Module):
+    def extra_repr(self) -> str:
+        """The constructor's main arguments."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool2d(_AvgPool):
     """Mean of each window of [N, C, H, W]."""
 
     def __init__(
@@ -101,12 +95,8 @@ class AvgPool2d(Module):
             self.divisor_override,
         )
 
-    def extra_repr(self) -> str:
-        """The constructor's main arguments."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
-
-class AvgPool1d(Module):
+class AvgPool1d(_AvgPool):
     """Mean of each window of [N, C, L]."""
 
     def __init__(
@@ -130,10 +120,6 @@ class AvgPool1d(Module):
         return F.avg_pool1d(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
         )
-
-    def extra_repr(self) -> str:
-        """The constructor's main arguments."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class AdaptiveAvgPool2d(Module):
