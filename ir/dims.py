@@ -200,7 +200,7 @@ def pinned(size: Expr) -> TraceError:
     return TraceError(
         f"the size {size} is wanted as a Python number here, which would pin {names} to one size: int(), len(), "
         "range(), an index and math functions need numbers. Compute with x.shape and x.size() as they are (+, -, *, //, "
-        "% and comparisons that bounds decide stay symbolic), loop with graphc.scan or graphc.fori_loop, or leave "
+        "% and comparisons that bounds decide stay symbolic), loop with graphc.fori_loop, or leave "
         "the axis out of dynamic="
     )
 

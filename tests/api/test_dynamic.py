@@ -159,6 +159,26 @@ def test_a_training_step_with_batch_statistics() -> None:
     assert compiled.cache_info().misses == 1
 
 
+def test_recurrent_layers() -> None:
+    model, twin = _pair(lambda n: n.LSTM(4, 6, 2, bidirectional=True))
+    compiled = graphc.compile(lambda x: model(x)[0], dynamic={"x": {1: "batch"}})
+    for size in (3, 1, 64, 7):
+        x = _floats(5, size, 4)
+        _close(compiled(x), twin(torch.from_numpy(x))[0], rtol=1e-4, atol=1e-5)
+    assert compiled.cache_info().misses == 1
+
+
+def test_a_loop_over_a_dynamic_axis() -> None:
+    def function(x: Any) -> Any:
+        return graphc.fori_loop(0, x.shape[0], lambda i, total: total * 0.5 + x[i], graphc.zeros(3))
+
+    compiled = graphc.compile(function, dynamic=BATCH)
+    for size in (3, 0, 1, 20):
+        x = graphc.from_numpy(_floats(size, 3))
+        assert compiled(x).tolist() == pytest.approx(function(x).tolist(), rel=1e-5)
+    assert compiled.cache_info().misses == 1
+
+
 def test_gradients_that_leave_the_call() -> None:
     compiled = graphc.compile(lambda x, w: (x * w).sum(1), dynamic=BATCH)
     w = graphc.ones(4, requires_grad=True)
@@ -326,7 +346,7 @@ def _iterated(x: Any) -> Any:
         (_truth, ("whether batch != 0 depends on the size",)),
         (_equal, ("whether batch == 1 depends on the size",)),
         (_unbound, ("unbind: the size batch is wanted as a Python number",)),
-        (_scanned, ("scan: the size batch is wanted as a Python number",)),
+        (_scanned, ("scan: the number of steps is batch", "graphc.fori_loop(0, n, …)")),
         (_iterated, ("the size batch is wanted as a Python number",)),
     ],
 )

@@ -12,6 +12,8 @@ from graphc.core.region import read_states, record_region, write_states
 from graphc.core.storage import Storage
 from graphc.core.tensor import wrap
 from graphc.functions.control.nests import check_kept, tensors
+from graphc.ir.dims import Expr
+from graphc.ir.errors import TraceError
 
 __all__ = ["map", "scan", "scan_as"]
 
@@ -123,6 +125,13 @@ def _steps(name: str, slices: list[Any], length: int | None) -> int:
     for t in slices:
         if not t.shape:
             raise RuntimeError(f"{name}: xs must have a first axis to take slices along, got a rank-0 Tensor")
+    for n in (length, *(t.shape[0] for t in slices)):
+        if isinstance(n, Expr):
+            raise TraceError(
+                f"{name}: the number of steps is {n}, which each call brings, but a program has a fixed number of them: "
+                "leave the axis out of dynamic=; or loop with graphc.fori_loop(0, n, …) or graphc.while_loop where no "
+                "gradient is wanted"
+            )
     sizes = [int(t.shape[0]) for t in slices]
     if length is None:
         if not sizes:

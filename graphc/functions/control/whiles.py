@@ -17,7 +17,9 @@ from graphc.core.tensor import TensorBase, wrap
 from graphc.functions.control.nests import check_flag, check_kept, tensors
 from graphc.functions.control.scan import scan_as
 from graphc.functions.creation import arange, full
+from graphc.functions.promotion import size_operand
 from graphc.functions.shape import reshape
+from graphc.ir.dims import Expr
 from graphc.ir.errors import located
 
 __all__ = ["fori_loop", "while_loop"]
@@ -52,8 +54,8 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any
     """Runs `value = body(i, value)` for i = lower … upper - 1, from `init`; returns the last value.
 
     `value` is a Tensor or a nest of Tensors that keeps its dtypes and shapes; `i` is an integer Tensor of rank 0.
-    Bounds that are ints make a loop of known length, which is differentiable; with a Tensor among them it is a
-    `while_loop` without bound, which is not. Raises RuntimeError where a value does not keep its type; TypeError
+    Bounds that are ints make a loop of known length, which is differentiable; with a Tensor or a dynamic size among
+    them it is a `while_loop` without bound, which is not. Raises RuntimeError where a value does not keep its type; TypeError
     for what is no Tensor or for bounds that are no integers.
     """
     try:
@@ -69,6 +71,7 @@ def _scalar(bound: Any, model: Any) -> Any:
 
 
 def _fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any) -> Any:
+    lower, upper = (size_operand(b) if isinstance(b, Expr) else b for b in (lower, upper))
     for name, bound in (("lower", lower), ("upper", upper)):
         whole = (
             bound.dtype.is_integral and bound.tensor_type.numel == 1
