@@ -188,7 +188,8 @@ def emit_sum(found: Blocks, builder: Builder, function: str, scratch: bool) -> N
     count = len(kernel.buffers)
     pointers, size, table = _opened(found, builder)
     part, parts, error = builder.params[1:]
-    flag = builder.alloca("i64", 1)
+    flag = builder.alloca("i64", 2)
+    last = builder.sub(size, constant(1))
     builder.store(flag, builder.gep(table, count, "ptr"), 8)
     if scratch:
         place = builder.load("ptr", builder.gep(builder.params[0], count + 1, "ptr"), 8)
@@ -196,6 +197,8 @@ def emit_sum(found: Blocks, builder: Builder, function: str, scratch: bool) -> N
 
     def one(i: Val, _: tuple[Val, ...]) -> list[Val]:
         builder.store(i, flag, 8)
+        completes = builder.select(builder.icmp("eq", i, last), constant(1), constant(0))
+        builder.store(completes, builder.gep(flag, 1, "i64"), 8)
         _place(found, builder, pointers, table, i)
         builder.call_void(function, [table, part, parts, error])
         return []

@@ -201,7 +201,9 @@ class _Fielded:
         else:
             builder.loop(0, self.problem.k, self.tiling.kc, (), self._step_block, "kc")
         if self.field.minor is not None:
-            builder.loop(self.row, self.row_end, 1, (), self._finish_row, "finish")
+            complete = builder.sizes["completes"] if self.problem.resumed else constant(1)
+            with builder.if_(builder.icmp("ne", complete, constant(0))):
+                builder.loop(self.row, self.row_end, 1, (), self._finish_row, "finish")
         return []
 
     def _step_block(self, k: Val, _: tuple[Val, ...]) -> list[Val]:

@@ -90,9 +90,12 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None, resume
         if problem.order is not None or problem.symbols:
             continue
         if resumed:
-            # These write results as they go, not from sums kept in another order.
-            fields = field_tilings(problem, target)
-            plans += [Plan(problem, t, field=field) for t, field in fields if field.minor is None]
+            # Sums that are kept in another order than the results stay where they are from part to part.
+            plans += [
+                Plan(problem, t, field=field)
+                for t, field in field_tilings(problem, target)
+                if field.minor is None or (field.share >= field.values and problem.m <= t.mc)
+            ]
             continue
         crossing = find_crossing(problem, target)
         if crossing is not None:

@@ -118,8 +118,8 @@ class Problem:
     """Symbolic sizes, on which the number of steps depends. An array of their values is passed behind the buffers,
     then `fold` and `kc` of a tiling for that number: in a `Tiling` these are the largest that may come."""
     resumed: int = 0
-    """Where not 0, the steps of a fold of a longer sum, of which this is a part: a number is passed behind the buffers,
-    and where that is not 0 the sum goes on from what the result holds."""
+    """Where not 0, the steps of a fold of a longer sum, of which this is a part: two numbers are passed behind the
+    buffers. Where the first is not 0 the sum goes on from what the result, or scratch, holds; where the other is not 0 it is complete."""
 
     @property
     def totals(self) -> dict[Side, int]:

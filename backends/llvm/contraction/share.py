@@ -32,6 +32,7 @@ def load_pointers(builder: Builder, problem: Problem, buffers: Val) -> list[Val]
     if problem.resumed:
         place = builder.load("ptr", builder.gep(buffers, len(problem.buffers), "ptr"), 8)
         builder.sizes["resumes"] = builder.load("i64", place, 8)
+        builder.sizes["completes"] = builder.load("i64", builder.gep(place, 1, "i64"), 8)
     return [builder.load("ptr", builder.gep(buffers, i, "ptr"), 8) for i in range(len(problem.buffers))]
 
 

@@ -207,11 +207,12 @@ def _keep(
             for j, x in enumerate(row):
                 builder.store(x, place(i, j), size)
 
-    if tiling.blocks(problem.k) == 1:
+    if tiling.blocks(problem.k) == 1 and not problem.resumed:
         store()
         return
     first, later, done = (builder.label(x) for x in ("first", "later", "done"))
-    builder.branch_if(builder.icmp("eq", block, constant(0)), first, later)
+    before = builder.or_(block, builder.sizes["resumes"]) if problem.resumed else block
+    builder.branch_if(builder.icmp("eq", before, constant(0)), first, later)
     builder.block(first)
     store()
     builder.branch(done)
