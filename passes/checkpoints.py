@@ -8,14 +8,15 @@ them apart from their originals. Every op is pure, so no bit changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.marks import GRADIENT, RECOMPUTE, add_mark, checkpoint_path, has_mark
+from graphc.passes.free import takes_nothing
 
-__all__ = ["has_checkpoints", "recompute_in_checkpoints"]
+__all__ = ["has_checkpoints", "insert_clones", "recompute_in_checkpoints"]
 
 _CHECK = "check"
 
@@ -34,27 +35,37 @@ class _Again:
 
 
 def recompute_in_checkpoints(graph: Graph) -> bool:
-    """Makes ops with the mark `gradient` read clones of what was made in checkpoints; False where none does."""
-    ops = list(graph.ops)
-    paths = {op: path for op in ops if (path := _path(op))}
-    if not paths:
+    """Makes ops with the mark `gradient` read clones of what was made in checkpoints; False where there are none."""
+    paths = {op: path for op in graph.ops if (path := checkpoint_path(op))}
+    late = {op for op in graph.ops if has_mark(op, GRADIENT)} if paths else set()
+    if not late:
         return False
-    return _Insertion(graph, ops, paths).run()
+    insert_clones(graph, paths, late)
+    # What a derivative makes of forward values on its own account is made there too.
+    for op in late:
+        if op.operands and (path := checkpoint_path(op)):
+            add_mark(op, f"{RECOMPUTE}:{'.'.join(path)}")
+    return True
 
 
-def _path(op: Op) -> tuple[str, ...]:
+def insert_clones(graph: Graph, paths: Mapping[Op, tuple[str, ...]], late: Collection[Op]) -> bool:
+    """Makes `late` ops read clones of what does not leave its checkpoint; False where none does.
+
+    `paths` name the checkpoints that ops are in, outermost first; those of late ops do not count.
+    """
     # What takes no operands costs nothing to make again and needs no clone.
-    return () if not op.operands or has_mark(op, GRADIENT) else checkpoint_path(op)
+    kept = {op: path for op, path in paths.items() if path and op.operands and op not in late}
+    return bool(kept) and _Insertion(graph, kept, late).run()
 
 
 class _Insertion:
-    def __init__(self, graph: Graph, ops: Sequence[Op], paths: Mapping[Op, tuple[str, ...]]) -> None:
+    def __init__(self, graph: Graph, paths: Mapping[Op, tuple[str, ...]], late: Collection[Op]) -> None:
         self.graph = graph
-        self.ops = ops
+        self.ops = ops = list(graph.ops)
         self.paths = paths
         self.place = {op: n for n, op in enumerate(ops)}
         self.outputs = graph.output_uses()
-        self.late = {op for op in ops if has_mark(op, GRADIENT)}
+        self.late = late
         self.depths: dict[Value, int] = {}
 
     def depth(self, v: Value) -> int:
@@ -68,8 +79,14 @@ class _Insertion:
         if v.op is None or v in self.outputs:
             return 0
         path = self.paths.get(v.op, ())
-        readers = (self.paths.get(use.op, ()) for use in v.uses if use.op not in self.late)
-        return min((_shared(path, other) for other in readers), default=len(path))
+        found = len(path)
+        for use in v.uses:
+            if use.op not in self.late and found:
+                found = min(found, _shared(path, self.paths.get(use.op, ())))
+                if takes_nothing(use.op):
+                    # What is read through a view is kept as a whole.
+                    found = min(found, self.depth(use.op.results[0]))
+        return found
 
     def run(self) -> bool:
         first = self._first_readers()
@@ -80,14 +97,10 @@ class _Insertion:
             for old, new in zip(again.op.results, clone.results, strict=True):
                 new.name = old.name
                 made[old, again.depth] = new
-        for op in self.late:
-            for i, v in enumerate(op.operands):
+        for op in self.ops:
+            for i, v in enumerate(op.operands if op in self.late else ()):
                 if self.depth(v):
                     op.set_operand(i, made[v, self.depth(v)])
-        # What a derivative makes of forward values on its own account is made there too.
-        for op in self.late:
-            if op.operands and (path := checkpoint_path(op)):
-                add_mark(op, f"{RECOMPUTE}:{'.'.join(path)}")
         return bool(first)
 
     def _first_readers(self) -> dict[_Again, int]:

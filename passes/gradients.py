@@ -29,21 +29,22 @@ def blocked_values(graph: Graph) -> set[Value]:
     return {r for op in graph.ops if has_mark(op, NO_GRAD) for r in op.results}
 
 
-def expand_gradients(graph: Graph) -> dict[Value, Value]:
-    """Replaces every `gradient` op, first to last, those of regions before; keeps the marks.
+def expand_gradients(graph: Graph, keep: bool = False) -> dict[Value, Value]:
+    """Replaces every `gradient` op, first to last, those of regions before; keeps the marks. With `keep`, and where
+    there are checkpoints, what it builds is marked too.
 
     Returns what became of each result of the graph's own.
     """
     for op in graph.ops:
         for region in op.regions:
-            expand_gradients(region)
+            expand_gradients(region, keep)
     moved: dict[Value, Value] = {}
     for op in [op for op in graph.ops if isinstance(op, Gradient)]:
-        _expand(graph, op, moved)
+        _expand(graph, op, moved, keep)
     return moved
 
 
-def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value]) -> None:
+def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value], keep: bool) -> None:
     n = op.attrs["roots"]
     roots, seeds, wrt = op.operands[:n], op.operands[n : 2 * n], op.operands[2 * n :]
     last = op.previous
@@ -59,12 +60,12 @@ def _expand(graph: Graph, op: Gradient, moved: dict[Value, Value]) -> None:
     for old, new in zip(op.results, gradients, strict=True):
         moved[old] = b.zeros_like(old) if new is None else new
         old.replace_by(moved[old])
-    checkpoints = has_checkpoints(graph)
+    wanted = keep or has_checkpoints(graph)
     at: Op | None = op.previous
     while at is not None and at is not last:
         if not op.attrs["create_graph"]:
             add_mark(at, NO_GRAD)
-        if checkpoints:
+        if wanted:
             add_mark(at, GRADIENT)
         at = at.previous
     op.erase()
@@ -102,12 +103,14 @@ class ExpandGradients(Pass):
     marks that guided it."""
 
     name: ClassVar[str] = "expand_gradients"
+    keep: bool = False
+    """Leaves what gradients are made of marked as such."""
 
     def run(self, graph: Graph, context: CompileContext) -> bool:
         changed = any(isinstance(op, Gradient) for g in nested_graphs(graph) for op in g.ops)
-        expand_gradients(graph)
+        expand_gradients(graph, self.keep)
         for g in nested_graphs(graph):
             recompute_in_checkpoints(g)
             for op in g.ops:
-                drop_marks(op)
+                drop_marks(op, *((GRADIENT,) if self.keep else ()))
         return changed

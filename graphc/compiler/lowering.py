@@ -20,7 +20,7 @@ from graphc.backends.llvm.compile import assembly_text, host_target, resolve_tar
 from graphc.ir.dims import Symbol, size_symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.graph import Graph
-from graphc.ir.marks import is_clone
+from graphc.ir.marks import GRADIENT, has_mark, is_clone
 from graphc.ir.program import Program
 from graphc.ir.target import Target
 from graphc.passes.base import nested_graphs
@@ -28,6 +28,7 @@ from graphc.passes.context import CompileContext, Options
 from graphc.passes.dce import Dce
 from graphc.passes.decompose import Decompose
 from graphc.passes.drop_checks import DropChecks
+from graphc.passes.free import bytes_of
 from graphc.passes.fuse import fuse
 from graphc.passes.gradients import ExpandGradients
 from graphc.passes.lower import kernels_of, lower
@@ -35,7 +36,7 @@ from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
 from graphc.passes.plan import plan
 from graphc.passes.plan.resolve import resolve
-from graphc.passes.remat import ATTEMPTS, frugal_copy, rematerialise
+from graphc.passes.remat import ATTEMPTS, THOROUGH, Attempt, frugal_copy, part_of, rematerialise
 from graphc.passes.schedule import schedule
 from graphc.passes.schedule.cost import work
 
@@ -109,7 +110,7 @@ def lower_graph(
     temporaries of a call fit in so many bytes. Raises CompileError where an op or shape cannot be compiled or the
     budget cannot be met.
     """
-    ExpandGradients().run(graph, context)
+    ExpandGradients(keep=memory_budget is not None).run(graph, context)
     joint = graph.copy()
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
     Decompose().run(graph, context)  # kernels are made of what composites stand for, whatever the pipeline
@@ -127,22 +128,56 @@ def lower_graph(
 
 
 def _within(joint: Graph, graph: Graph, context: CompileContext, budget: int) -> Stages:
-    """The first of the attempts at computing values again whose temporaries fit in `budget` bytes."""
-    stages = _planned(joint, graph.copy(), context, None)
-    least = plain = stages.program.arena_bytes
-    for attempt in ATTEMPTS:
-        if least <= budget:
-            return stages
-        changed = frugal_copy(graph)
-        if rematerialise(changed, attempt):
-            found = _planned(joint, changed, context, None)
-            if found.program.arena_bytes < least:
-                stages, least = found, found.program.arena_bytes
-    if least <= budget:
-        return stages
-    raise CompileError(
-        f"memory_budget={budget} cannot be met: the temporaries of {graph.name!r} take {plain} bytes, and {least} where "
-        f"as much as possible is computed again; give a budget of at least {least} or a smaller batch"
+    """The attempt at computing values again that costs least time of those whose temporaries fit in `budget` bytes."""
+    plain = _planned(joint, graph.copy(), context, None)
+    if plain.program.arena_bytes <= budget:
+        return plain
+
+    def tried(attempt: Attempt) -> Stages:
+        changed = graph.copy() if any(has_mark(op, GRADIENT) for op in graph.ops) else frugal_copy(graph)
+        if not rematerialise(changed, attempt):
+            return plain
+        found = _planned(joint, frugal_copy(changed), context, None)
+        return found if found.program.arena_bytes < plain.program.arena_bytes else plain
+
+    least = plain
+    for attempt in THOROUGH:
+        found = tried(attempt)
+        least = min(least, found, key=lambda s: s.program.arena_bytes)
+        if least.program.arena_bytes <= budget:
+            break
+    else:
+        least = min(least, *map(tried, ATTEMPTS), key=lambda s: s.program.arena_bytes)
+        if least.program.arena_bytes > budget:
+            raise _over(graph, budget, plain, least)
+        return least
+    # What is computed again grows from attempt to attempt: the first that fits is looked for by halves.
+    first, end = 0, len(ATTEMPTS)
+    while first < end:
+        middle = (first + end) // 2
+        found = tried(ATTEMPTS[middle])
+        if found.program.arena_bytes <= budget:
+            least, end = found, middle
+        else:
+            first = middle + 1
+    return least
+
+
+def _over(graph: Graph, budget: int, plain: Stages, least: Stages) -> CompileError:
+    """The error of a budget that no attempt meets. It names the line that makes the largest value."""
+    sizes, bytes_least = plain.program.arena_bytes, least.program.arena_bytes
+    large = max(
+        part_of(graph).forward or graph.ops, key=lambda op: max(map(bytes_of, op.results)), default=None
+    )
+    loc = None if large is None else large.loc
+    value = (
+        "" if large is None else f"; the largest value is {large.results[0].type}, made here by {large.name}"
+    )
+    return CompileError(
+        f"memory_budget={budget} cannot be met: the temporaries of {graph.name!r} take {sizes} bytes, and {bytes_least} "
+        f"where as much as possible is computed again; give a budget of at least {bytes_least} or a smaller batch{value}",
+        filename=None if loc is None else loc.filename,
+        lineno=None if loc is None else loc.lineno,
     )
 
 

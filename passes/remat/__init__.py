@@ -3,7 +3,8 @@
 Every op is pure and its bits depend on its operands alone, so nothing that a program returns changes.
 """
 
-from graphc.passes.remat.apply import ATTEMPTS, Attempt, rematerialise
+from graphc.passes.remat.apply import ATTEMPTS, THOROUGH, Attempt, rematerialise
 from graphc.passes.remat.order import frugal_copy
+from graphc.passes.remat.parts import part_of
 
-__all__ = ["ATTEMPTS", "Attempt", "frugal_copy", "rematerialise"]
+__all__ = ["ATTEMPTS", "THOROUGH", "Attempt", "frugal_copy", "part_of", "rematerialise"]

@@ -1,94 +1,90 @@
-"""Computes values again behind the point of a graph where most values are live, instead of keeping them.
+"""Computes values of the forward part of a graph again in its ways back, instead of keeping them.
 
-An attempt says how much may be computed again. The first attempts run only what costs little again; later ones cut the
-part before the point in segments, keep what goes from one to the next, and run the products of a segment again too.
+An attempt says how much may be computed again. The first attempts run only what costs little again: what is kept is a
+minimum cut. Later ones make whole segments of the forward part again, each from what the one before hands on, just
+before the way back wants it, as if the user had put checkpoints there: few at first, in the end all of them.
 Invariant: a clone stands right before the first op that needs it, so the order of the graph shows when it is wanted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
-from graphc.ir.families import Contraction, Creation, Gather, Pointwise, Random, Scatter
+from graphc.ir.families import Contraction, Gather, Pointwise, Scatter
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.marks import RECOMPUTE
+from graphc.passes.checkpoints import insert_clones
 from graphc.passes.dce import eliminate_dead_ops
+from graphc.passes.free import bytes_of, takes_nothing
 from graphc.passes.remat.cut import kept_values
-from graphc.passes.remat.order import SMALL, takes_nothing
+from graphc.passes.remat.order import SMALL
+from graphc.passes.remat.parts import Part, part_of, segments_of
 
-__all__ = ["ATTEMPTS", "Attempt", "rematerialise"]
+__all__ = ["ATTEMPTS", "THOROUGH", "Attempt", "rematerialise"]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What may be computed again: `reductions` besides pointwise ops, and where there are several `segments`
-    products inside of them."""
+    """What may be computed again: `cheap` ops (1: pointwise ones, 2: reductions too), and a `share` of the segments
+    that the forward part has where each makes at most one part in `fewest` of what is kept."""
 
-    reductions: bool = False
-    segments: int = 1
+    cheap: int = 1
+    fewest: int = 0
+    share: float = 0
 
     def may_rerun(self, op: Op) -> bool:
-        """Whether an op may run again. Ops that check positions and ops with regions never do."""
+        """Whether an op may run again for a reader. Ops that check positions and ops with regions never do."""
         if op.regions or isinstance(op, (Gather, Scatter)):
             return False
-        if isinstance(op, (Pointwise, Creation, Random)):
-            return True
-        return self.segments > 1 or (self.reductions and not isinstance(op, Contraction))
+        return isinstance(op, Pointwise) or (self.cheap > 1 and not isinstance(op, Contraction))
 
 
-ATTEMPTS = (Attempt(), Attempt(reductions=True), *(Attempt(True, n) for n in (2, 3, 4, 6)))
-"""From what costs least time to what keeps least."""
-
-
-_ROW = 8
-"""Clones one after the other that are a segment made again."""
+ATTEMPTS = (Attempt(), *(Attempt(1, 8, n / 8) for n in range(1, 9)))
+"""From what costs least time to what keeps little."""
+THOROUGH = tuple(Attempt(1, n, 1) for n in (8, 16, 4))
+"""What makes everything again, in segments of several sizes: where they are few, much is made again at once, where they
+are many, much is handed on."""
 
 
 def rematerialise(graph: Graph, attempt: Attempt) -> bool:
     """Changes the graph in place; False where nothing is computed again."""
-    ops = list(graph.ops)
-    place = {op: n for n, op in enumerate(ops)}
-    if not _cut_at(graph, _fullest(ops, place), attempt):
-        return False
+    part = part_of(graph)
+    changed = False
+    if attempt.fewest:
+        found = segments_of(part, attempt.fewest)
+        chosen = found[: math.ceil(len(found) * attempt.share)]
+        paths = {op: (str(n),) for n, segment in enumerate(chosen) for op in segment}
+        changed = insert_clones(graph, paths, part.late)
+        part = part_of(graph)
+    if attempt.cheap:
+        changed = _cut(graph, part, attempt) or changed
     eliminate_dead_ops(graph)
-    if attempt.segments > 1:
-        # What a segment has made again need not all be kept until it is read either.
-        for op in _ends(graph):
-            place = {op: n for n, op in enumerate(graph.ops)}
-            _cut_at(graph, place[op], Attempt())
-        eliminate_dead_ops(graph)
-    return True
+    return changed
 
 
-def _ends(graph: Graph) -> list[Op]:
-    """The last op of each longer row of clones."""
-    ops, found, row = list(graph.ops), [], 0
-    for op, following in pairwise([*ops, None]):
-        row = row + 1 if op is not None and op.mark == RECOMPUTE else 0
-        if op is not None and row >= _ROW and (following is None or following.mark != RECOMPUTE):
-            found.append(op)
-    return found
-
-
-def _cut_at(graph: Graph, point: int, attempt: Attempt) -> bool:
-    """Keeps least across the place behind op number `point`; False where nothing is computed again."""
+def _cut(graph: Graph, part: Part, attempt: Attempt) -> bool:
+    """Keeps least for the ways back; False where nothing is computed again."""
     ops = list(graph.ops)
     place = {op: n for n, op in enumerate(ops)}
+    early: Collection[Op] = set(part.forward)
+    if not part.late:
+        early = set(ops[: _fullest(ops, place) + 1])
     late: dict[Value, list[Op]] = {}
-    for op in ops[point + 1 :]:
-        for v in dict.fromkeys(op.operands):
-            if v.op is not None and place[v.op] <= point:
-                late.setdefault(v, []).append(op)
+    for op in ops:
+        if op not in early:
+            for v in dict.fromkeys(op.operands):
+                if v.op in early:
+                    late.setdefault(v, []).append(op)
     outputs = graph.output_uses()
-    between = _between(ops[: point + 1], place, attempt.segments)
 
     def free(v: Value) -> bool:
         return v.op is None or v in outputs
 
     def fixed(op: Op, v: Value) -> bool:
-        return v in between or not attempt.may_rerun(op)
+        return not attempt.may_rerun(op)
 
     kept = kept_values(late, free, fixed)
     again = _reruns(late, kept)
@@ -99,44 +95,22 @@ def _cut_at(graph: Graph, point: int, attempt: Attempt) -> bool:
 
 
 def _fullest(ops: Sequence[Op], place: dict[Op, int]) -> int:
-    """Number of the op behind which most results are still to be read: the end of a forward part. Their bytes would
-    say less, since a large weight's gradient may wait long for its update."""
-    live = list(accumulate(_changes(ops, place, _matters)))
+    """Number of the op behind which most results are still to be read: the end of a forward part whose way back has no
+    marks. Their bytes would say less, since a large weight's gradient may wait long for its update."""
+    live = list(accumulate(_changes(ops, place)))
     return max(range(len(live)), key=live.__getitem__, default=-1)
 
 
-def _matters(v: Value) -> int:
-    return int(v.type.nbytes > SMALL and v.op is not None and not takes_nothing(v.op))
-
-
-def _changes(ops: Sequence[Op], place: dict[Op, int], weight: Callable[[Value], int]) -> list[int]:
-    """Weights of results that are read later, by op: what begins to live less what ends, uses behind `ops` not counted."""
+def _changes(ops: Sequence[Op], place: dict[Op, int]) -> list[int]:
+    """How many results that matter begin to live behind each op, less how many end."""
     change = [0] * len(ops)
     for n, op in enumerate(ops):
-        for v in op.results:
-            last = max((place[u.op] for u in v.uses if place[u.op] < len(ops)), default=-1)
-            if last > n:
-                change[n] += weight(v)
-                change[last] -= weight(v)
+        for v in () if takes_nothing(op) else op.results:
+            last = max((place[u.op] for u in v.uses), default=-1)
+            if last > n and bytes_of(v) > SMALL:
+                change[n] += 1
+                change[last] -= 1
     return change
-
-
-def _between(ops: Sequence[Op], place: dict[Op, int], segments: int) -> set[Value]:
-    """Values that go from one segment of `ops` to the next. Segments make about as many bytes each and end where few
-    are handed on."""
-    if segments < 2:
-        return set()
-    live = list(accumulate(_changes(ops, place, lambda v: v.type.nbytes)))
-    made = list(accumulate(sum(v.type.nbytes for v in op.results) for op in ops))
-    found: set[Value] = set()
-    for k in range(1, segments):
-        around = [n for n in range(len(ops)) if abs(made[n] * segments - k * made[-1]) * 2 <= made[-1]]
-        if not around:
-            continue
-        end = min(around, key=lambda n: (live[n], n))
-        for n, op in enumerate(ops[: end + 1]):
-            found.update(v for v in op.results if any(n <= end < place[u.op] < len(ops) for u in v.uses))
-    return found
 
 
 def _reruns(late: dict[Value, list[Op]], kept: set[Value]) -> set[Op]:

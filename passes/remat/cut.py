@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 import networkx
 
 from graphc.ir.graph import Op, Value
+from graphc.passes.free import bytes_of
 
 __all__ = ["kept_values"]
 
@@ -39,7 +40,7 @@ def kept_values(
     while waiting:
         v = waiting.pop()
         n = numbers[v]
-        network.add_edge((n, 0), (n, 1), capacity=0 if free(v) else v.type.nbytes)
+        network.add_edge((n, 0), (n, 1), capacity=0 if free(v) else bytes_of(v))
         if v.op is None or free(v) or fixed(v.op, v):
             network.add_edge(_SOURCE, (n, 0))
             continue

@@ -7,12 +7,11 @@ that the fullest point of a training step is the end of its forward part.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
 
-from graphc.ir.families import Creation, View
 from graphc.ir.graph import Graph, Op, Value, clone_ops
+from graphc.passes.free import bytes_of, made_of
 
-__all__ = ["SMALL", "frugal_copy", "takes_nothing"]
+__all__ = ["SMALL", "frugal_copy"]
 
 SMALL = 1 << 12
 """Bytes that do not matter: an op that adds no more runs as soon as it can."""
@@ -37,26 +36,26 @@ def _order(graph: Graph) -> list[Op]:
     ops = list(graph.ops)
     place = {op: n for n, op in enumerate(ops)}
     outputs = graph.output_uses()
-    behind = _behind_views(ops)
+    passing = made_of(ops, outputs)
     followers: dict[Op, list[Op]] = {}
     readers: dict[Value, list[Op]] = {}
     reads: dict[Op, list[Value]] = {}
     for op in ops:
         for maker in dict.fromkeys(v.op for v in op.operands if v.op is not None):
             followers.setdefault(maker, []).append(op)
-        if not takes_nothing(op):
-            reads[op] = list(dict.fromkeys(behind.get(v, v) for v in op.operands))
+        if not any(r in passing for r in op.results):
+            reads[op] = list(dict.fromkeys(root for v in op.operands for root in passing.get(v, (v,))))
             for v in reads[op]:
                 readers.setdefault(v, []).append(op)
     waiting = {op: len({v.op for v in op.operands if v.op is not None}) for op in ops}
     left = {v: len(r) for v, r in readers.items()}
-    counted = {v for v in readers if v.op is not None and v not in outputs and not takes_nothing(v.op)}
+    counted = {v for v in readers if v.op is not None and v not in outputs}
 
     def adds(op: Op) -> int:
         if op not in reads:
             return 0
-        made = sum(v.type.nbytes for v in op.results if v in counted)
-        return made - sum(v.type.nbytes for v in reads[op] if v in counted and left[v] == 1)
+        made = sum(bytes_of(v) for v in op.results if v in counted)
+        return made - sum(bytes_of(v) for v in reads[op] if v in counted and left[v] == 1)
 
     ready: list[tuple[bool, int]] = []
     done: set[Op] = set()
@@ -86,17 +85,3 @@ def _order(graph: Graph) -> list[Op]:
             if not waiting[follower]:
                 push(follower)
     return order
-
-
-def takes_nothing(op: Op) -> bool:
-    """True of what is made where it is read: views, constants, fills."""
-    return isinstance(op, Creation) or (isinstance(op, View) and len(op.operands) == 1)
-
-
-def _behind_views(ops: Sequence[Op]) -> dict[Value, Value]:
-    """What views show, by the views."""
-    found: dict[Value, Value] = {}
-    for op in ops:
-        if takes_nothing(op) and op.operands:
-            found[op.results[0]] = found.get(op.operands[0], op.operands[0])
-    return found

@@ -58,14 +58,17 @@ def trained(
     return [*found, *(p.detach().numpy().copy() for p in model.parameters())]
 
 
-@pytest.mark.parametrize(("build", "share"), [(perceptron, 0.8), (convolutions, 0.7)])
+@pytest.mark.parametrize(("build", "share"), [(perceptron, 0.8), (convolutions, 0.65)])
 def test_a_budget_is_met_with_the_same_bits(build: Any, share: float) -> None:
     for got, expected in zip(trained(build, share), trained(build, None), strict=True):
         assert np.array_equal(got, expected)
 
 
 def test_a_budget_that_cannot_be_met_says_what_can() -> None:
-    with pytest.raises(CompileError, match=r"memory_budget=0 cannot be met.* budget of at least \d+"):
+    with pytest.raises(
+        CompileError,
+        match=r"(?s)memory_budget=0 cannot be met.* budget of at least \d+.*at .*test_remat.py:\d+",
+    ):
         trained(perceptron, 0.0)
 
 
