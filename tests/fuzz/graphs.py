@@ -36,18 +36,20 @@ class Program:
 
 @cache
 def entries() -> list[list[Entry]]:
-    """All samples of each op that has a meaning of its own, ops in order of name."""
+    """All samples of each op that has a meaning of its own, ops in order of name; none with operands that have to
+    be made together."""
     classes = [cls for _, cls in sorted(REGISTRY.items()) if "structural" not in cls.traits]
-    return [[(cls, s) for s in cls.samples()] for cls in classes]
+    found = [[(cls, s) for s in cls.samples() if s.make is None] for cls in classes]
+    return [rows for rows in found if rows]
 
 
 def takers(vocabulary: Sequence[Sequence[Entry]]) -> dict[TensorType, list[tuple[Entry, int]]]:
-    """Which samples take a value of a type, and as which operand (never as an index)."""
+    """Which samples take a value of a type, and as which operand (never as one of which not all values will do)."""
     found: dict[TensorType, list[tuple[Entry, int]]] = {}
     for rows in vocabulary:
         for cls, sample in rows:
             for i, t in enumerate(sample.operands):
-                if not how_of(sample, i).startswith("index:"):
+                if not is_restricted(t, how_of(sample, i)):
                     found.setdefault(t, []).append(((cls, sample), i))
     return found
 
@@ -55,6 +57,11 @@ def takers(vocabulary: Sequence[Sequence[Entry]]) -> dict[TensorType, list[tuple
 def how_of(sample: Sample, i: int) -> str:
     """The distribution of operand i."""
     return sample.draw[i] if i < len(sample.draw) else "normal"
+
+
+def is_restricted(type_: TensorType, how: str) -> bool:
+    """True of an operand of which not all values will do: an index, a divisor of integers."""
+    return how.startswith("index:") or (how == "nonzero" and not type_.dtype.is_floating_point)
 
 
 class _Grower:
@@ -113,7 +120,7 @@ class _Grower:
         self.values.extend(again.results)
 
     def operand(self, type_: TensorType, how: str) -> Value:
-        if how.startswith("index:"):
+        if is_restricted(type_, how):
             if (type_, how) not in self.indices:
                 self.indices[type_, how] = self.input(type_, how)
             return self.indices[type_, how]

@@ -38,8 +38,14 @@ NAMES = ("f32", "f32", "f64", "f16", "bf16", "i64", "i32", "u8", "i8", "i16", "b
 
 @cache
 def elementwise(dtype: str) -> list[type[GraphOp]]:
-    """Ops whose operands may all be of a dtype."""
-    return [c for _, c in sorted(REGISTRY.items()) if issubclass(c, Elementwise) and dtype in c.dtypes]
+    """Ops whose operands may all be of a dtype, and which need no attribute but a dtype."""
+    return [
+        c
+        for _, c in sorted(REGISTRY.items())
+        if issubclass(c, Elementwise)
+        and dtype in c.dtypes
+        and not any(v is ... and name != "dtype" for name, v in c.attributes.items())
+    ]
 
 
 @cache

@@ -31,8 +31,8 @@ from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import Units, each, load_pointers, place_scratch, shares
 from graphc.backends.llvm.contraction.tiling import (
     along_steps,
-    block_steps,
     cached_steps,
+    fold_steps,
     register_rows,
     round_up,
 )
@@ -114,7 +114,7 @@ def find_crossing(problem: Problem, target: Target) -> Crossing | None:
     unit = next((u for u in units if problem.n >= _LEAST_PIECES * u), columns)
     lead = round_up(problem.m, width * vectors)
     block = unit * max(1, target.l2_bytes // 8 // (lead * size) // unit)
-    fold = block_steps(k)
+    fold = fold_steps(problem)
     # With one or two panels, B is hardly read again and comes faster in long rows.
     room = target.l1_bytes if lead > 2 * width * vectors else target.l2_bytes // 8
     kc = cached_steps(k, fold, max(fold, room // (lead * size)))

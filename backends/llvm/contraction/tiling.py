@@ -24,6 +24,7 @@ __all__ = [
     "block_steps",
     "cached_steps",
     "choose_tiling",
+    "fold_steps",
     "is_near",
     "register_rows",
     "round_up",
@@ -166,6 +167,13 @@ def _register_tile(problem: Problem, target: Target, width: int) -> tuple[int, i
     return min(rows, max(1, problem.m)), vectors
 
 
+def fold_steps(problem: Problem) -> int:
+    """Steps that every plan of a problem sums from zero."""
+    if problem.symbols:
+        return _FOLD_OF_RUNS
+    return problem.resumed or block_steps(*(typical_size(a) for a in problem.step_axes))
+
+
 def choose_tiling(problem: Problem, target: Target) -> Tiling:
     """The tiling of a contraction."""
     size = problem.dtype.itemsize
@@ -175,11 +183,11 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
         width //= 2
     rows, vectors = _register_tile(problem, target, width)
     columns = width * vectors
-    fold = problem.resumed or block_steps(*(typical_size(a) for a in problem.step_axes))
+    fold = fold_steps(problem)
     deep = len(problem.step_axes) == 1 and problem.order is None
     kc = cached_steps(problem.k, fold) if deep else fold
     if problem.symbols:
-        fold, kc = _FOLD_OF_RUNS, _DEPTH + _FOLD
+        kc = _DEPTH + _FOLD
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     if problem.order is not None and not problem.order.of_results:

@@ -9,7 +9,7 @@ from graphc.backends.llvm import contraction
 from graphc.backends.llvm.contraction.plan import all_plans, best_parts, make_plan
 from graphc.ir.target import TARGETS
 from graphc.ir.types import DType, float32, float64
-from tests.backends.contraction.kernels import Body, Index, buffer, matmul
+from tests.backends.contraction.kernels import Body, Convolution, Index, buffer, matmul
 from tests.backends.contraction.native import Native
 from tests.backends.contraction.test_matmul import product
 
@@ -92,6 +92,31 @@ def test_every_plan_has_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert check(case, dtype, target, monkeypatch) >= (1 if case[1] == 1 else 2)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Convolution(8, 64, 2, 2, 40, 3, 3, pad=1),
+        Convolution(8, 150, 2, 2, 33, 3, 3, pad=1),
+    ],
+    ids=str,
+)
+def test_sums_over_windows_have_the_same_bits(case: Convolution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several axes of steps: folds are whole runs of the inner ones in every plan."""
+    crossed = 0
+    for kernel in (make(float32) for make in (case.forward, case.weight_gradient, case.input_gradient)):
+        rng = np.random.default_rng(0)
+        arrays = [rng.standard_normal(b.type.sizes).astype(np.float32) for b in kernel.buffers]
+        results = set()
+        monkeypatch.setattr(contraction, "_windows", lambda k, t: None)
+        for plan in all_plans(kernel, TARGETS["x86-64-v3"]):
+            crossed += plan.crossing is not None
+            monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
+            native = Native(kernel, TARGETS["x86-64-v3"])
+            results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 5)}
+        assert len(results) == 1
+    assert crossed
 
 
 @pytest.mark.parametrize(
