@@ -36,11 +36,9 @@ class Program:
 
 @cache
 def entries() -> list[list[Entry]]:
-    """All samples of each op that has a meaning of its own, ops in order of name; none with operands that have to
-    be made together."""
+    """All samples of each op that has a meaning of its own, ops in order of name."""
     classes = [cls for _, cls in sorted(REGISTRY.items()) if "structural" not in cls.traits]
-    found = [[(cls, s) for s in cls.samples() if s.make is None] for cls in classes]
-    return [rows for rows in found if rows]
+    return [[(cls, s) for s in cls.samples()] for cls in classes]
 
 
 def takers(vocabulary: Sequence[Sequence[Entry]]) -> dict[TensorType, list[tuple[Entry, int]]]:
@@ -49,7 +47,7 @@ def takers(vocabulary: Sequence[Sequence[Entry]]) -> dict[TensorType, list[tuple
     for rows in vocabulary:
         for cls, sample in rows:
             for i, t in enumerate(sample.operands):
-                if not is_restricted(t, how_of(sample, i)):
+                if not is_restricted(sample, i):
                     found.setdefault(t, []).append(((cls, sample), i))
     return found
 
@@ -59,9 +57,10 @@ def how_of(sample: Sample, i: int) -> str:
     return sample.draw[i] if i < len(sample.draw) else "normal"
 
 
-def is_restricted(type_: TensorType, how: str) -> bool:
-    """True of an operand of which not all values will do: an index, a divisor of integers."""
-    return how.startswith("index:") or (how == "nonzero" and not type_.dtype.is_floating_point)
+def is_restricted(sample: Sample, i: int) -> bool:
+    """True of an operand of which not all values will do: an index, a divisor of integers, what a sample makes."""
+    how, floats = how_of(sample, i), sample.operands[i].dtype.is_floating_point
+    return how.startswith("index:") or (not floats and (how == "nonzero" or sample.make is not None))
 
 
 class _Grower:
@@ -102,10 +101,17 @@ class _Grower:
         return Program(self.graph, self.arrays)
 
     def add(self, cls: type[GraphOp], sample: Sample, chosen: dict[int, Value]) -> None:
-        operands = [
-            chosen[i] if i in chosen else self.operand(t, how_of(sample, i))
-            for i, t in enumerate(sample.operands)
-        ]
+        made = None if sample.make is None else sample.make(self.rng)
+        operands = []
+        for i, t in enumerate(sample.operands):
+            if i in chosen:
+                operands.append(chosen[i])
+            elif not is_restricted(sample, i):
+                operands.append(self.operand(t, how_of(sample, i)))
+            elif made is not None:
+                operands.append(self.given(t, made[i]))
+            else:
+                operands.append(self.held(t, how_of(sample, i)))
         op = self.builder.create(cls, operands, regions_of(sample), **sample.attrs)
         self.made.append(op)
         self.values.extend(op.results)
@@ -119,11 +125,13 @@ class _Grower:
         self.made.append(again)
         self.values.extend(again.results)
 
+    def held(self, type_: TensorType, how: str) -> Value:
+        """An input for restricted operands of a type, which nothing else makes."""
+        if (type_, how) not in self.indices:
+            self.indices[type_, how] = self.input(type_, how)
+        return self.indices[type_, how]
+
     def operand(self, type_: TensorType, how: str) -> Value:
-        if is_restricted(type_, how):
-            if (type_, how) not in self.indices:
-                self.indices[type_, how] = self.input(type_, how)
-            return self.indices[type_, how]
         known = [v for v in self.values if v.type == type_]
         kind = self.number(0, 5)
         if known and kind < 3:
@@ -138,7 +146,10 @@ class _Grower:
     def input(self, type_: TensorType, how: str) -> Value:
         if how == "normal" and self.number(0, 1):
             how = "special"
-        self.arrays.append(draw(type_, how, self.rng))
+        return self.given(type_, draw(type_, how, self.rng))
+
+    def given(self, type_: TensorType, array: Any) -> Value:
+        self.arrays.append(array)
         return self.graph.add_input(type_, "argument")
 
     def remember(self, value: Value) -> Value:
