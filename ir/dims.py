@@ -4,6 +4,9 @@ One class serves the dimensions of shapes and the index expressions of kernels. 
 no symbol left is always a plain `int`, so an `Expr` is never a constant, and equal expressions
 built in different orders compare and hash alike. `bounds` gives interval bounds; comparisons
 answer True, False or None (unknown).
+
+Longer than most files: the operations on expressions simplify each other's results and cannot be taken apart without
+importing in a circle.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 An op is one class deriving from one family. A family says which hooks the class gives; passes
 and backends dispatch on family and traits only. Registration is by definition: a class with a
-`name` is in `REGISTRY`.
+`name` is in `REGISTRY`. Longer than most files: families derive from one another.
 
 * `Pointwise` (Elementwise, View, Index reads, Random, Iota): `point` gives the scalar at one
   result index in terms of the operands' scalars at indices of its choice.

@@ -19,11 +19,12 @@ address and no name of the program around it, so equal kernels are one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from graphc.ir.dims import Dim, Expr, Symbol, bounds, size_symbols, typical
+from graphc.ir.dims import Dim, Expr, Symbol, bounds, size_symbols, substitute, typical
 from graphc.ir.errors import CompileError
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, TensorType
@@ -40,6 +41,7 @@ __all__ = [
     "extent",
     "kernel_sizes",
     "new_axis",
+    "replace_symbols",
     "size_of",
     "typical_size",
 ]
@@ -195,6 +197,17 @@ def new_axis(name: str, size: Dim) -> Symbol:
         return Symbol(name, 0, size - 1)
     most = bounds(size)[1]
     return Symbol(name, 0, None if most is None else most - 1, size)
+
+
+def replace_symbols(i: Instruction, values: Mapping[Symbol, Dim]) -> Instruction:
+    """The instruction with symbols replaced in its index and guards."""
+    if not i.index and not i.guards:
+        return i
+    return dataclasses.replace(
+        i,
+        index=tuple(substitute(x, values) for x in i.index),
+        guards=tuple(tuple(substitute(x, values) for x in g) for g in i.guards),  # type: ignore[misc]
+    )
 
 
 def kernel_sizes(kernel: Kernel) -> tuple[Symbol, ...]:

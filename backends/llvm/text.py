@@ -3,7 +3,8 @@
 This is the only place that knows LLVM's textual syntax. Everything above it (vector
 mathematics, kernel code generation, the contraction engine, the native run-time pieces)
 speaks in typed `Val`s. No fast-math flag is ever written: an operation means exactly what
-its name says, so a kernel's bits do not depend on how it was fused.
+its name says, so a kernel's bits do not depend on how it was fused. Longer than most files: the builder has a method
+for each instruction.
 """
 
 from __future__ import annotations

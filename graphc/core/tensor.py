@@ -6,6 +6,8 @@ PyTorch's meaning although every value in the graph is immutable.
 
 The slots `_record` and `_owner` are what the native call entry reads and writes; a tensor made by
 it has no storage object until one is asked for.
+
+Longer than most files: reading, views and writes share the slots and cannot be taken apart without a circle.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from graphc.ir.dims import Dim, Expr, Symbol, split_linear, substitute
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, new_axis, size_of
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, new_axis, replace_symbols, size_of
 from graphc.ir.types import TensorType, symbolic_strides
 
-__all__ = ["expressions", "flatten", "join_outer_axes", "map_bodies", "replace_symbols"]
+__all__ = ["expressions", "flatten", "join_outer_axes", "map_bodies"]
 
 
 def map_bodies(kernel: Kernel, change: Callable[[Instruction], Instruction]) -> Kernel:
@@ -38,21 +38,6 @@ def _flat(type_: TensorType) -> TensorType:
     return TensorType(type_.dtype, (type_.count,))
 
 
-def replace_symbols(i: Instruction, values: Mapping[Symbol, Dim]) -> Instruction:
-    """The instruction with axes replaced in its index and guards."""
-    if not i.index and not i.guards:
-        return i
-    return dataclasses.replace(
-        i,
-        index=tuple(_put(x, values) for x in i.index),
-        guards=tuple((_put(a, values), _put(b, values), _put(c, values)) for a, b, c in i.guards),
-    )
-
-
-def _put(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
-    return substitute(x, values) if isinstance(x, Expr) else x
-
-
 def expressions(kernel: Kernel) -> list[Dim]:
     """Every distinct index and guard expression with a symbol in it."""
     found: dict[Dim, None] = {}
@@ -77,7 +62,7 @@ def join_outer_axes(kernel: Kernel) -> Kernel:
             # The pair (outer, axis) is met as outer*extent + axis only, so this stands for both.
             step: dict[Symbol, Dim] = {outer: 0, axis: joint.expr}
             current = [substitute(x, step) for x in current]
-            values = {s: _put(x, step) for s, x in values.items()} | step
+            values = {s: substitute(x, step) for s, x in values.items()} | step
             axis = joint
         joined.append(axis)
     if not values:
@@ -85,7 +70,7 @@ def join_outer_axes(kernel: Kernel) -> Kernel:
     renamed: list[Symbol] = []
     for k, axis in enumerate(joined):
         name = Symbol(f"o{k}", 0, axis.hi, axis.size)
-        values = {s: _put(x, {axis: name.expr}) for s, x in values.items()}
+        values = {s: substitute(x, {axis: name.expr}) for s, x in values.items()}
         values.setdefault(axis, name.expr)
         renamed.append(name)
     changed = map_bodies(kernel, lambda i: replace_symbols(i, values))

@@ -13,12 +13,11 @@ from typing import Any
 
 from graphc.ir.dims import Dim, Symbol, symbols
 from graphc.ir.graph import Value
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent, replace_symbols
 from graphc.ir.types import TensorType, bool_, int64, row_major_strides
 from graphc.passes.lower.group import Lowered
 from graphc.passes.reductions import chunk_count
 from graphc.passes.schedule.cost import points
-from graphc.passes.schedule.flatten import replace_symbols
 
 __all__ = ["split_reduction"]
 

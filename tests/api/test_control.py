@@ -1,4 +1,7 @@
-"""`cond`, `while_loop`, `fori_loop` and `map`: what they give, their derivatives, state, and what they refuse."""
+"""`cond`, `while_loop`, `fori_loop` and `map`: what they give, their derivatives, state, and what they refuse.
+
+Longer than most files: four functions, each with all of these.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Calls of compiled functions: what a call is, what is seen without compiling again, and what comes back."""
+"""Calls of compiled functions: what a call is, what is seen without compiling again, and what comes back.
+
+Longer than most files: one short test for each promise of a call.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Exported libraries: a C program and Python agree to the last bit; the files, symbols and errors."""
+"""Exported libraries: a C program and Python agree to the last bit; the files, symbols and errors.
+
+Longer than most files: a C program stands in it for each interface.
+"""
 
 from __future__ import annotations
 

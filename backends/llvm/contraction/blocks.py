@@ -20,8 +20,16 @@ from graphc.backends.llvm.contraction.body import linear_offset
 from graphc.backends.llvm.contraction.tiling import block_steps
 from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, Val
-from graphc.ir.dims import Dim, Expr, Symbol, size_symbols, split_linear, substitute
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent, kernel_sizes, new_axis, size_of
+from graphc.ir.dims import Dim, Symbol, size_symbols, split_linear, substitute
+from graphc.ir.kernel import (
+    Kernel,
+    KernelBuffer,
+    extent,
+    kernel_sizes,
+    new_axis,
+    replace_symbols,
+    size_of,
+)
 from graphc.ir.types import TensorType
 
 __all__ = ["Blocks", "at_sizes", "blocks_of", "emit_blocks", "emit_sum", "parts_of_sum"]
@@ -72,27 +80,16 @@ class Blocks:
 
     def count_at(self, sizes: Mapping[Symbol, int]) -> int:
         """The number of units at given sizes."""
-        return int(_put(self.count, dict(sizes)))
+        return int(substitute(self.count, dict(sizes)))
 
 
 def at_axis(kernel: Kernel, old: Symbol, new: Symbol) -> Kernel:
     """The kernel with another axis in the place of one, without a schedule."""
     stages = tuple(
-        dataclasses.replace(s, body=tuple(rewritten(i, {old: new.expr}) for i in s.body))
+        dataclasses.replace(s, body=tuple(replace_symbols(i, {old: new.expr}) for i in s.body))
         for s in kernel.stages
     )
     return Kernel(kernel.buffers, tuple(new if a == old else a for a in kernel.axes), stages, kernel.checks)
-
-
-def rewritten(i: Instruction, values: Mapping[Symbol, Dim]) -> Instruction:
-    """The instruction with symbols replaced in its index and guards."""
-    if not i.index and not i.guards:
-        return i
-    return dataclasses.replace(
-        i,
-        index=tuple(_put(x, values) for x in i.index),
-        guards=tuple((_put(x, values), _put(y, values), _put(z, values)) for x, y, z in i.guards),
-    )
 
 
 def at_sizes(kernel: Kernel, sizes: Mapping[Symbol, Dim]) -> Kernel:
@@ -104,19 +101,17 @@ def at_sizes(kernel: Kernel, sizes: Mapping[Symbol, Dim]) -> Kernel:
 
     stages = tuple(
         dataclasses.replace(
-            s, axes=tuple(axes.get(a, a) for a in s.axes), body=tuple(rewritten(i, values) for i in s.body)
+            s,
+            axes=tuple(axes.get(a, a) for a in s.axes),
+            body=tuple(replace_symbols(i, values) for i in s.body),
         )
         for s in kernel.stages
     )
     buffers = tuple(
-        KernelBuffer(TensorType(b.type.dtype, tuple(_put(d, sizes) for d in b.type.shape)), b.access)
+        KernelBuffer(TensorType(b.type.dtype, tuple(substitute(d, sizes) for d in b.type.shape)), b.access)
         for b in kernel.buffers
     )
     return Kernel(buffers, tuple(axes.get(a, a) for a in kernel.axes), stages, kernel.checks)
-
-
-def _put(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
-    return substitute(x, values) if isinstance(x, Expr) else x
 
 
 def _all_axes(kernel: Kernel) -> tuple[Symbol, ...]:

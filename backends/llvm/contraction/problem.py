@@ -21,7 +21,16 @@ from graphc.backends.llvm.contraction.body import linear_offset
 from graphc.backends.llvm.contraction.order import Order, Precedence, placed, take_off
 from graphc.backends.llvm.kernel.values import carrier
 from graphc.ir.dims import Dim, Symbol, floor_div, mod, split_linear, substitute, symbols
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, extent, kernel_sizes, size_of
+from graphc.ir.kernel import (
+    Instruction,
+    Kernel,
+    KernelBuffer,
+    Stage,
+    extent,
+    kernel_sizes,
+    replace_symbols,
+    size_of,
+)
 from graphc.ir.types import DType, Shape, TensorType
 
 __all__ = [
@@ -34,7 +43,6 @@ __all__ = [
     "flat",
     "flat_buffer",
     "readings",
-    "rewrite",
     "split_sides",
 ]
 
@@ -268,7 +276,7 @@ def _assemble(
     joined, by_column = merge_axes(columns, _expressions(parts.epilogue))
     column_group, run = joined, joined.run
     ones: dict[Symbol, Dim] = {s: 0 for s in kernel.axes if extent(s) == 1}
-    spread = tuple(rewrite(i, ones | by_row | by_column) for i in parts.epilogue)
+    spread = tuple(replace_symbols(i, ones | by_row | by_column) for i in parts.epilogue)
     if len(joined.axes) > 1:
         flat = Symbol("_".join(a.name for a in joined.axes), 0, joined.total - 1)
         crossing = _unflatten(joined, flat)
@@ -288,7 +296,7 @@ def _assemble(
         sides=((*parts.batch, *apart), tuple(rows), tuple(columns)),
         step_axes=tuple(parts.steps),
         sum=stage.results[0],
-        epilogue=tuple(rewrite(i, ones | by_row | by_column) for i in parts.epilogue),
+        epilogue=tuple(replace_symbols(i, ones | by_row | by_column) for i in parts.epilogue),
         spread_columns=joined,
         spread=spread,
         order=None if parts.order is None else placed(parts.order, rows, columns, parts.steps),
@@ -372,17 +380,6 @@ def flat(kernel: Kernel, instruction: Instruction) -> Instruction:
     return dataclasses.replace(instruction, index=(offset,))
 
 
-def rewrite(instruction: Instruction, values: dict[Symbol, Dim]) -> Instruction:
-    """The instruction with its index and guards at other values of symbols."""
-    if not instruction.index and not instruction.guards:
-        return instruction
-    return dataclasses.replace(
-        instruction,
-        index=tuple(substitute(e, values) for e in instruction.index),
-        guards=tuple((substitute(e, values), lo, hi) for e, lo, hi in instruction.guards),
-    )
-
-
 def _stores(epilogue: Iterable[Instruction]) -> list[Dim]:
     return [i.index[0] for i in epilogue if i.opcode == "store"]
 
@@ -410,12 +407,12 @@ def _operand(
     body: list[Instruction], result: int, rows: list[Symbol], k_axes: list[Symbol], kernel: Kernel
 ) -> Operand:
     ones: dict[Symbol, Dim] = {s: 0 for s in (*kernel.axes, *kernel.stages[0].axes) if size_of(s) == 1}
-    source = [rewrite(i, ones) for i in body]
+    source = [replace_symbols(i, ones) for i in body]
     body = [flat(kernel, i) for i in source]
     row_group, by_row = merge_axes(rows, _expressions(body))
-    body = [rewrite(i, by_row) for i in body]
+    body = [replace_symbols(i, by_row) for i in body]
     step_group, by_step = merge_axes(k_axes, _expressions(body))
-    body = [rewrite(i, by_step) for i in body]
+    body = [replace_symbols(i, by_step) for i in body]
     direct = _direct(body, row_group, step_group, kernel.stages[0].init[0][0])
     return Operand(tuple(body), result, row_group, step_group, direct, tuple(source))
 

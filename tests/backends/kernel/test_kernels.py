@@ -1,4 +1,4 @@
-"""Kernels as text, each under several schedules: one line of data per schedule."""
+"""Kernels as text, each under several schedules: one line of data per schedule. Long because the kernels are."""
 
 from __future__ import annotations
 

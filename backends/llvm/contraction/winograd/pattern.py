@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Group
-from graphc.backends.llvm.contraction.problem import flat, flat_buffer, rewrite, split_sides
+from graphc.backends.llvm.contraction.problem import flat, flat_buffer, split_sides
 from graphc.ir.dims import Dim, Symbol, substitute, symbols
-from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent
+from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent, replace_symbols
 
 __all__ = ["TAPS", "Windows", "find_windows"]
 
@@ -94,10 +94,10 @@ def find_windows(kernel: Kernel, vector: bool | None) -> Windows | None:
             outputs=outputs,
             at=(at[0], at[1]),
             taps=(taps[0], taps[1]),
-            data=Factor(tuple(rewrite(flat(kernel, i), moved) for i in data), data_result),
-            weights=Factor(tuple(rewrite(flat(kernel, i), ones) for i in weights), weights_result),
+            data=Factor(tuple(replace_symbols(flat(kernel, i), moved) for i in data), data_result),
+            weights=Factor(tuple(replace_symbols(flat(kernel, i), ones) for i in weights), weights_result),
             sum=stage.results[0],
-            epilogue=tuple(rewrite(i, ones) for i in parts.epilogue),
+            epilogue=tuple(replace_symbols(i, ones) for i in parts.epilogue),
         )
     return None
 
