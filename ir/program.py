@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graphc.ir.dims import Dim, Symbol
+from graphc.ir.dims import Dim, Symbol, typical
 from graphc.ir.types import TensorType
 
 __all__ = [
@@ -96,18 +96,19 @@ class Move:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Runs phases `begin` up to, not including, `end` `count` times (at least once); None: until a choice leaves.
+    """Runs phases `begin` up to, not including, `end` `count` times; None: until a choice leaves.
 
-    The moves in `first` are made in order before the first time, those in `then` before each further
-    one. Ranges of two repeats are nested or apart; of equal ones the later in a program is the outer. Row `counter` counts the times.
+    The moves in `first` are made in order before the first time (those in `even` in their place where a symbolic
+    count turns out to be even and there are some), those in `then` before each further one. Ranges of two repeats are nested or apart; of equal ones the later in a program is the outer. Row `counter` counts the times.
     """
 
     begin: int
     end: int
-    count: int | None
+    count: Dim | None
     counter: int
     first: tuple[Move, ...] = ()
     then: tuple[Move, ...] = ()
+    even: tuple[Move, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,10 @@ class Program:
         return max((-(-self.buffers[r].type.typical_bytes // 64) * 64 for r in rows), default=0)
 
     def times(self, phase: int) -> int:
-        """How often a phase is run in one call at most; repeats without a count are not counted."""
-        return math.prod(r.count or 1 for r in self.repeats if r.begin <= phase < r.end)
+        """How often a phase is run in one call at most; repeats without a count are not counted, and symbolic counts
+        are typical ones."""
+        counts = [r.count for r in self.repeats if r.begin <= phase < r.end]
+        return math.prod(1 if n is None else typical(n) for n in counts)
 
     def of_kind(self, kind: BufferKind) -> list[Buffer]:
         """Buffers of one kind in the order of their index."""

@@ -374,7 +374,7 @@ class _RepeatRows:
         for part in (r.first, r.then):
             ranges += [len(moves), len(part)]
             moves += ((m.row, m.source, int(m.offset)) for m in part)
-        return (self.begin, self.end, _UNLIMITED if r.count is None else r.count, r.counter, *ranges)
+        return (self.begin, self.end, _UNLIMITED if r.count is None else int(r.count), r.counter, *ranges)
 
 
 class _Marks:

@@ -25,6 +25,9 @@ Lines = Sequence[tuple[str, int]]
 
 _LENGTH = struct.Struct("<Q")
 
+_MOVES = ("first", "then", "even")
+"""The moves of a repeat."""
+
 
 class StoredProgram(NamedTuple):
     """A program whose calls hold no kernel, the symbol of each call, and whether it runs long."""
@@ -56,7 +59,7 @@ def program_to_bytes(
         "constants": [(_dtype_name(x), x.shape) for x in constants],
         "phases": [_values(p, calls=[_values(c, kernel=None) for c in p.calls]) for p in program.phases],
         "repeats": [
-            _values(r, first=[_values(m) for m in r.first], then=[_values(m) for m in r.then])
+            _values(r, **{name: [_values(m) for m in getattr(r, name)] for name in _MOVES})
             for r in program.repeats
         ],
         "choices": [_values(c) for c in program.choices],
@@ -96,7 +99,7 @@ def program_from_bytes(content: bytes, name: str, lines: Lines) -> StoredProgram
             ),
             "constants": tuple(constants),
             "phases": _made(Phase, head["phases"], calls=partial(_made, KernelCall, buffers=tuple)),
-            "repeats": _made(Repeat, head["repeats"], first=partial(_made, Move), then=partial(_made, Move)),
+            "repeats": _made(Repeat, head["repeats"], **dict.fromkeys(_MOVES, partial(_made, Move))),
             "choices": _made(Choice, head["choices"]),
         }
         return StoredProgram(Program(name, **head), body["symbols"], body["release"])

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.control import Control, Loop, While
-from graphc.ir.dims import Dim, Symbol, less_equal, split_linear
+from graphc.ir.dims import Dim, Symbol, split_linear, typical
 from graphc.ir.families import Contraction, axes_of
 from graphc.ir.graph import Graph, Value
 from graphc.ir.kernel import Combine, Instruction, Kernel, KernelBuffer, Stage
@@ -42,7 +42,7 @@ class LoopLayouts(Pass):
             for op in list(g.ops):
                 if isinstance(op, (Loop, While)):
                     steps = op.attrs["length"] if isinstance(op, Loop) else op.attrs["limit"]
-                    if steps is None or less_equal(self.least_steps, steps):
+                    if steps is None or typical(steps) >= self.least_steps:
                         changed = _transpose_constants(op, steps, context) or changed
         return changed
 
@@ -109,9 +109,9 @@ def _wanted_order(
         return None
     order = (*(k for k in range(type_.rank) if k != places[-1]), places[-1])
     now, then = (_cycles(op, operand, o, outer, inner, context) for o in (None, order))
-    if now is None or then is None or not isinstance(steps, int):
+    if now is None or then is None or steps is None:
         return order if sums else None
-    return order if (now - then) * steps > COPY * type_.numel else None
+    return order if (now - then) * typical(steps) > COPY * type_.numel else None
 
 
 def _cycles(

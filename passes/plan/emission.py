@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from graphc.ir.dims import Dim, bounds, floor_div
 from graphc.ir.graph import Graph, Value
 from graphc.ir.kernel import kernel_sizes
 from graphc.ir.program import (
@@ -20,6 +21,7 @@ from graphc.ir.program import (
     Repeat,
     SizeArray,
 )
+from graphc.ir.symbolic import graph_sizes
 from graphc.ir.types import TensorType, int64, uint8
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import Block
@@ -51,7 +53,9 @@ def program_of(planner: Planner) -> Program:
         tuple(made.repeats),
         tuple(made.together),
         tuple(made.choices),
-        tuple((row, life[0], life[1]) for row, life in rows.lives.items()) if rows.size_rows else (),
+        tuple((row, life[0], life[1]) for row, life in rows.lives.items())
+        if graph_sizes(planner.graph)
+        else (),
     )
 
 
@@ -125,12 +129,17 @@ class _Emission:
     def _instance(self, call: LoopCall, found: LoopRows, outer: Planner, step: Planner) -> None:
         for block, walk in found.starts:
             self._start(block, walk, outer)
+        length = call.length
+        if not isinstance(length, int) and bounds(length)[0] == 0:
+            for s in found.swaps:
+                # Without steps the result, which is the first buffer here, is what there was before them.
+                self._start(s.initial, Walk(s.before, s.first, s.start), outer, floor_div(1, length + 1))
         begin = len(self.phases)
-        first, then = self._moves(found, outer)
+        first, even, then = self._moves(found, outer)
+        even = even if found.swaps and not isinstance(length, int) else ()
         self.add(step)
         if len(self.phases) > begin:
-            length: int = call.control.loop.attrs["length"]
-            self.repeats.append(Repeat(begin, len(self.phases), length, self._counter(), first, then))
+            self.repeats.append(Repeat(begin, len(self.phases), length, self._counter(), first, then, even))
 
     def _around(self, call: ControlCall, outer: Planner) -> list[Value]:
         """Gives all that an op with regions uses a row; the values."""
@@ -177,8 +186,9 @@ class _Emission:
         for i, block in enumerate(call.control.operands[:n]):
             before, buffers = test.graph.inputs[i], (call.op.results[i], call.others[i])
             swap = Swap(before, step.outputs[i], block, *buffers)
-            for moves, more in zip((first, then), self._swap(swap, outer), strict=True):
-                moves += more
+            starting, _, following = self._swap(swap, outer)
+            first += starting
+            then += following
             self.rows.number[step.graph.inputs[i]] = self.rows.number[before]
         shown, stepping = test.graph.inputs[:n], list[Move]()
         if limit is not None:
@@ -217,7 +227,10 @@ class _Emission:
             return []
         return [Move(self.rows.moving(inner), row, block.offset_bytes)]
 
-    def _moves(self, found: LoopRows, outer: Planner) -> tuple[tuple[Move, ...], tuple[Move, ...]]:
+    def _moves(
+        self, found: LoopRows, outer: Planner
+    ) -> tuple[tuple[Move, ...], tuple[Move, ...], tuple[Move, ...]]:
+        """The moves before the first step, before it where swaps are exchanged, and before any other step."""
         phase = len(self.phases)
         first, then = [], []
         for w in found.walks:
@@ -225,28 +238,29 @@ class _Emission:
             first.append(Move(row, self.rows.row(outer.home(w.outer), phase), w.start))
             if w.stride != 0:
                 then.append(Move(row, row, w.stride))
+        even = list(first)
         for s in found.swaps:
-            starting, following = self._swap(s, outer)
+            starting, exchanged, following = self._swap(s, outer)
             first += starting
+            even += exchanged
             then += following
-        return tuple(first), tuple(then)
+        return tuple(first), tuple(even), tuple(then)
 
-    def _swap(self, s: Swap, outer: Planner) -> tuple[list[Move], list[Move]]:
+    def _swap(self, s: Swap, outer: Planner) -> tuple[list[Move], list[Move], list[Move]]:
         phase = len(self.phases)
         before, after = self.rows.moving(s.before), self.rows.moving(s.after)
         spare = self.rows.moving(Value(s.after.type, outer.graph, 0, "spare"))
         initial = self.rows.row(outer.home(s.initial.value), phase)
         buffers = [self.rows.row(outer.home(v), phase) for v in (s.first, s.second)]
-        first = [
-            Move(before, initial, s.initial.offset_bytes),
-            Move(after, buffers[0], s.start),
-            Move(spare, buffers[1], s.start),
-        ]
+        start = Move(before, initial, s.initial.offset_bytes)
+        first, even = (
+            [start, Move(after, a, s.start), Move(spare, b, s.start)] for a, b in (buffers, buffers[::-1])
+        )
         # What the last step wrote is read; what it did not write is written.
-        return first, [Move(before, after), Move(after, spare), Move(spare, before)]
+        return first, even, [Move(before, after), Move(after, spare), Move(spare, before)]
 
-    def _start(self, block: Block, walk: Walk, outer: Planner) -> None:
-        """A phase that copies a history's first entry to its place."""
+    def _start(self, block: Block, walk: Walk, outer: Planner, count: Dim = 1) -> None:
+        """A phase, run `count` times, that copies a history's first entry to its place."""
         if walk.inner.type.count == 0:
             return
         phase = len(self.phases)
@@ -257,7 +271,7 @@ class _Emission:
         ]
         copy = copy_call(source, target, 0, self.context)
         self.phases.append(Phase((self.call(copy, outer),)))
-        self.repeats.append(Repeat(phase, phase + 1, 1, self._counter(), tuple(moves)))
+        self.repeats.append(Repeat(phase, phase + 1, count, self._counter(), tuple(moves)))
 
     def _counter(self) -> int:
         return self.rows.moving(Value(TensorType(uint8, (0,)), Graph(), 0, "counter"))

@@ -3,7 +3,7 @@
 Nothing is copied from step to step. A slice's row walks through the whole value. A history's row is
 where the step before left it, one place further in each step. Any other carried value has two buffers,
 of which one step reads the first and writes the second, the next the other way round; the last step
-writes the result's own buffer.
+writes the result's own buffer. So which of them comes first depends on whether the number of steps is odd.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Swap:
 
 @dataclass
 class LoopRows:
-    """All rows of a loop's step that are set anew for each step. `starts` are histories to be given their
-    first entry: the block, and where it goes."""
+    """All rows of a loop's step that are set anew for each step, for an odd number of steps where that number is
+    symbolic. `starts` are histories to be given their first entry: the block, and where it goes."""
 
     walks: list[Walk] = field(default_factory=list)
     swaps: list[Swap] = field(default_factory=list)
@@ -67,6 +67,12 @@ class LoopCall(ControlCall):
         }
         """The second buffer of each carried value that has two."""
 
+    @property
+    def length(self) -> Dim:
+        """The number of steps."""
+        found: Dim = self.control.loop.attrs["length"]
+        return found
+
     def used(self) -> Iterator[Value]:
         yield from super().used()
         yield from self.others.values()
@@ -74,7 +80,7 @@ class LoopCall(ControlCall):
     def rows(self, outputs: list[Value], instance: int) -> LoopRows:
         """Where the values of one step of an instance are; `outputs` are the homes of what the region returns."""
         op, found = self.control.loop, LoopRows()
-        length: int = op.attrs["length"]
+        length = self.length
         back: bool = op.attrs["reverse"]
         body = self.control.body.graph
         for i, inner in enumerate(body.inputs):
@@ -90,7 +96,7 @@ class LoopCall(ControlCall):
             found.walks.append(Walk(home, result, *self._path(home, 0, length, back, instance)))
         return found
 
-    def _path(self, part: Value, first: int, length: int, back: bool, instance: int) -> tuple[Dim, Dim]:
+    def _path(self, part: Value, first: int, length: Dim, back: bool, instance: int) -> tuple[Dim, Dim]:
         """First place and stride, in bytes, of an instance's part of each slice from number `first` on."""
         size = part.type.size_bytes
         whole = size * self.control.instances
@@ -100,7 +106,7 @@ class LoopCall(ControlCall):
     def _carry(self, found: LoopRows, i: int, after: Value, instance: int) -> None:
         op = self.control.loop
         before, result, block = self.control.body.graph.inputs[i], op.results[i], self.control.operands[i]
-        length: int = op.attrs["length"]
+        length = self.length
         part = before.type.size_bytes * instance
         initial = Block(block.value, block.offset + before.type.count * instance)
         if op.is_history(i):
@@ -109,5 +115,6 @@ class LoopCall(ControlCall):
             found.walks += [Walk(before, result, start, stride), Walk(after, result, start + stride, stride)]
             found.starts.append((initial, found.walks[-2]))
             return
-        first, second = (result, self.others[i]) if length % 2 else (self.others[i], result)
+        odd = not isinstance(length, int) or length % 2
+        first, second = (result, self.others[i]) if odd else (self.others[i], result)
         found.swaps.append(Swap(before, after, initial, first, second, part))

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.ir.dims import Dim, Symbol, substitute
 from graphc.ir.kernel import Kernel
-from graphc.ir.program import Buffer, KernelCall, Move, Phase, Program, SizeArray
+from graphc.ir.program import Buffer, KernelCall, Move, Phase, Program, Repeat, SizeArray
 from graphc.ir.types import TensorType
 from graphc.passes.context import CompileContext
 from graphc.passes.plan.arena import Lifetime, assign_offsets
@@ -46,9 +46,7 @@ class _Resolver:
             phases=tuple(self._phase(p) for p in self.program.phases),
             arena_bytes=arena,
             constants=tuple(map(self._constant, self.program.constants)),
-            repeats=tuple(
-                replace(r, first=self._moves(r.first), then=self._moves(r.then)) for r in self.program.repeats
-            ),
+            repeats=tuple(map(self._repeat, self.program.repeats)),
             choices=tuple(replace(c, offset=self.number(c.offset)) for c in self.program.choices),
             lives=(),
         )
@@ -82,6 +80,11 @@ class _Resolver:
         if value.kernel is not None:
             numbers += self.context.backend.numbers_at(value.kernel, self.values)
         return np.array(numbers, np.int64)
+
+    def _repeat(self, repeat: Repeat) -> Repeat:
+        count = None if repeat.count is None else self.number(repeat.count)
+        first = repeat.even if repeat.even and count is not None and count % 2 == 0 else repeat.first
+        return replace(repeat, count=count, first=self._moves(first), then=self._moves(repeat.then), even=())
 
     def _moves(self, moves: tuple[Move, ...]) -> tuple[Move, ...]:
         return tuple(replace(m, offset=self.number(m.offset)) for m in moves)

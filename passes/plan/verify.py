@@ -78,7 +78,7 @@ class _Verifier:
                         self.live(row, first)
                         self.live(row, last)
         for r in self.program.repeats:
-            for move in (*r.first, *r.then):
+            for move in (*r.first, *r.then, *r.even):
                 if self.program.buffers[move.row].kind != "moving":
                     raise VerifyError(f"buffer {move.row} is moved but has memory of its own")
                 for row in self.shown[move.row]:
@@ -140,7 +140,7 @@ class _Verifier:
 def _shown_rows(program: Program) -> dict[int, set[int]]:
     """The rows with memory that each moving row may show."""
     shown: dict[int, set[int]] = {}
-    moves = [m for r in program.repeats for m in (*r.first, *r.then)]
+    moves = [m for r in program.repeats for m in (*r.first, *r.then, *r.even)]
     changed = True
     while changed:
         changed = False

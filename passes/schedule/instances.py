@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 
 from graphc.ir.control import Loop
-from graphc.ir.dims import Symbol, substitute, symbols
+from graphc.ir.dims import Dim, Symbol, substitute, symbols, typical
 from graphc.ir.graph import Graph, Value
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer
 from graphc.ir.types import TensorType
@@ -68,12 +68,14 @@ def _rows(loop: LoweredControl) -> int | None:
     return found if isinstance(found, int) and found > 1 else None
 
 
-def _instances(rows: int, length: int, step: int, context: CompileContext) -> int:
+def _instances(rows: int, length: Dim, step: int, context: CompileContext) -> int:
     """How many instances a loop of `length` steps with `step` element operations each is worth."""
     options = context.options
     if step >= LONG_STEP * options.grain:
         return 1
-    most = min(MOST_INSTANCES, context.target.cores, options.max_parts, length * step // options.grain)
+    most = min(
+        MOST_INSTANCES, context.target.cores, options.max_parts, typical(length) * step // options.grain
+    )
     return max((d for d in range(1, most + 1) if rows % d == 0 and rows // d >= LEAST_ROWS), default=1)
 
 

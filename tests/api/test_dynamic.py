@@ -328,10 +328,6 @@ def _unbound(x: Any) -> Any:
     return x.unbind(0)  # here
 
 
-def _scanned(x: Any) -> Any:
-    return graphc.scan(lambda c, v: (c + v, c), x[0], x)  # here
-
-
 def _iterated(x: Any) -> Any:
     return [row * 2 for row in x]  # here
 
@@ -346,7 +342,6 @@ def _iterated(x: Any) -> Any:
         (_truth, ("whether batch != 0 depends on the size",)),
         (_equal, ("whether batch == 1 depends on the size",)),
         (_unbound, ("unbind: the size batch is wanted as a Python number",)),
-        (_scanned, ("scan: the number of steps is batch", "graphc.fori_loop(0, n, …)")),
         (_iterated, ("the size batch is wanted as a Python number",)),
     ],
 )

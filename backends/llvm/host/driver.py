@@ -167,6 +167,8 @@ def _add_pass_mark(module: ModuleText) -> None:
     counter = r.gep(table, r.read(repeat, REPEAT, "counter"), "i64")
     begins = r.icmp("eq", r.read(mark, PHASE, "item_count"), i64(BEGIN_REPEAT))
     with r.exit_if(begins):
+        with r.exit_if(r.icmp("slt", r.read(repeat, REPEAT, "count"), i64(1))):
+            r.ret(r.add(r.read(repeat, REPEAT, "end"), i64(1)))
         r.store(i64(1), counter, 8)
         _move_rows(r, program, table, repeat, "first")
         r.ret(r.add(place, i64(1)))

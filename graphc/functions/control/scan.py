@@ -10,10 +10,11 @@ from graphc.core.location import annotate
 from graphc.core.recording import current, flush_random, record_nodes
 from graphc.core.region import read_states, record_region, write_states
 from graphc.core.storage import Storage
+from graphc.core.symint import assume, plain
 from graphc.core.tensor import wrap
 from graphc.functions.control.nests import check_kept, tensors
-from graphc.ir.dims import Expr
-from graphc.ir.errors import TraceError
+from graphc.functions.shape import reshape
+from graphc.ir.dims import Dim, Expr
 
 __all__ = ["map", "scan", "scan_as"]
 
@@ -33,6 +34,8 @@ def scan(
     first; each `y` stands where its `x` stood. `f` is recorded once and is a loop in the program, whatever
     the length. It may read other tensors and write them in place; random numbers are those of the same loop
     in Python. Differentiable.
+
+    The length may be that of a dynamic dimension; each call then brings its own number of steps.
 
     Raises RuntimeError where the carry that `f` returns is of another type than the one it took, or
     where slices differ in number; TypeError for what is no Tensor.
@@ -70,6 +73,8 @@ def scan_as(
     carries, carry_tree = tensors(init, name, "the initial carry")
     slices, slice_tree = tensors(xs, name, "xs")
     steps = _steps(name, slices, length)
+    # A first axis that is assumed to be of the loop's length has to be spelt like it.
+    slices = [t if t.tensor_type.shape[0] == steps else reshape(t, (steps, *t.shape[1:])) for t in slices]
     kept: list[Tree] = []
 
     def body(arguments: list[Any]) -> list[Any]:
@@ -121,26 +126,22 @@ def scan_as(
     return unflatten(carry_tree, iter(results[:n])), unflatten(kept[0], iter(results[n:]))
 
 
-def _steps(name: str, slices: list[Any], length: int | None) -> int:
+def _steps(name: str, slices: list[Any], length: Any) -> Dim:
     for t in slices:
         if not t.shape:
             raise RuntimeError(f"{name}: xs must have a first axis to take slices along, got a rank-0 Tensor")
-    for n in (length, *(t.shape[0] for t in slices)):
-        if isinstance(n, Expr):
-            raise TraceError(
-                f"{name}: the number of steps is {n}, which each call brings, but a program has a fixed number of them: "
-                "leave the axis out of dynamic=; or loop with graphc.fori_loop(0, n, …) or graphc.while_loop where no "
-                "gradient is wanted"
-            )
-    sizes = [int(t.shape[0]) for t in slices]
+    sizes = [t.shape[0] for t in slices]
     if length is None:
         if not sizes:
             raise TypeError(
                 f"{name}: " + ("give length where there is no xs" if name == "scan" else "xs has no Tensor")
             )
         length = sizes[0]
-    if any(n != length for n in sizes):
-        raise RuntimeError(f"{name}: {length} steps expected of each of xs, got first axes of sizes {sizes}")
-    if isinstance(length, bool) or not isinstance(length, int) or length < 0:
+    if isinstance(length, bool) or not isinstance(length, (int, Expr)):
         raise TypeError(f"{name}: length must be an int of at least 0, got {length!r}")
-    return length
+    assume(length, ">=", 0, TypeError, f"{name}: length must be an int of at least 0, got {length}")
+    for n in sizes:
+        message = f"{name}: {length} steps expected of each of xs, got first axes of sizes {sizes}"
+        assume(n, "==", length, RuntimeError, message)
+    found: Dim = plain(length)
+    return found

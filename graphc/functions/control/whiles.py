@@ -13,6 +13,7 @@ from graphc.core.node import Node
 from graphc.core.recording import current, flush_random, record_nodes
 from graphc.core.region import read_states, record_region, write_states
 from graphc.core.storage import Storage
+from graphc.core.symint import sym_max
 from graphc.core.tensor import TensorBase, wrap
 from graphc.functions.control.nests import check_flag, check_kept, tensors
 from graphc.functions.control.scan import scan_as
@@ -54,8 +55,8 @@ def fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any
     """Runs `value = body(i, value)` for i = lower … upper - 1, from `init`; returns the last value.
 
     `value` is a Tensor or a nest of Tensors that keeps its dtypes and shapes; `i` is an integer Tensor of rank 0.
-    Bounds that are ints make a loop of known length, which is differentiable; with a Tensor or a dynamic size among
-    them it is a `while_loop` without bound, which is not. Raises RuntimeError where a value does not keep its type; TypeError
+    Bounds that are ints or dynamic sizes make a loop of known length, which is differentiable; with a Tensor among them
+    it is a `while_loop` without bound, which is not. Raises RuntimeError where a value does not keep its type; TypeError
     for what is no Tensor or for bounds that are no integers.
     """
     try:
@@ -71,6 +72,9 @@ def _scalar(bound: Any, model: Any) -> Any:
 
 
 def _fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: Any) -> Any:
+    if all(isinstance(b, (int, Expr)) and not isinstance(b, bool) for b in (lower, upper)):
+        numbers = arange(lower, sym_max(lower, upper))
+        return scan_as("fori_loop", "body", lambda v, i: (body(i, v), None), init, numbers, None, False)[0]
     lower, upper = (size_operand(b) if isinstance(b, Expr) else b for b in (lower, upper))
     for name, bound in (("lower", lower), ("upper", upper)):
         whole = (
@@ -83,9 +87,6 @@ def _fori_loop(lower: Any, upper: Any, body: Callable[[Any, Any], Any], init: An
             raise TypeError(
                 f"fori_loop: {name} must be an int or an integer Tensor of one element, got {kind}"
             )
-    if isinstance(lower, int) and isinstance(upper, int):
-        numbers = arange(lower, max(lower, upper))
-        return scan_as("fori_loop", "body", lambda v, i: (body(i, v), None), init, numbers, None, False)[0]
     model: Any = lower if isinstance(lower, TensorBase) else upper
     first, last = (_scalar(b, model) for b in (lower, upper))
     if first.dtype is not last.dtype:

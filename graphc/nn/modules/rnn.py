@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphc.core import assume
 from graphc.devices import check_device
 from graphc.functions import creation, indexing, pointwise, shape
 from graphc.functions.control import scan
@@ -201,10 +202,13 @@ class RNNBase(Module):
         if batched and self.batch_first:
             x = shape.transpose(x, 0, 1)
         steps, batch = x.shape[0], x.shape[1]
-        if isinstance(steps, int) and steps == 0:
-            raise RuntimeError(
-                f"{self._get_name()}: expected a sequence length larger than 0, got input of shape {list(input.shape)}"
-            )
+        assume(
+            steps,
+            ">=",
+            1,
+            RuntimeError,
+            f"{self._get_name()}: expected a sequence length larger than 0, got input of shape {list(input.shape)}",
+        )
         if states is None:
             states = self._zeros(batch, x.dtype)
         else:
