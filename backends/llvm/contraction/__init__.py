@@ -71,7 +71,7 @@ def _partitions(plans: Sequence[Plan], target: Target, times: int = 1) -> int:
     work = times * sum(p.batch.total * p.m * p.n * p.k for p in problems)
     is_vector = any(p.is_vector for p in problems)
     least = _VECTOR_MULTIPLY_ADDS_A_PART if is_vector else _MULTIPLY_ADDS_A_PART
-    count = max(1, min(max(best_parts(p, target.cores) for p in plans), work // least, _MOST_PARTS))
+    count = max(1, min(best_parts(plans, target.cores), work // least, _MOST_PARTS))
     # A power of two divides evenly among the usual numbers of threads.
     return 1 << (count.bit_length() - 1)
 

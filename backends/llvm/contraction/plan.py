@@ -6,6 +6,7 @@ reading sums in the same order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.body import lane_step
@@ -104,25 +105,28 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None, resume
     return plans
 
 
-def best_parts(plan: Plan, cores: int) -> int:
-    """Into how many partitions to divide: as many as there are pieces, unless each packs something again."""
-    pieces = -(-plan.totals[plan.side] // plan.units[plan.side])
-    again, work = (
-        _packed_again(plan, plan.side),
-        _work_cycles(plan),
-    )
-    if again <= 0 or pieces < 2:
+def best_parts(plans: Sequence[Plan], cores: int) -> int:
+    """Into how many partitions to divide a kernel of these phases: as many as one has pieces, unless each packs something again."""
+    pieces = max(map(_pieces, plans))
+    if pieces < 2 or all(_packed_again(p, p.side) <= 0 for p in plans):
         return pieces
+    return min(
+        (parts for parts in (1, 2, 4, 8, 16) if parts <= pieces),
+        key=lambda parts: sum(_divided_cycles(p, parts, cores) for p in plans),
+    )
 
-    def cycles(parts: int) -> float:
-        """Of the thread with most to do; with few parts a thread that is late is waited for longer."""
-        rounds = -(-parts // cores)
-        share = -(-pieces // parts) / pieces
-        if plan.problem.order is not None:
-            share *= 1 + 1 / parts  # the parts have unequal numbers of terms
-        return rounds * (work * share + again) * (1 + _LATE / rounds)
 
-    return min((p for p in (1, 2, 4, 8, 16) if p <= pieces), key=cycles)
+def _pieces(plan: Plan) -> int:
+    return -(-plan.totals[plan.side] // plan.units[plan.side])
+
+
+def _divided_cycles(plan: Plan, parts: int, cores: int) -> float:
+    """Of the thread with most to do; with few parts a thread that is late is waited for longer."""
+    pieces, rounds = _pieces(plan), -(-parts // cores)
+    share = -(-pieces // parts) / pieces
+    if plan.problem.order is not None:
+        share *= 1 + 1 / parts  # the parts have unequal numbers of terms
+    return rounds * (_work_cycles(plan) * share + _packed_again(plan, plan.side)) * (1 + _LATE / rounds)
 
 
 def _work_cycles(plan: Plan) -> float:

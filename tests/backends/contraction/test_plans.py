@@ -140,7 +140,7 @@ def test_partitions_follow_the_cores_where_each_packs_again(cores: int) -> None:
     """`x · Wᵀ` packs x once more in each partition: no more partitions than have a core of their own."""
     kernel = matmul(64, 768, 3072, float32, b_transposed=True)
     plan = make_plan(kernel, TARGETS["x86-64-v3"])
-    assert plan is not None and best_parts(plan, cores) == cores
+    assert plan is not None and best_parts([plan], cores) == cores
 
 
 @pytest.mark.parametrize(
