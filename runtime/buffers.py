@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.runtime.host import host, is_loaded
+from graphc.runtime.host import pool
 from graphc.runtime.layout import BLOCKS
 from graphc.runtime.process import BLOCK_WORDS
 
@@ -29,7 +29,7 @@ def allocate(nbytes: int) -> object:
     """
     if nbytes < 0:
         raise ValueError(f"a block of {nbytes} bytes")
-    return host().new_block(nbytes)
+    return pool().new_block(nbytes)
 
 
 def address(owner: object) -> int:
@@ -85,5 +85,5 @@ def set_cache_limit(nbytes: int) -> None:
 
 def trim() -> None:
     """Gives all idle blocks back to the system."""
-    if is_loaded():
-        host().blocks_trim()
+    if live_blocks() or cached_bytes():
+        pool().blocks_trim()

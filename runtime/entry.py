@@ -9,6 +9,7 @@ points at is referenced by the Python object that owns the record.
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import struct
 import sys
@@ -394,7 +395,7 @@ class Dispatcher:
     """A builtin function over a list of variants; `slow` serves every other call.
 
     `function(*args, **kwargs)` is the builtin itself: as `__call__` of a class it costs no
-    Python frame.
+    Python frame. It is made when it is first asked for, which loads the native run time.
     """
 
     def __init__(self, slow: Callable[..., Any], name: str = "call") -> None:
@@ -402,8 +403,14 @@ class Dispatcher:
         self._self[DISPATCHER.offset["slow"]] = id(slow)
         self._slow = slow
         self._variants: tuple[Variant, ...] = ()
+        self._name = name
         self.set_variants(())
-        self.function: Callable[..., Any] = host().builtin("entry", name, _METH_FASTCALL_KEYWORDS, self._self)
+
+    @functools.cached_property
+    def function(self) -> Callable[..., Any]:
+        """The builtin."""
+        made: Callable[..., Any] = host().builtin("entry", self._name, _METH_FASTCALL_KEYWORDS, self._self)
+        return made
 
     @property
     def variants(self) -> tuple[Variant, ...]:

@@ -1,14 +1,16 @@
 """The native run time of this process: drivers, pools and the call entry, loaded on first use.
 
-A backend says how to load it (`install`); the run time asks for it (`host`). Invariant: it is
-loaded at most once and stays for ever, since objects that die last still call it.
+A backend says how to load it (`install`); the run time asks for it (`host`), or for its memory pool alone
+(`new_block`), which the backend may have sooner. Invariant: each is loaded at most once and stays for ever,
+since objects that die last still call it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from graphc.runtime.code import Code
 from graphc.runtime.process import BLOCK_WORDS, POOL_WORDS, STATE_WORDS
 
-__all__ = ["IMPORTS", "Host", "host", "install", "is_loaded"]
+__all__ = ["IMPORTS", "Host", "Pool", "host", "install", "is_loaded", "pool"]
 
 _LIBC_FUNCTIONS = (
     "posix_memalign", "free", "madvise", "syscall", "sched_yield", "clock_gettime",
@@ -62,35 +64,27 @@ def _address(library: ctypes.CDLL, name: str) -> int:
     return address
 
 
-def import_addresses() -> list[int]:
+@functools.cache
+def import_addresses() -> Sequence[int]:
     """Addresses of `IMPORTS`, in order."""
     libc = ctypes.CDLL(None)
-    return [
+    return (
         *(_address(libc, name) for name in _LIBC_FUNCTIONS),
         *(_address(ctypes.pythonapi, name) for name in _PYTHON_FUNCTIONS),
         *_OBJECTS.values(),
-    ]
+    )
 
 
-class Host:
-    """Functions of the native run time."""
+class Pool:
+    """Functions of the memory pool."""
 
     def __init__(self, code: Code) -> None:
         """Fills the import table of `code` and wraps its functions."""
         self._code = code
         self._methods: dict[tuple[str, str], _MethodDef] = {}
         table = (ctypes.c_int64 * len(IMPORTS)).from_address(code.address("imports"))
-        for i, address in enumerate(import_addresses()):
-            table[i] = address
-        pointer = ctypes.c_void_p
-        # run_addresses(executable, binding, inputs, outputs): numbers, and lists or tuples of numbers.
-        self.run_addresses: Callable[..., int] = self.builtin(
-            "run_addresses", "run_addresses", _METH_FASTCALL, None
-        )
-        self.frames_free: Callable[[int], None] = self._function("frames_free", None, pointer)
+        table[:] = list(import_addresses())
         self.blocks_trim: Callable[[], None] = self._function("blocks_trim", None)
-        # Waits for other threads, so it runs without the interpreter lock.
-        self.pool_stop: Callable[[int], None] = ctypes.CFUNCTYPE(None, pointer)(code.address("pool_stop"))
         self.new_block: Callable[[int], object] = self.builtin("new_block", "new_block", _METH_O, None)
 
     def _function(self, name: str, result: Any, *parameters: Any) -> Any:
@@ -107,21 +101,42 @@ class Host:
         return create(ctypes.addressof(method), self_object, None)
 
 
+class Host(Pool):
+    """Functions of the native run time."""
+
+    def __init__(self, code: Code) -> None:
+        """Fills the import table of `code` and wraps its functions."""
+        super().__init__(code)
+        pointer = ctypes.c_void_p
+        # run_addresses(executable, binding, inputs, outputs): numbers, and lists or tuples of numbers.
+        self.run_addresses: Callable[..., int] = self.builtin(
+            "run_addresses", "run_addresses", _METH_FASTCALL, None
+        )
+        self.frames_free: Callable[[int], None] = self._function("frames_free", None, pointer)
+        # Waits for other threads, so it runs without the interpreter lock.
+        self.pool_stop: Callable[[int], None] = ctypes.CFUNCTYPE(None, pointer)(code.address("pool_stop"))
+
+
 class _Loader:
     """How the host is loaded, and the host once it is."""
 
     def __init__(self) -> None:
         self.load: Callable[[], Code] | None = None
+        self.load_pool: Callable[[], Code | None] = lambda: None
         self.host: Host | None = None
-        self.lock = threading.Lock()
+        self.pool: Pool | None = None
+        self.lock = threading.RLock()
 
 
 _loader = _Loader()
 
 
-def install(load: Callable[[], Code]) -> None:
-    """Says how native run-time code is made; called by a backend when it is imported."""
-    _loader.load = load
+def install(load: Callable[[], Code], load_pool: Callable[[], Code | None] = lambda: None) -> None:
+    """Says how native run-time code is made; called by a backend when it is imported.
+
+    `load_pool` gives the memory pool alone where that takes less time than `load`, else None.
+    """
+    _loader.load, _loader.load_pool = load, load_pool
 
 
 def is_loaded() -> bool:
@@ -138,3 +153,16 @@ def host() -> Host:
                     raise RuntimeError("no native backend: import graphc.backends.llvm.host first")
                 _loader.host = Host(_loader.load())
     return _loader.host
+
+
+def pool() -> Pool:
+    """The memory pool: the native run time's where that is loaded or can be at once. Raises as `host` does."""
+    if _loader.host is not None:
+        return _loader.host
+    with _loader.lock:
+        if _loader.pool is None:
+            code = _loader.load_pool()
+            if code is None:
+                return host()
+            _loader.pool = Pool(code)
+        return _loader.pool

@@ -22,6 +22,7 @@ from graphc.ir.target import TARGETS, Target
 __all__ = [
     "COMPILER_VERSION",
     "assembly_text",
+    "compile_soon",
     "compile_text",
     "host_target",
     "machine",
@@ -38,16 +39,21 @@ def machine(target: Target, *, jit: bool = False) -> llvm.TargetMachine:
     return emitter.machine(target.triple, target.cpu, target.features, jit=jit)
 
 
-def _emit(text: str, target: Target, *, assembly: bool) -> bytes:
+def _emit(text: str, target: Target, *, assembly: bool = False, level: int = 2) -> bytes:
     try:
-        return emitter.emit(text, target.triple, target.cpu, target.features, assembly=assembly)
+        return emitter.emit(text, target.triple, target.cpu, target.features, assembly=assembly, level=level)
     except emitter.Rejected as error:
         raise CompileError(f"{error} (target {target.name})") from None
 
 
 def compile_text(text: str, target: Target) -> bytes:
     """Object code of an LLVM module. Raises `CompileError` where LLVM does not accept the text."""
-    return _emit(text, target, assembly=False)
+    return _emit(text, target)
+
+
+def compile_soon(text: str, target: Target) -> bytes:
+    """Object code of a module that is wanted at once and seldom run, in a tenth of the time. Raises `CompileError`."""
+    return _emit(text, target, level=0)
 
 
 def assembly_text(text: str, target: Target) -> str:

@@ -22,8 +22,6 @@ REQUEST = struct.Struct("<IIII")
 ANSWER = struct.Struct("<BI")
 """0 for an object, 1 for an error message; its length; the bytes follow."""
 
-_SPEED_LEVEL = 1
-
 
 class Rejected(Exception):
     """LLVM does not accept the text, or cannot generate code for it."""
@@ -36,11 +34,11 @@ def _initialize() -> None:
     llvm.initialize_native_asmparser()
 
 
-def machine(triple: str, cpu: str, features: str, *, jit: bool = False) -> llvm.TargetMachine:
+def machine(triple: str, cpu: str, features: str, *, jit: bool = False, level: int = 2) -> llvm.TargetMachine:
     """A new target machine; one handed to an execution engine is owned by it, so never share them."""
     _initialize()
     return llvm.Target.from_triple(triple).create_target_machine(
-        cpu=cpu, features=features, opt=2, reloc="pic", codemodel="small", jit=jit
+        cpu=cpu, features=features, opt=level, reloc="pic", codemodel="small", jit=jit
     )
 
 
@@ -48,9 +46,9 @@ _shared_machine = functools.lru_cache(maxsize=8)(machine)
 """The machine that emits for a target; never given to an execution engine."""
 
 
-def emit(text: str, triple: str, cpu: str, features: str, *, assembly: bool = False) -> bytes:
-    """Object code of a module, or its assembly. Raises `Rejected`."""
-    emitter = _shared_machine(triple, cpu, features)
+def emit(text: str, triple: str, cpu: str, features: str, *, assembly: bool = False, level: int = 2) -> bytes:
+    """Object code of a module, or its assembly. At `level` 0 it is there soonest and runs slowest. Raises `Rejected`."""
+    emitter = _shared_machine(triple, cpu, features, level=level)
     try:
         module = llvm.parse_assembly(text, llvm.create_context())
         module.verify()
@@ -65,29 +63,17 @@ def emit(text: str, triple: str, cpu: str, features: str, *, assembly: bool = Fa
         raise Rejected(f"LLVM cannot generate code: {error}") from None
 
 
-OPTIMISED = "; optimised as a whole\n"
-"""First line of a text that is to go through LLVM's own pipeline, inlining included."""
-
-
 _BIT_LOGIC = re.compile(r" (?:and|or|xor) <\d+ x i1>")
 
 
 def _optimise(module: llvm.ModuleRef, emitter: llvm.TargetMachine, text: str) -> None:
     """Runs LLVM's passes on a module.
 
-    Kernels' texts hold each common expression once, outside the loops in which it does not change, and loops with the
+    Texts hold each common expression once, outside the loops in which it does not change, and loops with the
     test at the end, so code generation takes them as they are. Passes are left for what texts do not say: functions
-    that are called once, small arrays on the stack, and conditions of many parts for each lane.
+    that stand in their callers, variables on the stack, and conditions of many parts for each lane.
     """
-    options = llvm.create_pipeline_tuning_options(speed_level=_SPEED_LEVEL)
-    options.loop_vectorization = False
-    options.slp_vectorization = False
-    options.loop_unrolling = False
-    options.loop_interleaving = False
-    builder = llvm.create_pass_builder(emitter, options)
-    if text.startswith(OPTIMISED):
-        builder.getModulePassManager().run(module, builder)
-        return
+    builder = llvm.create_pass_builder(emitter, llvm.create_pipeline_tuning_options(speed_level=1))
     passes = llvm.create_new_module_pass_manager()
     if "alwaysinline" in text:
         passes.add_always_inliner_pass()

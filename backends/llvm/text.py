@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
-from graphc.backends.llvm.emitter import OPTIMISED
 from graphc.backends.llvm.instructions import Instructions
 from graphc.backends.llvm.linear import Linear, bytes_of, scale_of
 from graphc.ir.target import Target
@@ -75,14 +74,10 @@ def _round_to_float32(value: float) -> float:
 
 
 class ModuleText:
-    """An LLVM module as text: declarations, constant tables and functions, each kept once.
+    """An LLVM module as text: declarations, constant tables and functions, each kept once."""
 
-    `optimised` asks for all of LLVM's passes, for modules of many functions that are to be inlined.
-    """
-
-    def __init__(self, target: Target, *, optimised: bool = False) -> None:
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self._head = OPTIMISED if optimised else ""
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._types: dict[str, str] = {}
@@ -149,7 +144,7 @@ class ModuleText:
         parts += self._declarations.values()
         parts += [str(f) for f in self._functions]
         parts += [f"!{n} = {node}" for n, node in enumerate(self._metadata)]
-        return self._head + "\n".join(parts) + "\n"
+        return "\n".join(parts) + "\n"
 
 
 _FOLDED = ("i64", "i32")

@@ -114,7 +114,11 @@ class _Worker:
 
 
 class CompileWorkers:
-    """A number of workers; `submit` never waits. Any thread may use them."""
+    """Up to a number of workers; `submit` never waits. Any thread may use them.
+
+    The second and further ones start when enough text is waiting: a worker takes as long to start as to compile
+    several small kernels, and meanwhile whoever submits makes text on a core of its own.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -125,9 +129,9 @@ class CompileWorkers:
         self._lock = threading.RLock()
 
     def start(self) -> None:
-        """Starts the workers that are not running."""
+        """Starts a worker where none is running."""
         with self._lock:
-            while len(self._workers) < self._count:
+            if not self._workers:
                 self._workers.append(_Worker())
 
     def submit(self, text: str, target: Target) -> Request:
@@ -146,6 +150,9 @@ class CompileWorkers:
                 self._wait()
             for worker in list(self._workers):
                 self._attend(worker)
+            if len(self._workers) < self._count and -sum(r[0] for r in self._waiting) > _TEXT_WORTH_WORKERS:
+                self._workers.append(_Worker())
+                self._attend(self._workers[-1])
 
     def _attend(self, worker: _Worker) -> None:
         try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from graphc.backends.llvm.host import begin_host, while_host_is_made
+from graphc.backends.llvm.host import begin_host
 from graphc.core.evaluate import on_compile
 from graphc.core.storage import Memory
 from graphc.ir.errors import CompileError, located
@@ -204,12 +204,3 @@ def _find(graph: Graph, print_: Fingerprint, key: str, target: Target) -> Compil
 
 
 on_compile(compile_graph)
-
-
-def _import_compiler() -> None:
-    """Where the native run time is not on disk yet, programs are not either: passes and code generator will be needed."""
-    if default_cache().enabled:
-        lowering.lower_graph, codegen.KernelCompiler  # noqa: B018 - the first access imports
-
-
-while_host_is_made(_import_compiler)

@@ -9,11 +9,16 @@ The network is solved by networkx.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-
-import networkx
+from typing import TYPE_CHECKING
 
 from graphc.ir.graph import Op, Value
+from graphc.ir.lazy import lazy_module
 from graphc.passes.free import bytes_of
+
+if TYPE_CHECKING:
+    import networkx
+else:
+    networkx = lazy_module("networkx")  # takes longer to import than all passes together
 
 __all__ = ["kept_values"]
 

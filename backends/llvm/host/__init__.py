@@ -5,9 +5,9 @@ Importing this package tells the run time how to load them.
 
 from __future__ import annotations
 
-from graphc.backends.llvm.host.loading import begin_host, load_host, while_host_is_made
+from graphc.backends.llvm.host.loading import begin_host, load_host, load_pool
 from graphc.runtime.host import install
 
-__all__ = ["begin_host", "load_host", "while_host_is_made"]
+__all__ = ["begin_host", "load_host", "load_pool"]
 
-install(load_host)
+install(load_host, load_pool)

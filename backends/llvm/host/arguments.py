@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphc.backends.llvm.host.objects import BYTES_DATA, OBJECT_DATA, SIZE, incref, type_of
-from graphc.backends.llvm.host.routine import NULL, Routine, i64
+from graphc.backends.llvm.host.routine import INLINED, NULL, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import ARGUMENT, ARGUMENT_KINDS
 
@@ -50,7 +50,12 @@ def _switch(r: Routine, kind: Val, cases: dict[str, Callable[[], None]], default
 
 def _add_words_equal(module: ModuleText) -> None:
     r = Routine.start(
-        module, "words_equal", "i1", [("ptr", "a"), ("ptr", "b"), ("i64", "count")], linkage="internal"
+        module,
+        "words_equal",
+        "i1",
+        [("ptr", "a"), ("ptr", "b"), ("i64", "count")],
+        linkage="internal",
+        attributes=INLINED,
     )
     a, b, count = r.params
     with r.each(count) as n:
@@ -63,7 +68,7 @@ def _add_words_equal(module: ModuleText) -> None:
 def _add_match(module: ModuleText) -> None:
     r = Routine.start(
         module, "arguments_match", "i1", [("ptr", "args"), ("ptr", "specs"), ("i64", "count")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     args, specs, count = r.params
     mismatch = r.label("mismatch")
@@ -167,7 +172,7 @@ def _add_apart(module: ModuleText) -> None:
     r = Routine.start(
         module, "arguments_apart", "i1",
         [("ptr", "args"), ("ptr", "specs"), ("i64", "count"), ("ptr", "spans"), ("i64", "span_count")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     args, specs, count, spans, span_count = r.params
     with r.each(count) as n:
@@ -206,7 +211,7 @@ def _add_place(module: ModuleText) -> None:
     r = Routine.start(
         module, "place_arguments", "void",
         [("ptr", "args"), ("ptr", "specs"), ("i64", "count"), ("ptr", "table"), ("ptr", "scratch")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     args, specs, count, table, scratch = r.params
     with r.each(count) as n:
@@ -260,7 +265,7 @@ def _add_hold(module: ModuleText) -> None:
     r = Routine.start(
         module, "hold_owners", "void",
         [("ptr", "args"), ("ptr", "specs"), ("i64", "count"), ("ptr", "held")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     args, specs, count, held = r.params
     with r.each(count) as n:

@@ -10,7 +10,7 @@ interpreter lock held, so that a fork never meets a list that is being changed.
 from __future__ import annotations
 
 from graphc.backends.llvm.host.objects import LIST_ITEMS, TUPLE_ITEMS, type_of
-from graphc.backends.llvm.host.routine import NULL, Routine, Variable, i64
+from graphc.backends.llvm.host.routine import INLINED, NULL, RARE, Routine, Variable, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import BINDING, BLOCKS, EXECUTABLE, FRAME, POOL, TEMPORARY
 
@@ -34,7 +34,9 @@ def _lists_lock(r: Routine) -> Val:
 
 def _add_frame_take(module: ModuleText) -> None:
     """`ptr frame_take(ptr executable)`: a frame with its arena; null where memory is short."""
-    r = Routine.start(module, "frame_take", "ptr", [("ptr", "executable")], linkage="internal")
+    r = Routine.start(
+        module, "frame_take", "ptr", [("ptr", "executable")], linkage="internal", attributes=INLINED
+    )
     (executable,) = r.params
     lock, frames = _lists_lock(r), r.field(executable, EXECUTABLE, "frames")
     r.lock(lock)
@@ -70,8 +72,9 @@ def _add_frame_take(module: ModuleText) -> None:
 
 
 def _add_frame_make(module: ModuleText) -> None:
-    r = Routine.start(module, "frame_make", "ptr", [("ptr", "executable")], linkage="internal",
-                      attributes="nounwind noinline")  # fmt: skip
+    r = Routine.start(
+        module, "frame_make", "ptr", [("ptr", "executable")], linkage="internal", attributes=RARE
+    )
     (executable,) = r.params
     nbytes = r.read(executable, EXECUTABLE, "frame_bytes")
     frame = r.call("ptr", "block_alloc", [nbytes])
@@ -88,7 +91,7 @@ def _add_frame_make(module: ModuleText) -> None:
 
 def _add_place_temporaries(module: ModuleText) -> None:
     r = Routine.start(module, "place_temporaries", "void", [("ptr", "executable"), ("ptr", "frame")],
-                      linkage="internal", attributes="nounwind noinline")  # fmt: skip
+                      linkage="internal", attributes=RARE)  # fmt: skip
     executable, frame = r.params
     arena = r.read_ptr(frame, FRAME, "arena")
     table = r.read_ptr(frame, FRAME, "table")
@@ -103,7 +106,12 @@ def _add_place_temporaries(module: ModuleText) -> None:
 def _add_frame_give(module: ModuleText) -> None:
     """`void frame_give(ptr executable, ptr frame)`: back to the idle list, its arena to the pool."""
     r = Routine.start(
-        module, "frame_give", "void", [("ptr", "executable"), ("ptr", "frame")], linkage="internal"
+        module,
+        "frame_give",
+        "void",
+        [("ptr", "executable"), ("ptr", "frame")],
+        linkage="internal",
+        attributes=INLINED,
     )
     executable, frame = r.params
     with r.if_(r.nonzero(r.read(executable, EXECUTABLE, "arena_bytes"))):
@@ -119,7 +127,7 @@ def _add_frame_give(module: ModuleText) -> None:
 
 def _add_frames_free(module: ModuleText) -> None:
     """`void frames_free(ptr executable)`: frees idle frames, when nothing can call the executable any more."""
-    r = Routine.start(module, "frames_free", "void", [("ptr", "executable")])
+    r = Routine.start(module, "frames_free", "void", [("ptr", "executable")], attributes=RARE)
     frames = r.field(r.params[0], EXECUTABLE, "frames")
     with r.while_(lambda: r.not_null(r.load("ptr", frames, 8))):
         frame = r.load("ptr", frames, 8)
@@ -169,7 +177,7 @@ def _add_execute(module: ModuleText) -> None:
     """`i64 execute(executable, frame, binding)`: runs a filled frame under its storage locks."""
     r = Routine.start(
         module, "execute", "i64", [("ptr", "executable"), ("ptr", "frame"), ("ptr", "binding")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     executable, frame, binding = r.params
     program = r.read_ptr(executable, EXECUTABLE, "program")
@@ -223,7 +231,7 @@ def _add_set_rows(module: ModuleText) -> None:
     """`void set_rows(ptr table, ptr rows, i64 count, ptr values)`: table[rows[i]] = values[i]."""
     r = Routine.start(
         module, "set_rows", "void", [("ptr", "table"), ("ptr", "rows"), ("i64", "count"), ("ptr", "values")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     table, rows, count, values = r.params
     with r.each(count) as n:
@@ -239,7 +247,9 @@ def _add_run_addresses(module: ModuleText) -> None:
     program's inputs and outputs. Returns the error word; raises MemoryError.
     """
     _add_place_addresses(module)
-    r = Routine.start(module, "run_addresses", "ptr", [("ptr", "self"), ("ptr", "args"), ("i64", "nargs")])
+    r = Routine.start(
+        module, "run_addresses", "ptr", [("ptr", "self"), ("ptr", "args"), ("i64", "nargs")], attributes=RARE
+    )
     _, args, _ = r.params
     executable, binding = (_address_in(r, r.load_ptr(args, i)) for i in range(2))
     frame = r.call("ptr", "frame_take", [executable])
@@ -277,7 +287,7 @@ def _add_place_addresses(module: ModuleText) -> None:
     r = Routine.start(
         module, "place_addresses", "i1",
         [("ptr", "table"), ("ptr", "rows"), ("i64", "count"), ("ptr", "sequence")],
-        linkage="internal",
+        linkage="internal", attributes=RARE,
     )  # fmt: skip
     table, rows, count, sequence = r.params
     items = r.variable(r.at_byte(sequence, TUPLE_ITEMS))

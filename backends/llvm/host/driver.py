@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from graphc.backends.llvm.host.routine import Routine, i64
+from graphc.backends.llvm.host.routine import INLINED, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.ir.failure import NUMBER_BITS
 from graphc.runtime.layout import (
@@ -118,7 +118,7 @@ def add_serial_driver(module: ModuleText, *, linkage: str = "") -> None:
     r = Routine.start(
         module, "run_range", "i64",
         [("ptr", "ctx"), ("ptr", "program"), ("i64", "begin"), ("i64", "end"), ("i64", "thread")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     ctx, program, begin, end, thread = r.params
     with _each_phase(r, ctx, program, begin, end) as (first, count):

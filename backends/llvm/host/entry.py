@@ -21,7 +21,7 @@ from graphc.backends.llvm.host.objects import (
     decref,
     incref,
 )
-from graphc.backends.llvm.host.routine import NULL, Routine, i64
+from graphc.backends.llvm.host.routine import INLINED, NULL, RARE, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import (
     BINDING,
@@ -93,7 +93,12 @@ def _add_make_tensor(module: ModuleText) -> None:
 def _add_make_result(module: ModuleText) -> None:
     """`ptr make_result(spec, data, made)`: one result; `made` holds the earlier ones."""
     r = Routine.start(
-        module, "make_result", "ptr", [("ptr", "spec"), ("ptr", "data"), ("ptr", "made")], linkage="internal"
+        module,
+        "make_result",
+        "ptr",
+        [("ptr", "spec"), ("ptr", "data"), ("ptr", "made")],
+        linkage="internal",
+        attributes=INLINED,
     )
     spec, data, made = r.params
     kind = r.read(spec, OUTPUT, "kind")
@@ -111,7 +116,7 @@ def _add_free_results(module: ModuleText) -> None:
     """`void free_results(data, count)`: frees blocks; null entries are fine."""
     r = Routine.start(
         module, "free_results", "void", [("ptr", "data"), ("i64", "count")],
-        linkage="internal", attributes="nounwind noinline",
+        linkage="internal", attributes=RARE,
     )  # fmt: skip
     data, count = r.params
     with r.each(count) as n:
@@ -123,7 +128,7 @@ def _add_allocate_results(module: ModuleText) -> None:
     """`i1 allocate_results(variant, table, data)`: a block for each new Tensor; false where memory is short."""
     r = Routine.start(
         module, "allocate_results", "i1", [("ptr", "variant"), ("ptr", "table"), ("ptr", "data")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     variant, table, data = r.params
     specs = r.read_ptr(variant, VARIANT, "results")
@@ -142,7 +147,14 @@ def _add_allocate_results(module: ModuleText) -> None:
 
 def _add_collect(module: ModuleText) -> None:
     """`ptr collect(variant, data)`: the call's value from the blocks that the run has filled."""
-    r = Routine.start(module, "collect", "ptr", [("ptr", "variant"), ("ptr", "data")], linkage="internal")
+    r = Routine.start(
+        module,
+        "collect",
+        "ptr",
+        [("ptr", "variant"), ("ptr", "data")],
+        linkage="internal",
+        attributes=INLINED,
+    )
     variant, data = r.params
     tree = r.read(variant, VARIANT, "tree")
     specs = r.read_ptr(variant, VARIANT, "results")
@@ -170,7 +182,7 @@ def _add_collect_items(module: ModuleText) -> None:
     """A tuple or list of all results; steals the blocks."""
     r = Routine.start(
         module, "collect_items", "ptr", [("ptr", "variant"), ("ptr", "data"), ("i64", "count")],
-        linkage="internal",
+        linkage="internal", attributes=RARE,
     )  # fmt: skip
     variant, data, count = r.params
     specs = r.read_ptr(variant, VARIANT, "results")
@@ -263,7 +275,7 @@ def _add_report_failure(module: ModuleText) -> None:
     """`ptr report_failure(fail, code)`: what the failure callable makes of the error word."""
     r = Routine.start(
         module, "report_failure", "ptr", [("ptr", "fail"), ("i64", "code")],
-        linkage="internal", attributes="nounwind noinline",
+        linkage="internal", attributes=RARE,
     )  # fmt: skip
     fail, code = r.params
     number = r.import_call("ptr", "PyLong_FromLongLong", [code])
@@ -280,7 +292,7 @@ def _add_variant_matches(module: ModuleText) -> None:
         module, "variant_matches", "i1",
         [("ptr", "variant"), ("ptr", "args"), ("i64", "nargs"), ("ptr", "kwnames"), ("i64", "keywords"),
          ("i64", "epoch"), ("i64", "mode")],
-        linkage="internal",
+        linkage="internal", attributes=INLINED,
     )  # fmt: skip
     variant, args, nargs, kwnames, keywords, epoch, mode = r.params
     no = r.label("no")

@@ -129,7 +129,7 @@ def export_module(
     `learning_rates` are the states that `<name>_set_lr` writes, `fingerprint` what `<name>_fingerprint`
     returns.
     """
-    module = ModuleText(target, optimised=True)
+    module = ModuleText(target)
     plan = _add_tables(module, program_tables(program, kernel_symbols))
     add_item_runner(module)
     add_serial_driver(module, linkage="internal")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import sysconfig
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ else:
     workers = lazy_module("graphc.backends.llvm.workers")
     module = lazy_module("graphc.backends.llvm.host.module")
 
-__all__ = ["begin_host", "load_host", "while_host_is_made"]
+__all__ = ["begin_host", "load_host", "load_pool"]
 
 
 def _baseline() -> Target:
@@ -49,22 +49,24 @@ def _begun() -> workers.Request | None:
     return workers.start_workers().submit(str(module.host_module(target)), target)
 
 
+os.register_at_fork(after_in_child=_begun.cache_clear)  # a worker answers to the process that started it
+
 _CHARACTERS = 1 << 20
-"""It takes 0.2 s, so it is worth a worker whatever else there is."""
-
-
-_meanwhile: list[Callable[[], object]] = []
-
-
-def while_host_is_made(prepare: Callable[[], object]) -> None:
-    """Says what is worth doing while a worker compiles the module and this thread waits for it."""
-    _meanwhile.append(prepare)
+"""It takes 0.1 s, so it is worth a worker whatever else there is."""
 
 
 def begin_host() -> None:
     """Sees to it that a worker compiles the module, where that is necessary, while other things are done."""
     if not is_loaded():
         _begun()
+
+
+def load_pool() -> jit.LinkedCode | None:
+    """The memory pool's functions alone, compiled at once, where a worker compiles the whole; else None."""
+    if _begun() is None:
+        return None
+    target = _baseline()
+    return jit.link([native.compile_soon(str(module.pool_module(target)), target)], permanent=True)
 
 
 def load_host() -> jit.LinkedCode:
@@ -75,8 +77,6 @@ def load_host() -> jit.LinkedCode:
         request = _begun()
         if request is None:
             return native.compile_text(str(module.host_module(target)), target)
-        for prepare in _meanwhile:
-            prepare()
         return request.result()
 
     return jit.link([default_cache().get_or_make(_key(target), make)], permanent=True)

@@ -10,7 +10,7 @@ Invariant: only who holds `lock` touches the lists, and nobody calls Python whil
 
 from __future__ import annotations
 
-from graphc.backends.llvm.host.routine import NULL, Routine, i64
+from graphc.backends.llvm.host.routine import INLINED, NULL, RARE, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import BLOCK, BLOCK_CLASSES, BLOCKS
 
@@ -45,7 +45,9 @@ def add_blocks(module: ModuleText) -> None:
 
 def _add_size_class(module: ModuleText) -> None:
     """`i64 size_class(i64 nbytes)`: with n = number of 64-byte units, 1…4 have classes 0…3, then four a doubling."""
-    r = Routine.start(module, "size_class", "i64", [("i64", "nbytes")], linkage="internal")
+    r = Routine.start(
+        module, "size_class", "i64", [("i64", "nbytes")], linkage="internal", attributes=INLINED
+    )
     (nbytes,) = r.params
     units = r.op("i64", f"lshr {r.add(nbytes, i64(63))}, 6")
     units = r.intrinsic("umax", "i64", [units, i64(1)])
@@ -61,7 +63,9 @@ def _add_size_class(module: ModuleText) -> None:
 
 def _add_class_bytes(module: ModuleText) -> None:
     """`i64 class_bytes(i64 class)`: the largest size of a class, inverse of `size_class`."""
-    r = Routine.start(module, "class_bytes", "i64", [("i64", "class")], linkage="internal")
+    r = Routine.start(
+        module, "class_bytes", "i64", [("i64", "class")], linkage="internal", attributes=INLINED
+    )
     (number,) = r.params
     with r.exit_if(r.icmp("ult", number, i64(4))):
         r.ret(r.mul(r.add(number, i64(1)), i64(64)))
@@ -75,8 +79,9 @@ def _add_fresh(module: ModuleText) -> None:
 
     Huge pages hold no more than whole pages of what is used: behind it memory is there when it is touched.
     """
-    r = Routine.start(module, "block_fresh", "ptr", [("i64", "class"), ("i64", "used")], linkage="internal",
-                      attributes="nounwind noinline")  # fmt: skip
+    r = Routine.start(
+        module, "block_fresh", "ptr", [("i64", "class"), ("i64", "used")], linkage="internal", attributes=RARE
+    )
     number, used = r.params
     blocks = r.imported("blocks")
     nbytes = r.call("i64", "class_bytes", [number])
@@ -194,7 +199,7 @@ def _add_shrink(module: ModuleText) -> None:
 
     `void blocks_trim()` gives all back, and what was live before counts no more.
     """
-    r = Routine.start(module, "blocks_shrink", "void", [("i64", "bytes")])
+    r = Routine.start(module, "blocks_shrink", "void", [("i64", "bytes")], attributes=RARE)
     blocks = r.imported("blocks")
     lock, cached = r.field(blocks, BLOCKS, "lock"), r.field(blocks, BLOCKS, "cached_bytes")
     r.lock(lock)
@@ -214,7 +219,7 @@ def _add_shrink(module: ModuleText) -> None:
     r.unlock(lock)
     r.ret()
 
-    r = Routine.start(module, "blocks_trim", "void", [])
+    r = Routine.start(module, "blocks_trim", "void", [], attributes=RARE)
     blocks = r.imported("blocks")
     r.call_void("blocks_shrink", [i64(0)])
     r.write(r.read(blocks, BLOCKS, "live_bytes"), blocks, BLOCKS, "most_live")
@@ -231,10 +236,10 @@ def add_block_owner(module: ModuleText) -> None:
     r.call_void("block_free", [r.import_call("ptr", "PyCapsule_GetPointer", [r.params[0], NULL])])
     r.ret()
 
-    r = Routine.start(module, "block_owner", "ptr", [("ptr", "data")], linkage="internal")
+    r = Routine.start(module, "block_owner", "ptr", [("ptr", "data")], linkage="internal", attributes=INLINED)
     r.ret(r.import_call("ptr", "PyCapsule_New", [r.params[0], NULL, Val("ptr", "@free_capsule")]))
 
-    r = Routine.start(module, "new_block", "ptr", [("ptr", "self"), ("ptr", "size")])
+    r = Routine.start(module, "new_block", "ptr", [("ptr", "self"), ("ptr", "size")], attributes=RARE)
     nbytes = r.import_call("i64", "PyLong_AsLongLong", [r.params[1]])
     with (
         r.if_(r.icmp("slt", nbytes, i64(0))),

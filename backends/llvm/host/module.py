@@ -1,7 +1,8 @@
-"""The native run time as one LLVM module.
+"""The native run time as one LLVM module, and the memory pool's functions as another.
 
-The module is the same for every program and every model of processor of an architecture:
-drivers, thread pool, memory pool, calls and the call entry.
+Modules are the same for every program and every model of processor of an architecture: drivers, thread pool,
+memory pool, calls and the call entry. The small module has what the first tensors need while the whole one is
+being compiled; both work on the same words, so blocks of one may be freed by the other.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from graphc.backends.llvm.host.threads import add_thread_pool
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.target import Target
 
-__all__ = ["host_module"]
+__all__ = ["host_module", "pool_module"]
 
 
 def host_module(target: Target) -> ModuleText:
     """The module's text."""
-    module = ModuleText(target, optimised=True)
+    module = ModuleText(target)
     add_item_runner(module)
     add_serial_driver(module)
     add_spmd_driver(module)
@@ -28,4 +29,12 @@ def host_module(target: Target) -> ModuleText:
     add_block_owner(module)
     add_calls(module)
     add_entry(module)
+    return module
+
+
+def pool_module(target: Target) -> ModuleText:
+    """The text of a module with the memory pool alone."""
+    module = ModuleText(target)
+    add_blocks(module)
+    add_block_owner(module)
     return module

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 
-from graphc.backends.llvm.host.routine import Routine, i64
+from graphc.backends.llvm.host.routine import INLINED, RARE, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import STATE
 
@@ -65,7 +65,12 @@ def type_of(r: Routine, value: Val) -> Val:
 def add_grad_mode(module: ModuleText) -> None:
     """`i64 grad_mode()`: the calling thread's grad mode word, from the table of exceptions."""
     r = Routine.start(
-        module, "grad_mode_search", "i64", [], linkage="internal", attributes="nounwind noinline"
+        module,
+        "grad_mode_search",
+        "i64",
+        [],
+        linkage="internal",
+        attributes=RARE,
     )
     state = r.imported("state")
     identity = r.import_call("i64", "PyThreadState_GetID", [r.import_call("ptr", "PyThreadState_Get", [])])
@@ -76,7 +81,7 @@ def add_grad_mode(module: ModuleText) -> None:
             r.ret(r.load("i64", r.gep(entry, 1, "i64"), 8))
     r.ret(i64(1))
 
-    r = Routine.start(module, "grad_mode", "i64", [], linkage="internal")
+    r = Routine.start(module, "grad_mode", "i64", [], linkage="internal", attributes=INLINED)
     with r.exit_if(r.zero(r.read(r.imported("state"), STATE, "grad_count"))):
         r.ret(i64(1))
     r.ret(r.call("i64", "grad_mode_search", []))

@@ -1,6 +1,7 @@
 """A function of the native run time under construction: words of records, atomics, locks, imports.
 
-Mutable locals are stack slots, which LLVM turns into registers.
+Mutable locals are stack slots, which LLVM turns into registers. Code generation is the only other thing that LLVM is
+asked for, so a function says itself whether it is to stand in its callers, or is called too rarely to be optimised.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from graphc.backends.llvm.text import Builder, ModuleText, Val
 from graphc.runtime.host import IMPORTS
 from graphc.runtime.layout import Record
 
-__all__ = ["NULL", "Routine", "Variable", "i64"]
+__all__ = ["INLINED", "NULL", "RARE", "Routine", "Variable", "i64"]
+
+INLINED = "nounwind alwaysinline"
+"""Attributes of a function on the way of each call that has one caller or is short."""
+RARE = "nounwind noinline optnone"
+"""Attributes of a function that few calls come to: its code costs a tenth of the time to generate."""
 
 
 def i64(value: int) -> Val:

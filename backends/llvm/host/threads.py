@@ -9,7 +9,7 @@ work looks at `sleepers` after publishing, so that no wake-up is lost.
 from __future__ import annotations
 
 from graphc.backends.llvm.host.driver import claim_back, has_work
-from graphc.backends.llvm.host.routine import NULL, Routine, i64
+from graphc.backends.llvm.host.routine import NULL, RARE, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import ITEM, POOL
 
@@ -67,7 +67,12 @@ def _add_clock(module: ModuleText) -> None:
 
 def _add_wake(module: ModuleText) -> None:
     r = Routine.start(
-        module, "wake_workers", "void", [("ptr", "pool")], linkage="internal", attributes="nounwind noinline"
+        module,
+        "wake_workers",
+        "void",
+        [("ptr", "pool")],
+        linkage="internal",
+        attributes=RARE,
     )
     (pool,) = r.params
     wake = r.field(pool, POOL, "wake")
@@ -141,7 +146,7 @@ def _sleep(r: Routine, pool: Val) -> None:
 
 def _add_start(module: ModuleText) -> None:
     """`void pool_start(ptr pool)`: starts `wanted` workers with all signals blocked. Caller owns the pool."""
-    r = Routine.start(module, "pool_start", "void", [("ptr", "pool")], attributes="nounwind noinline")
+    r = Routine.start(module, "pool_start", "void", [("ptr", "pool")], attributes=RARE)
     (pool,) = r.params
     all_signals, before = r.alloca("i8", _SIGSET_BYTES, 16), r.alloca("i8", _SIGSET_BYTES, 16)
     r.memset(all_signals, -1, i64(_SIGSET_BYTES))
@@ -166,7 +171,7 @@ def _add_start(module: ModuleText) -> None:
 
 def _add_stop(module: ModuleText) -> None:
     """`void pool_stop(ptr pool)`: waits until nobody runs, then ends and joins all workers."""
-    r = Routine.start(module, "pool_stop", "void", [("ptr", "pool")])
+    r = Routine.start(module, "pool_stop", "void", [("ptr", "pool")], attributes=RARE)
     (pool,) = r.params
     owner = r.field(pool, POOL, "owner")
     r.lock(owner)
