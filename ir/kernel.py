@@ -138,13 +138,15 @@ class Schedule:
     number of partitions that the parallel loops are divided into. `engine` says who emits the
     kernel: its loops as they stand, or the contraction engine, whose orders of summation and fused
     multiply-add belong to contraction ops alone: one for products with a vector, one for windows that
-    are computed through transformed tiles, one for all others.
+    are computed through transformed tiles, one for all others. `plan` names one of the contraction
+    engine's plans, where measurements chose it; empty where the engine's own estimate does.
     """
 
     loops: tuple[Loop, ...]
     stages: tuple[tuple[Loop, ...], ...]
     parts: int = 1
     engine: Literal["loops", "contraction", "vector_contraction", "tiled_windows"] = "loops"
+    plan: str = ""
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,11 @@ class _Parser:
 
     def schedule(self) -> Schedule:
         head = self.take(
-            re.compile(r"schedule (loops|contraction|vector_contraction|tiled_windows) parts (\d+) \{$"),
-            "schedule loops|contraction|vector_contraction|tiled_windows parts n {",
+            re.compile(
+                r"schedule (loops|contraction|vector_contraction|tiled_windows) parts (\d+)"
+                r'(?: plan "([\w= ]+)")? \{$'
+            ),
+            'schedule loops|contraction|vector_contraction|tiled_windows parts n [plan "name"] {',
         )
         engine: Any = head.group(1)
         parts = int(head.group(2))
@@ -149,7 +152,7 @@ class _Parser:
         while self.peek().startswith("stage"):
             stages.append(self.loops(self.take(re.compile(r"stage ?(.*)$"), "stage …").group(1)))
         self.take(re.compile(r"\}$"), "}")
-        return Schedule(loops, tuple(stages), parts, engine)
+        return Schedule(loops, tuple(stages), parts, engine, head.group(3) or "")
 
     def loops(self, text: str) -> tuple[Loop, ...]:
         found = []

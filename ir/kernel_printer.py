@@ -114,8 +114,9 @@ def _loops(loops: Sequence[Loop]) -> str:
 
 def _schedule(schedule: Schedule) -> list[str]:
     stages = [f"    stage {_loops(s)}".rstrip() for s in schedule.stages]
+    plan = f' plan "{schedule.plan}"' if schedule.plan else ""
     return [
-        f"  schedule {schedule.engine} parts {schedule.parts} {{",
+        f"  schedule {schedule.engine} parts {schedule.parts}{plan} {{",
         f"    loops {_loops(schedule.loops)}".rstrip(),
         *stages,
         "  }",

@@ -44,6 +44,7 @@ __all__ = [
     "kernel_modules",
     "kernel_objects",
     "kernel_symbol",
+    "module_text",
 ]
 
 
@@ -73,7 +74,8 @@ def kernel_symbol(kernel: Kernel, target: Target) -> str:
     return "k_" + hashlib.sha256(f"{target}\n{kernel}".encode()).hexdigest()[:24]
 
 
-def _module(kernel: Kernel, symbol: str, target: Target) -> str:
+def module_text(kernel: Kernel, symbol: str, target: Target) -> str:
+    """LLVM text of a scheduled kernel as the function `symbol`."""
     module = ModuleText(target)
     if kernel.schedule is not None and kernel.schedule.engine != "loops":
         contraction.emit_contraction(kernel, module, symbol, target)
@@ -118,7 +120,7 @@ class KernelCompiler:
         self._found |= load_objects([symbol], self._target)
         if symbol in self._found:
             return
-        text = self._texts[symbol] = _module(kernel, symbol, self._target)
+        text = self._texts[symbol] = module_text(kernel, symbol, self._target)
         self._characters += len(text)
         if self._workers is None and workers_pay(self._characters):
             self._workers = start_workers()
@@ -160,7 +162,7 @@ def kernel_calls(program: Program, target: Target) -> list[str]:
 def kernel_modules(program: Program, target: Target) -> dict[str, str]:
     """LLVM text of every distinct kernel of a program, by symbol."""
     kernels = dict(zip(kernel_calls(program, target), _calls(program), strict=True))
-    return {name: _module(kernel, name, target) for name, kernel in kernels.items()}
+    return {name: module_text(kernel, name, target) for name, kernel in kernels.items()}
 
 
 def kernel_objects(program: Program, target: Target) -> dict[str, bytes]:
@@ -168,7 +170,7 @@ def kernel_objects(program: Program, target: Target) -> dict[str, bytes]:
     kernels = dict(zip(kernel_calls(program, target), _calls(program), strict=True))
     found = load_objects(kernels, target)
     missing = [name for name in kernels if name not in found]
-    made = compile_many([_module(kernels[name], name, target) for name in missing], target)
+    made = compile_many([module_text(kernels[name], name, target) for name in missing], target)
     compiled = dict(zip(missing, made, strict=True))
     store_objects(compiled, target)
     found |= compiled

@@ -76,8 +76,11 @@ def compile(
     pipeline in text form; `keep_grads` keeps gradients that are both made and consumed inside the call
     readable as `.grad`. With a `memory_budget` values of the forward part are computed again in the backward part until
     the temporaries of a call fit in so many bytes: results keep their bits; the call that compiles raises CompileError
-    where even the most that can be computed again does not fit, and says what would. `tune` is not built yet and
-    raises NotImplementedError.
+    where even the most that can be computed again does not fit, and says what would.
+
+    With `tune` the plans that matrix products and convolutions may have are measured on this machine when a function is
+    compiled, which takes seconds for each kernel of its own; the fastest are remembered in the compile cache, so the next process measures
+    nothing. Results keep their bits. Kernels of symbolic sizes are not measured.
 
     With `dynamic` axes of arguments keep their size open, and one program serves all sizes, 0 and 1 included:
     `dynamic={"x": {0: "batch"}}` maps a parameter's name or position to axes, and an axis to a name or to a
@@ -86,8 +89,10 @@ def compile(
     sizes of one name, raises ValueError. Raises TypeError where `fn` cannot be called, ValueError for an unknown
     target or pass, RuntimeError for a number of threads outside 1 … 1024, as `set_num_threads` does.
     """
-    if tune:
-        raise NotImplementedError("graphc.compile: tune is not supported yet")
+    if tune and target != "host":
+        raise ValueError(
+            f'graphc.compile: tune measures on this machine, so target must be "host", got {target!r}'
+        )
     if memory_budget is not None:
         if isinstance(memory_budget, bool) or not isinstance(memory_budget, int):
             raise TypeError(
@@ -105,7 +110,9 @@ def compile(
         make_context(target)
     if passes is not None:
         pipeline.parse_pipeline(passes)
-    options = CompileOptions(target=target, passes=passes, keep_grads=keep_grads, memory_budget=memory_budget)
+    options = CompileOptions(
+        target=target, passes=passes, keep_grads=keep_grads, memory_budget=memory_budget, tune=tune
+    )
     if fn is None:
         return functools.partial(_compile, options, dynamic)
     return _compile(options, dynamic, fn)

@@ -69,6 +69,7 @@ class CompileOptions:
     passes: str | None = None
     keep_grads: bool = False
     memory_budget: int | None = None
+    tune: bool = False
 
 
 class _Call(NamedTuple):
@@ -222,6 +223,7 @@ class Compiled:
             target=self._options.target,
             passes=self._options.passes,
             memory_budget=self._options.memory_budget,
+            tune=self._options.tune,
         )
         self._disk_hits += compiled.from_disk
         made = CompiledProgram(traced, compiled, len(call.tensors), outputs, way, checks)
@@ -280,7 +282,7 @@ class Compiled:
         return self.traced(*args, **kwargs).graph
 
     def _lowered(self, args: Any, kwargs: Any) -> Stages:
-        context = make_context(self._options.target)
+        context = make_context(self._options.target, self._options.tune)
         return lower_graph(
             self.trace(*args, **kwargs), context, self._options.passes, self._options.memory_budget
         )
@@ -290,7 +292,7 @@ class Compiled:
         graph = self.trace(*args, **kwargs)
         stages = lower_graph(
             graph.copy(),
-            make_context(self._options.target),
+            make_context(self._options.target, self._options.tune),
             self._options.passes,
             self._options.memory_budget,
         )
@@ -315,7 +317,7 @@ class Compiled:
             graph = specialised(graph, sizes)
         stages = lower_graph(
             graph.copy(),
-            make_context(self._options.target),
+            make_context(self._options.target, self._options.tune),
             self._options.passes,
             self._options.memory_budget,
         )

@@ -54,9 +54,9 @@ _MANY_OPS = 40
 """Ops of a graph from which its kernels are enough for compile workers."""
 
 
-def make_context(target: str = "host") -> CompileContext:
-    """The context of compilations for a named target or `"host"`."""
-    return lowering.make_context(target)
+def make_context(target: str = "host", tune: bool = False) -> CompileContext:
+    """The context of compilations for a named target or `"host"`; with `tune` plans of contractions are measured."""
+    return lowering.make_context(target, tune)
 
 
 def lower_graph(
@@ -135,11 +135,16 @@ class CompiledGraph:
 
 
 def compile_graph(
-    graph: Graph, *, target: str = "host", passes: str | None = None, memory_budget: int | None = None
+    graph: Graph,
+    *,
+    target: str = "host",
+    passes: str | None = None,
+    memory_budget: int | None = None,
+    tune: bool = False,
 ) -> CompiledGraph:
     """Compiles a graph to be run here, or takes its program from disk. The graph may be optimised in place.
 
-    Raises CompileError for a target whose code this machine cannot run.
+    With `tune` plans of contractions are measured, where it is not known yet which is fastest. Raises CompileError for a target whose code this machine cannot run.
     """
     resolved = native.resolve_target(target)
     lacking = native.missing_here(resolved)
@@ -149,7 +154,7 @@ def compile_graph(
             "assembly, or export a library for it"
         )
     print_ = _cacheable(graph, passes)
-    key = "" if print_ is None else _key(print_, resolved, memory_budget)
+    key = "" if print_ is None else _key(print_, resolved, memory_budget, tune)
     if print_ is not None:
         found = _find(graph, print_, key, resolved)
         if found is not None:
@@ -157,7 +162,7 @@ def compile_graph(
     begin_host()
     with _collection_paused():
         compiler = codegen.KernelCompiler(resolved, large=len(graph) >= _MANY_OPS)
-        stages = lowering.lower_graph(graph, make_context(target), passes, compiler.add, memory_budget)
+        stages = lowering.lower_graph(graph, make_context(target, tune), passes, compiler.add, memory_budget)
         made = CompiledGraph(graph, stages, compiler)
     if print_ is not None:
         lines = [(x.filename, x.lineno) for x in print_.locations]
@@ -187,8 +192,9 @@ def _cacheable(graph: Graph, passes: str | None) -> Fingerprint | None:
     return fingerprint(graph)
 
 
-def _key(print_: Fingerprint, target: Target, memory_budget: int | None) -> str:
-    return cache_key("program", native.COMPILER_VERSION, print_.digest, str(target), str(memory_budget))
+def _key(print_: Fingerprint, target: Target, memory_budget: int | None, tune: bool) -> str:
+    how = ("tuned",) if tune else ()
+    return cache_key("program", native.COMPILER_VERSION, print_.digest, str(target), str(memory_budget), *how)
 
 
 def _find(graph: Graph, print_: Fingerprint, key: str, target: Target) -> CompiledGraph | None:

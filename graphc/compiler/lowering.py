@@ -17,6 +17,7 @@ from typing import Any
 from graphc.backends import reference
 from graphc.backends.llvm.codegen import LlvmBackend, kernel_modules
 from graphc.backends.llvm.compile import assembly_text, host_target, resolve_target
+from graphc.backends.llvm.tuning import TuningBackend
 from graphc.ir.dims import Symbol, size_symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.graph import Graph
@@ -55,10 +56,11 @@ _LONG = 200_000
 
 
 @functools.cache
-def make_context(target: str = "host") -> CompileContext:
-    """The context of compilations for a named target or `"host"`."""
+def make_context(target: str = "host", tune: bool = False) -> CompileContext:
+    """The context of compilations for a named target or `"host"`; with `tune` plans of contractions are measured."""
     resolved = host_target() if target == "host" else resolve_target(target)
-    return CompileContext(target=resolved, backend=LlvmBackend(), evaluate=reference.run, options=Options())
+    backend = TuningBackend() if tune else LlvmBackend()
+    return CompileContext(target=resolved, backend=backend, evaluate=reference.run, options=Options())
 
 
 class KernelList(tuple[Any, ...]):

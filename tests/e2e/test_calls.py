@@ -579,7 +579,7 @@ def test_bad_options() -> None:
         ({"target": "z80"}, ValueError, "unknown target 'z80'; expected host, x86-64"),
         ({"threads": 0}, RuntimeError, "from 1 to"),
         ({"dynamic": {"x": {0: "n"}}}, ValueError, "no parameter of this name, only a"),
-        ({"tune": True}, NotImplementedError, "tune"),
+        ({"tune": True, "target": "x86-64-v3"}, ValueError, "tune measures on this machine"),
     ):
         with pytest.raises(kind, match=expected):
             graphc.compile(lambda a: a, **options)

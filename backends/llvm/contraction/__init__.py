@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from graphc.backends.llvm.contraction import winograd
 from graphc.backends.llvm.contraction.axes import constant
@@ -28,6 +29,7 @@ from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, estimate, make_plan
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.tiling import step_numbers
+from graphc.backends.llvm.contraction.variants import base_names, plan_named, variations
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.text import Builder, ModuleText
 from graphc.ir.dims import Symbol
@@ -36,14 +38,18 @@ from graphc.ir.kernel import Kernel, Schedule, extent, kernel_sizes
 from graphc.ir.target import Target
 
 __all__ = [
+    "base_names",
+    "can_be_tuned",
     "contraction_schedule",
     "cycles",
     "emit_contraction",
     "is_contraction",
+    "named_schedule",
     "numbers_at",
     "partitions",
     "partitions_at",
     "scratch_bytes",
+    "variations",
 ]
 
 _PARAMETERS = (("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error"))
@@ -51,6 +57,8 @@ _PARAMETERS = (("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "e
 _MULTIPLY_ADDS_A_PART = 1 << 20
 _VECTOR_MULTIPLY_ADDS_A_PART = 1 << 17
 _MOST_PARTS = 16
+_WORTH_TUNING = 1 << 16
+"""Multiply-adds from which on plans differ by more than a microsecond."""
 
 
 def is_contraction(kernel: Kernel) -> bool:
@@ -98,6 +106,23 @@ def contraction_schedule(kernel: Kernel, target: Target, vector: bool | None = N
         return None
     main = max(plans, key=lambda p: p.problem.k)
     return describe(kernel, main, _partitions(plans, target))
+
+
+def can_be_tuned(kernel: Kernel, schedule: Schedule) -> bool:
+    """True where another plan may be asked for by name: the order of the sum is open to none but one engine."""
+    if schedule.engine != "contraction" or kernel_sizes(kernel):
+        return False
+    bare = dataclasses.replace(kernel, schedule=None)
+    if len(phases(bare)) != 1:
+        return False
+    problems = readings(bare, False)
+    return bool(problems) and prod(problems[0].totals.values()) * problems[0].k >= _WORTH_TUNING
+
+
+def named_schedule(name: str, kernel: Kernel, target: Target, vector: bool | None = None) -> Schedule:
+    """The schedule of the plan of that name; see `variants`. Raises CompileError where there is none."""
+    plan = plan_named(name, kernel, target, vector)
+    return dataclasses.replace(describe(kernel, plan, _partitions([plan], target)), plan=name)
 
 
 def cycles(kernel: Kernel, target: Target) -> float | None:
@@ -304,6 +329,8 @@ def _plans(kernel: Kernel, target: Target) -> list[Plan]:
     vector = (
         None if schedule is None or schedule.engine == "loops" else schedule.engine == "vector_contraction"
     )
+    if schedule is not None and schedule.plan:
+        return [plan_named(schedule.plan, dataclasses.replace(kernel, schedule=None), target, vector)]
     plans = _made(kernel, target, vector)
     if not plans:
         raise CompileError("the kernel is not a contraction: expected a sum of products, then map stages")

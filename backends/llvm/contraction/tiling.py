@@ -6,6 +6,7 @@ of k. Everything else is free to follow layouts and cache sizes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd, prod
@@ -26,6 +27,7 @@ __all__ = [
     "choose_tiling",
     "fold_steps",
     "is_near",
+    "leads",
     "register_rows",
     "round_up",
     "step_numbers",
@@ -203,12 +205,22 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     nc = columns * min(column_tiles, max(1, block_bytes // (kc * size) // columns))
     mb = round_up(max(1, min(problem.m, max(mc, 1024))), mc)
     b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, size, target)
-    return Tiling(
+    chosen = Tiling(
         full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, fold=fold, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
-        a_lead={"runs": kc + 64 // size, "panels": rows}.get(a, _odd_lines(mc + width, size)),
-        b_lead=columns if b in ("panels", "transpose") else _odd_lines(nc + width, size),
-        rows_outside=rows_outside,
+        a_lead=0, b_lead=0, rows_outside=rows_outside,
     )  # fmt: skip
+    return leads(chosen, size)
+
+
+def leads(tiling: Tiling, size: int) -> Tiling:
+    """The tiling with the strides that packed blocks of its sizes have, elements having `size` bytes."""
+    a_leads = {"runs": tiling.kc + 64 // size, "panels": tiling.rows}
+    panels = tiling.b in ("panels", "transpose")
+    return dataclasses.replace(
+        tiling,
+        a_lead=a_leads.get(tiling.a, _odd_lines(tiling.mc + tiling.width, size)),
+        b_lead=tiling.columns if panels else _odd_lines(tiling.nc + tiling.width, size),
+    )
 
 
 _ROWS_IN_ORDER = 48
