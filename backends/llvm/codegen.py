@@ -131,7 +131,8 @@ class KernelCompiler:
 
     def objects(self, kernels: Iterable[Kernel]) -> tuple[dict[str, bytes], int]:
         """Objects of kernels that are not linked, by symbol, and how many of them had to be compiled."""
-        for kernel in kernels:
+        # Those with the longest texts first, so that no worker is left with one at the end.
+        for kernel in sorted(kernels, key=lambda k: k.schedule is None or k.schedule.engine == "loops"):
             self.add(kernel)
         compiled = {
             name: self._requests[name].result()

@@ -10,7 +10,7 @@ something is compiled or looked at: a program that is on disk needs none of this
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,8 @@ from graphc.backends.llvm.compile import assembly_text, host_target, resolve_tar
 from graphc.backends.llvm.tuning import TuningBackend
 from graphc.ir.dims import Symbol, size_symbols
 from graphc.ir.errors import CompileError
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.kernel import Kernel
 from graphc.ir.marks import GRADIENT, has_mark, is_clone
 from graphc.ir.program import Program
 from graphc.ir.target import Target
@@ -30,12 +31,13 @@ from graphc.passes.dce import Dce
 from graphc.passes.decompose import Decompose
 from graphc.passes.drop_checks import DropChecks
 from graphc.passes.free import bytes_of
-from graphc.passes.fuse import fuse
+from graphc.passes.fuse import Fused, Group, fuse
 from graphc.passes.gradients import ExpandGradients
-from graphc.passes.lower import kernels_of, lower
+from graphc.passes.lower import Lowered, LoweredControl, kernels_of, lower
 from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
 from graphc.passes.plan import plan
+from graphc.passes.plan.in_place import shareable
 from graphc.passes.plan.resolve import resolve
 from graphc.passes.remat import ATTEMPTS, THOROUGH, Attempt, frugal_copy, part_of, rematerialise
 from graphc.passes.schedule import schedule
@@ -108,7 +110,7 @@ def lower_graph(
 ) -> Stages:
     """Runs every stage up to the planned program. `graph` is changed by the optimising passes.
 
-    `on_kernel` is told of each scheduled kernel at once. With a `memory_budget` values are computed again until the
+    `on_kernel` is told at once of each scheduled kernel that the plan will hardly change. With a `memory_budget` values are computed again until the
     temporaries of a call fit in so many bytes. Raises CompileError where an op or shape cannot be compiled or the
     budget cannot be met.
     """
@@ -188,16 +190,49 @@ def _planned(
 ) -> Stages:
     """The stages from an optimised graph on."""
     fused = fuse(graph, context)
-    scheduled, found = [], []
+    depth = _depths(fused)
+    over = {(fused.graph.outputs[i], fused.graph.inputs[j]) for i, j in fused.graph.aliases.items()}
+    scheduled: list[Lowered | LoweredControl] = []
+    found: list[Kernel] = []
     for group in fused.groups:
         for low in schedule(lower(fused, group), context):
             scheduled.append(low)
-            for kernel in kernels_of(low):
-                found.append(kernel)
-                if on_kernel is not None:
+            found += kernels_of(low)
+            if on_kernel is not None and _settled(low, group, depth, over):
+                for kernel in kernels_of(low):
                     on_kernel(kernel)
     kernels = KernelList(found)
     return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
+
+
+def _depths(fused: Fused) -> dict[Op, int]:
+    """For each op how many groups one after another lie before its own."""
+    depth: dict[Op, int] = {}
+    for group in fused.groups:
+        mine = set(group.ops)
+        before = [v.op for op in group.ops for v in op.operands if v.op is not None and v.op not in mine]
+        depth.update(
+            dict.fromkeys(group.ops, max((depth[op] + 1 for op in before if op in depth), default=0))
+        )
+    return depth
+
+
+def _settled(
+    low: Lowered | LoweredControl,
+    group: Group,
+    depth: Mapping[Op, int],
+    over: Collection[tuple[Value, Value]],
+) -> bool:
+    """Whether the plan will most likely take the kernels of a group as they are: nothing that they make can take the
+    memory of what they read, because that is read later. `over` has each new value of a state with the state."""
+    if isinstance(low, LoweredControl):
+        return True
+    here = depth[group.ops[0]]
+    values = low.values
+    return all(
+        (values[w], values[r]) not in over and any(depth[u.op] > here for u in values[r].uses)
+        for r, w in shareable(low.kernel)
+    )
 
 
 def resolved(program: Program, sizes: Mapping[str, int], context: CompileContext) -> Program:

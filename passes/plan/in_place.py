@@ -11,7 +11,18 @@ from graphc.ir.dims import Dim
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer
 from graphc.ir.types import symbolic_strides
 
-__all__ = ["can_share", "share"]
+__all__ = ["can_share", "share", "shareable"]
+
+
+def shareable(kernel: Kernel) -> list[tuple[int, int]]:
+    """The pairs (read, written) of parameters for which `can_share` holds."""
+    return [
+        (r, w)
+        for r, a in enumerate(kernel.parameters)
+        if a.access == "in"
+        for w, b in enumerate(kernel.parameters)
+        if b.access == "out" and can_share(kernel, r, w)
+    ]
 
 
 def can_share(kernel: Kernel, read: int, written: int) -> bool:
