@@ -62,7 +62,7 @@ def emit_vector(problem: Problem, target: Target, builder: Builder) -> None:
     """Emits the body of the kernel function."""
     units = vector_units(problem, target)
     bounds = shares(builder, problem.totals, units)
-    emit = _Vector(builder, problem, units["columns"])
+    emit = _Vector(builder, problem, units["columns"], target.vector_registers)
     each(builder, bounds["batch"], lambda b: emit.share(b, bounds["columns"]), "batch")
 
 
@@ -71,10 +71,23 @@ def vector_units(problem: Problem, target: Target) -> Units:
     return {"batch": 1, "rows": 1, "columns": target.width(problem.dtype.bits)}
 
 
+def _residues_at_once(k: int, width: int, registers: int) -> int:
+    """Of how many k mod `width` the vector's terms and the sums fit the registers; a power of two, or 0."""
+    each = -(-k // width) + 1
+    fitting = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= width and n * each <= registers]
+    return max(fitting, default=0) if k <= STEPS else 0
+
+
+def _reversed_bits(number: int, count: int) -> int:
+    """The bits of a number below `count`, a power of two, in reversed order."""
+    bits = count.bit_length() - 1
+    return sum(1 << (bits - 1 - i) for i in range(bits) if number >> i & 1)
+
+
 class _Vector:
     """State of one emission."""
 
-    def __init__(self, builder: Builder, problem: Problem, width: int) -> None:
+    def __init__(self, builder: Builder, problem: Problem, width: int, registers: int) -> None:
         self.builder = builder
         self.problem = problem
         self.width = width
@@ -86,6 +99,7 @@ class _Vector:
         # Not a power of two, so that partial sums spread over cache sets.
         self.lead = self.columns + 16
         walks_columns = not _walks_steps(problem)
+        self.at_once = _residues_at_once(problem.k, width, registers)
         self.partial = (
             builder.alloca(problem.scalar, width * self.lead + 64) if walks_columns else self.packed
         )
@@ -95,9 +109,8 @@ class _Vector:
         """One batch entry's columns."""
         self.batch_env = self.problem.batch.split(self.builder, batch)
         if not _walks_steps(self.problem):
-            self.builder.loop(
-                *columns, self.columns, (), lambda j, _: self._column_block(j, columns[1]), "columns"
-            )
+            walk = self._short_block if self.at_once else self._column_block
+            self.builder.loop(*columns, self.columns, (), lambda j, _: walk(j, columns[1]), "columns")
             return
         if _packs(self.problem):
             zero, k = constant(0), constant(self.problem.k)
@@ -278,6 +291,55 @@ class _Vector:
         chunks(builder, column, end, self.width, chunk)
         return []
 
+    def _short_block(self, column: Val, limit: Val) -> list[Val]:
+        """The same for a sum so short that the vector's terms of some k mod `width` stay in registers.
+
+        A walk over the columns makes those partial sums and folds them; what it adds up waits in memory until the tree
+        asks for it, as long as that takes.
+        """
+        end = minimum(self.builder, plus(self.builder, column, constant(self.columns)), limit)
+        for turn in range(self.width // self.at_once):
+            piece = functools.partial(self._short_walk, turn, column)
+            runs(self.builder, self.problem.b.rows, column, end, piece)
+        return []
+
+    def _short_walk(self, turn: int, column: Val, start: Val, stop: Val, env: Env, origin: Val) -> None:
+        builder, problem, scalar = self.builder, self.problem, self.problem.scalar
+        walks = self.width // self.at_once
+        first = _reversed_bits(turn, walks)
+        # The sums of these k mod width; the tree adds the second half of them to the first, and so on.
+        terms = [range(n, problem.k, self.width) for n in range(first, self.width, walks)]
+        factors = {k: self._factor(constant(k)) for k in sorted(k for some in terms for k in some)}
+        at_steps = {k: problem.b.steps.split(builder, constant(k)) for k in factors}
+        axis, size, zero = problem.b.rows.inner, problem.dtype.itemsize, builder.const(self.type, 0)
+        waiting, left = turn.bit_count(), (turn + 1).bit_count() - 1
+
+        def place(at: Val, slot: int) -> Val:
+            return builder.gep(self.partial, plus(builder, at, constant(slot * self.lead)), scalar)
+
+        def chunk(j: Val, mask: Val | None) -> None:
+            here = env | ({axis: builder.sub(j, origin)} if axis is not None else {})
+            sums = [zero] * len(terms)
+            for k, factor in factors.items():
+                n = k % self.width // walks
+                x = self._value(problem.b, here | at_steps[k], "rows", mask)
+                sums[n] = multiply_add(builder, factor, x, sums[n])
+            value = self._fold(sums)
+            at = builder.sub(j, column)
+            for slot in range(waiting - 1, left - 1, -1):
+                value = builder.fadd(builder.load(self.type, place(at, slot), size), value)
+            if turn + 1 == walks:
+                self._finish(j, builder.fadd(zero, value), mask)
+            else:
+                builder.store(value, place(at, left), size)
+
+        chunks(builder, start, stop, self.width, chunk)
+
+    def _factor(self, k: Val) -> Val:
+        """The vector's term at a step, in all lanes."""
+        a = self.problem.a
+        return self.builder.splat(self._value(a, a.steps.split(self.builder, k), None, None), self.width)
+
     def _clear(self, place: Val, count: int) -> None:
         builder = self.builder
 
@@ -292,10 +354,7 @@ class _Vector:
         """Adds steps k + number, `width` apart, `deep` of them, to the partial sums of that number."""
         builder, problem, width = self.builder, self.problem, self.width
         steps = [plus(builder, k, constant(number + d * width)) for d in range(deep)]
-        factors = [
-            builder.splat(self._value(problem.a, problem.a.steps.split(builder, s), None, None), width)
-            for s in steps
-        ]
+        factors = [self._factor(s) for s in steps]
         at_steps = [problem.b.steps.split(builder, s) for s in steps]
         axis, size = problem.b.rows.inner, problem.dtype.itemsize
 

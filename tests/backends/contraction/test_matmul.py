@@ -142,7 +142,7 @@ def test_blocks_are_whole_runs_of_inner_axes(extents: tuple[int, ...], steps: in
 @pytest.mark.parametrize(
     "shape",
     [(64, 10, 128), (37, 50, 700), (1, 128, 784), (70, 1, 1000), (130, 40, 1024), (20, 24, 1300), (1, 21, 50),
-     (1, 11, 33), (5, 1, 36), (1, 9, 47), (1, 13, 2053)],
+     (1, 11, 33), (5, 1, 36), (1, 9, 47), (1, 13, 2053), (1, 45, 120), (1, 27, 128)],
 )  # fmt: skip
 def test_layout_and_partition_change_no_bit(shape: tuple[int, int, int], target: Target) -> None:
     m, n, k = shape
