@@ -216,13 +216,18 @@ POOL = Record(
 
 
 class Words:
-    """Native words that Python made, on a cache line of their own, and the objects they point at."""
+    """Native words that Python made, on a cache line of their own, and the objects they point at.
+
+    `permanent` words outlive the interpreter's teardown: objects that die last still reach them by address.
+    """
 
     __slots__ = ("_array", "_keep", "address")
 
-    def __init__(self, values: Sequence[int], keep: Any = None) -> None:
+    def __init__(self, values: Sequence[int], keep: Any = None, *, permanent: bool = False) -> None:
         count = max(1, len(values))
         memory = (ctypes.c_int64 * (count + 7))()
+        if permanent:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
         self.address = -(-ctypes.addressof(memory) // 64) * 64
         self._array = (ctypes.c_int64 * count).from_address(self.address)
         self._array[: len(values)] = list(values)

@@ -30,6 +30,6 @@ def memory_bytes() -> int:
     return min([total, *(limit for limit in limits if limit)])
 
 
-STATE_WORDS = Words([0] * STATE.size)
-BLOCK_WORDS = Words(BLOCKS.pack(limit=memory_bytes() // 4))
-POOL_WORDS = Words([0] * POOL.size)
+STATE_WORDS = Words([0] * STATE.size, permanent=True)
+BLOCK_WORDS = Words(BLOCKS.pack(limit=memory_bytes() // 4), permanent=True)
+POOL_WORDS = Words([0] * POOL.size, permanent=True)

@@ -21,7 +21,7 @@ _TABLE = STATE.offset["grad_table"]
 _DEFAULT_MODE = 1
 _CAPACITY = 4096
 
-_table = Words([0] * (2 * _CAPACITY))
+_table = Words([0] * (2 * _CAPACITY), permanent=True)
 _words = STATE_WORDS
 _cells = STATE_WORDS.cells
 _words[_TABLE] = _table.address

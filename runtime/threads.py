@@ -124,7 +124,7 @@ def _reset_after_fork() -> None:
     POOL_WORDS[POOL.offset["claim"]] &= -1 << 32
 
 
-_thread_handles = Words([0] * MAX_THREADS)
+_thread_handles = Words([0] * MAX_THREADS, permanent=True)
 POOL_WORDS[_THREADS] = _thread_handles.address
 set_num_threads(_initial_threads())
 os.register_at_fork(after_in_child=_reset_after_fork)

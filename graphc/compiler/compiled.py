@@ -20,10 +20,11 @@ from graphc.compiler.arguments import apart, argument, is_copy, write_back
 from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import compile_graph, lower_graph, make_context
 from graphc.compiler.dynamic import Axes, ShapeWatch, SizeChecks
+from graphc.compiler.grad_state import owned, zero_gradient
 from graphc.compiler.native import bind_states, native_variant
 from graphc.compiler.outer import with_way_back
 from graphc.compiler.program import CompiledProgram, SizedProgram
-from graphc.compiler.tracing import Traced, trace_function, zero_gradient
+from graphc.compiler.tracing import Traced, trace_function
 from graphc.compiler.tree import argument_names, flatten, unflatten
 from graphc.core.evaluate import evaluate
 from graphc.core.modes import is_grad_enabled, on_grad_mode_change
@@ -143,19 +144,23 @@ class Compiled:
             return self._function(*args, **kwargs)
         evaluate(current())
         call = self._prepare(args, kwargs)
-        program = next((p for p in self._programs.get(call.key, ()) if p.valid()), None)
+        program = next((p for p in self._programs.get(call.key, ()) if p.valid(call.tensors)), None)
         known = program is not None
         if program is None:
             program = self._compile(call)
+        now = epoch()
         found = program.at(call.sizes)
         if found.overlaps(call.tensors) or not found.returnable(call.copies):
+            found.undo()
             return self._uncompiled(args, kwargs)
         self._hits += known
         result = found.run(call.tensors)
         for position, leaf in call.copies.items():
             if position in found.compiled.aliases.values():
                 write_back(leaf, call.tensors[position])
-        self._install(found, call.args, call.kwargs)
+        # A call that changes which gradients there are may be one that cannot be made again as it is.
+        if epoch() == now or program.valid(call.tensors):
+            self._install(found, call.args, call.kwargs)
         return result
 
     def _uncompiled(self, args: Any, kwargs: Any) -> Any:
@@ -188,25 +193,34 @@ class Compiled:
         )
         return _Call(args, kwargs, tensors, types, sizes, (tree, shape, is_grad_enabled()), copies)
 
-    def _traced(self, call: _Call, *, keep_grads: bool, share: bool = False) -> Traced:
+    def _traced(self, call: _Call, *, share: bool = False) -> Traced:
+        traced = self._trace(call, share)
+        added = [owned(o, call.tensors) for o in traced.gradients.fresh]
+        if not added:
+            return traced
+        # Gradients that are neither cleared nor there accumulate from call to call: they need memory.
+        try:
+            for tensor in added:
+                tensor._grad = zero_gradient(tensor)
+            return self._trace(call, share)
+        finally:
+            for tensor in added:
+                tensor._grad = None
+
+    def _trace(self, call: _Call, share: bool) -> Traced:
         args, kwargs = apart(call.args, call.kwargs)
         return trace_function(
             self._function,
             args,
             kwargs,
             name=self._name,
-            keep_grads=keep_grads,
+            keep_grads=self._options.keep_grads,
             types=call.types,
             share=share,
         )
 
     def _compile(self, call: _Call) -> CompiledProgram:
-        traced = self._traced(call, keep_grads=self._options.keep_grads, share=True)
-        if traced.fresh:
-            # Gradients that are neither cleared nor there accumulate from call to call: give them memory.
-            for tensor in traced.fresh:
-                tensor._grad = zero_gradient(tensor)
-            traced = self._traced(call, keep_grads=self._options.keep_grads, share=True)
+        traced = self._traced(call, share=True)
         checks = SizeChecks(traced.graph, traced.assumptions) if call.sizes else None
         if checks is not None:
             checks.check(call.sizes)
@@ -267,15 +281,7 @@ class Compiled:
         """The trace of the function on these arguments. Nothing is executed or changed."""
         evaluate(current())
         call = self._prepare(args, kwargs)
-        traced = self._traced(call, keep_grads=self._options.keep_grads)
-        before = [(tensor, tensor._grad) for tensor in traced.fresh]
-        try:
-            for tensor, _ in before:
-                tensor._grad = zero_gradient(tensor)
-            return self._traced(call, keep_grads=self._options.keep_grads) if before else traced
-        finally:
-            for tensor, gradient in before:
-                tensor._grad = gradient
+        return self._traced(call)
 
     def trace(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph of the function on these arguments. Nothing is executed or changed."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from graphc.compiler.tracing import State, Traced
 from graphc.core.build import ReplayPlan
 from graphc.core.node import Node
+from graphc.core.storage import Memory
 from graphc.core.tape import Tape
 from graphc.ir.builder import Builder
 from graphc.ir.dims import Symbol
@@ -61,17 +62,22 @@ class WayBack:
             ),
         )
 
-    def attach(self, fresh: Sequence[Node], tensors: Sequence[Any], traced: Traced) -> None:
-        """Hangs a tape on the results among `fresh`, the values of the outputs that alias no input."""
+    def attach(
+        self, fresh: Sequence[Node], tensors: Sequence[Any], memories: Sequence[Memory], traced: Traced
+    ) -> None:
+        """Hangs a tape on the results among `fresh`, the values of the outputs that alias no input.
+
+        `memories` are those that the call has read.
+        """
         inputs = [*tensors, *traced.states]
 
         def kept(source: Source) -> Node:
             kind, i = source
             if kind == "input":
-                return ends[i] if i in ends else _read_now(inputs[i])
+                return ends[i] if i in ends else _read_now(inputs[i], memories[i])
             return fresh[i if i < self.first_alias else i - self.aliases]
 
-        ends = {i: _end(inputs[i]) for i in self.wrt}
+        ends = {i: _end(inputs[i], memories[i]) for i in self.wrt}
         roots = [fresh[i] for i in self.roots]
         tape = Tape(
             self.plan,
@@ -112,12 +118,12 @@ def with_way_back(traced: Traced) -> tuple[Graph, WayBack | None]:
     return parts.forward, way
 
 
-def _read_now(source: Any) -> Node:
+def _read_now(source: Any, memory: Memory) -> Node:
     """The value of an argument or state that the call has just read."""
     if not isinstance(source, State):
         node: Node = source._storage.node
     elif source.storage is None or source.grad_of is not None:
-        return Node(source.memory.type, memory=source.memory)
+        return Node(memory.type, memory=memory)
     else:
         node = source.storage.node
     if node.memory is not None:
@@ -125,9 +131,9 @@ def _read_now(source: Any) -> Node:
     return node
 
 
-def _end(source: Any) -> Node:
+def _end(source: Any, memory: Memory) -> Node:
     """Where a gradient with respect to an argument or state goes: a leaf, or a value on an older tape."""
-    node = _read_now(source)
+    node = _read_now(source, memory)
     tensor = source.leaf if isinstance(source, State) else source
     if tensor is None or not tensor._leaf:
         return node

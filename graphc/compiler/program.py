@@ -10,6 +10,7 @@ import numpy as np
 from graphc.compiler.arguments import meet, span
 from graphc.compiler.driver import CompiledGraph
 from graphc.compiler.dynamic import SizeChecks
+from graphc.compiler.grad_state import owned
 from graphc.compiler.outer import WayBack
 from graphc.compiler.tracing import Traced
 from graphc.compiler.tree import tree_at, unflatten
@@ -22,6 +23,7 @@ from graphc.ir.specialise import concrete
 from graphc.ir.types import TensorType
 from graphc.runtime import entry
 from graphc.runtime.executable import Executable
+from graphc.runtime.state import bump_epoch
 
 __all__ = ["CompiledProgram", "SizedProgram"]
 
@@ -50,9 +52,11 @@ class CompiledProgram:
         self._sized: dict[tuple[int, ...], SizedProgram] = {}
         self._forgotten = 0
 
-    def valid(self) -> bool:
-        """True where everything that the trace depended on is as it was."""
-        return all(snapshot() == value for snapshot, value in self.traced.guards)
+    def valid(self, tensors: Sequence[Any]) -> bool:
+        """True where everything that the trace depended on is as it was, for a call with these argument leaves."""
+        return all(snapshot() == value for snapshot, value in self.traced.guards) and all(
+            d.holds(tensors) for d in self.traced.gradients.depends
+        )
 
     def at(self, sizes: Mapping[Symbol, int]) -> SizedProgram:
         """The program at the sizes of a call. Raises where the trace does not hold for them."""
@@ -92,6 +96,8 @@ class SizedProgram:
         self.bound: list[Memory] = []
         self.written: list[Memory] = []
         """States that a call writes, of those in `bound`."""
+        self.made: list[TensorBase] = []
+        """Whose gradients were made for the call at hand."""
         self.spans = np.zeros((0, 2), np.int64)
         """Where they begin and end."""
         self.variant: entry.Variant | None = None
@@ -103,9 +109,9 @@ class SizedProgram:
         """What runs at these sizes."""
         return self.compiled.resolved(self.dims)
 
-    def bind(self) -> list[Memory]:
-        """The states' memory now."""
-        states = [s.memory for s in self.traced.states]
+    def bind(self, tensors: Sequence[Any] = ()) -> list[Memory]:
+        """The states' memory now. Gradients that are added to and are not there are made; `undo` takes them away."""
+        states = [s.bind(tensors, self.made) for s in self.traced.states]
         if len(states) != len(self.bound) or any(a is not b for a, b in zip(states, self.bound, strict=True)):
             self.bound = states
             written = sorted(
@@ -115,11 +121,18 @@ class SizedProgram:
             self.spans = np.array([span(m) for m in self.written], np.int64).reshape(-1, 2)
         return self.bound
 
+    def undo(self) -> None:
+        """Takes away the gradients that were made for a call that has not been run."""
+        for tensor in self.made:
+            tensor._grad = None
+            bump_epoch()
+        self.made.clear()
+
     def overlaps(self, tensors: Sequence[Any]) -> bool:
         """True where what a call writes is also an argument by another name: the program takes them for different."""
         if not tensors:
             return False
-        states = self.bind()
+        states = self.bind(tensors)
         spans = np.array([span(t._storage.memory) for t in tensors], np.int64)
         if len(self.spans) and meet(spans, self.spans).any():
             return True
@@ -143,20 +156,34 @@ class SizedProgram:
 
     def run(self, tensors: Sequence[Any]) -> Any:
         """One call through Python, on realised argument tensors."""
-        inputs = [t._storage.memory for t in tensors] + self.bind()
-        outputs = [allocate_memory(t) for t in self.fresh_types]
-        self.compiled.run(inputs, outputs, self.dims)
+        try:
+            inputs = [t._storage.memory for t in tensors] + self.bind(tensors)
+            outputs = [allocate_memory(t) for t in self.fresh_types]
+            self.compiled.run(inputs, outputs, self.dims)
+        except BaseException:
+            self.undo()
+            raise
+        self.made.clear()
         for position in self.compiled.aliases.values():
             inputs[position].version += 1
         nodes = [Node(m.type, memory=m) for m in outputs]
         if self.way_back is not None:
-            self.way_back.attach(nodes, tensors, self.traced)
+            self.way_back.attach(nodes, tensors, inputs, self.traced)
         made = [wrap(n) for n in nodes]
-        for tensor, at in self.traced.grads:
-            assert at is not None
-            tensor._grad = made[at]
-        for tensor in self.traced.lost:
-            tensor._grad = LostGradient(tensor._storage.memory.name)  # type: ignore[union-attr]
-        for tensor in self.traced.nones:
-            tensor._grad = None
+        self._leave_gradients(tensors, made)
         return unflatten(self.tree, iter(made[: self.traced.returned]))
+
+    def _leave_gradients(self, tensors: Sequence[Any], made: Sequence[Any]) -> None:
+        left, changed = self.traced.gradients, False
+        values = [(owner, made[at]) for owner, at in self.traced.grads]
+        values += [*left.assigned, *((owner, None) for owner in left.nones)]
+        for owner, value in values:
+            tensor = owned(owner, tensors)
+            changed |= tensor._grad is not value
+            tensor._grad = value
+        for owner in left.lost:
+            tensor = owned(owner, tensors)
+            if type(tensor._grad) is not LostGradient:
+                tensor._grad, changed = LostGradient(tensor._storage.memory.name), True
+        if changed:
+            bump_epoch()

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from graphc.compiler.grad_state import GradientsLeft, GradientTrace, Owner, owned, zero_gradient
 from graphc.compiler.shared import share_results
 from graphc.compiler.tree import Tree, argument_names, flatten, unflatten
 from graphc.core.build import GraphBuild
@@ -26,27 +25,21 @@ from graphc.core.node import Node
 from graphc.core.recording import Recording, flush_random, pop, push, record_nodes
 from graphc.core.storage import Memory, Storage
 from graphc.core.symint import Assumption, plain
-from graphc.core.tensor import TensorBase, from_array
+from graphc.core.tensor import TensorBase
 from graphc.ir.errors import TraceError
 from graphc.ir.graph import Graph, Role
 from graphc.ir.types import TensorType
+from graphc.runtime.state import bump_epoch
 
-__all__ = ["State", "Trace", "Traced", "trace_function", "zero_gradient"]
+__all__ = ["State", "Trace", "Traced", "trace_function"]
 
 
-class Trace:
+class Trace(GradientTrace):
     """What a trace has touched so far; the recording calls it back."""
 
-    def __init__(self, arguments: Sequence[Storage]) -> None:
-        self.arguments = {id(s): s for s in arguments}
-        self.states: dict[int, Storage] = {}
-        """Storages that existed before and were read or written, in order."""
+    def __init__(self, arguments: Sequence[Any]) -> None:
+        super().__init__(arguments)
         self.old: dict[int, tuple[Storage, Node]] = {}
-        self.grads: dict[int, tuple[TensorBase, Any]] = {}
-        """Tensors whose `.grad` was set, with what it was before."""
-        self.cleared: set[int] = set()
-        """Tensors whose `.grad` was set to None before anything was added to it: what it was does not matter."""
-        self.grad_of: dict[int, TensorBase] = {}
         self.guards: list[tuple[Callable[[], Any], Any]] = []
         self.assumptions: list[Assumption] = []
         """What calls must bring of sizes, in order."""
@@ -60,19 +53,6 @@ class Trace:
             self.read(storage)
             self.old[id(storage)] = (storage, storage.node)
 
-    def save_grad(self, tensor: TensorBase, value: Any) -> None:
-        if value is None and id(tensor) not in self.grads and not self.reads(tensor._grad):
-            self.cleared.add(id(tensor))
-        self.grads.setdefault(id(tensor), (tensor, tensor._grad))
-
-    def reads(self, grad: Any) -> bool:
-        """True where the value of a gradient from before was read."""
-        return isinstance(grad, TensorBase) and id(grad._storage) in self.states
-
-    def note_grad(self, tensor: TensorBase, grad: TensorBase) -> None:
-        """`grad` was read as the gradient of `tensor`: that is how the program finds its memory."""
-        self.grad_of.setdefault(id(grad._storage), tensor)
-
     def is_input(self, storage: Storage) -> bool:
         return id(storage) in self.arguments or id(storage) in self.states
 
@@ -84,8 +64,7 @@ class Trace:
         """Puts back every storage and gradient."""
         for storage, node in self.old.values():
             storage.node = node
-        for tensor, grad in self.grads.values():
-            tensor._grad = grad
+        self.restore_gradients()
 
 
 @dataclass(frozen=True)
@@ -93,29 +72,44 @@ class State:
     """Memory that a program reads or writes at every call: a storage's, or a tensor's gradient's."""
 
     fixed: Memory
-    grad_of: TensorBase | None = None
+    grad_of: Owner | None = None
     storage: Storage | None = None
     leaf: TensorBase | None = None
     """The tensor whose `.grad` gradients of this state go to."""
 
     @property
     def memory(self) -> Memory:
-        """The memory now. A gradient that was cleared since is zeros, to be accumulated into."""
-        tensor = self.grad_of
-        if tensor is None:
+        """The memory now, to be looked at. A gradient that is not there is zeros."""
+        if self.grad_of is None or isinstance(self.grad_of, int):
             return self.fixed
-        if not isinstance(tensor._grad, TensorBase):
-            tensor._grad = zero_gradient(tensor)
-        tensor._grad.realize()
-        memory = tensor._grad._storage.memory
-        assert memory is not None
-        return memory
+        return _gradient_memory(self.grad_of, lambda made: None)
+
+    def bind(self, tensors: Sequence[Any], made: list[TensorBase]) -> Memory:
+        """The memory for a call with these argument leaves.
+
+        A gradient that is not there is made, of zeros to be added to; whose it is comes to `made`.
+        """
+        if self.grad_of is None:
+            return self.fixed
+        tensor = owned(self.grad_of, tensors)
+
+        def keep(gradient: TensorBase) -> None:
+            tensor._grad = gradient
+            made.append(tensor)
+            bump_epoch()
+
+        return _gradient_memory(tensor, keep)
 
 
-def zero_gradient(tensor: TensorBase) -> Any:
-    """A gradient of zeros for `tensor`, in memory of its own."""
-    array = np.zeros(tensor.tensor_type.sizes, tensor.dtype.numpy)
-    return from_array(array, share=False, name=f"{tensor._storage.memory.name}.grad")  # type: ignore[union-attr]
+def _gradient_memory(tensor: TensorBase, keep: Callable[[TensorBase], None]) -> Memory:
+    gradient = tensor._grad
+    if not isinstance(gradient, TensorBase):
+        gradient = zero_gradient(tensor)
+        keep(gradient)
+    gradient.realize()
+    memory: Memory | None = gradient._storage.memory
+    assert memory is not None
+    return memory
 
 
 @dataclass(eq=False)
@@ -130,12 +124,9 @@ class Traced:
     states: list[State]
     tree: Tree
     returned: int
-    grads: list[tuple[TensorBase, int | None]] = field(default_factory=list)
-    """Tensors whose `.grad` the function set: output position where kept, None where lost or None."""
-    lost: list[TensorBase] = field(default_factory=list)
-    nones: list[TensorBase] = field(default_factory=list)
-    fresh: list[TensorBase] = field(default_factory=list)
-    """Tensors whose `.grad` was None before and is left behind: accumulation needs a state for it."""
+    gradients: GradientsLeft = field(default_factory=GradientsLeft)
+    grads: list[tuple[Owner, int]] = field(default_factory=list)
+    """Whose gradients are kept, and as which outputs."""
     guards: list[tuple[Callable[[], Any], Any]] = field(default_factory=list)
     roots: list[int] = field(default_factory=list)
     """Positions of returned outputs on the tape whose `backward` may come after the call."""
@@ -178,7 +169,7 @@ def trace_function(
     if types is not None and symbolic:
         leaves = _stand_ins(leaves, types)
         args, kwargs = unflatten(nest, iter(leaves))
-    trace = Trace([t._storage for t in leaves])
+    trace = Trace(leaves)
     inputs = list(zip(argument_names(function, args, kwargs), leaves, strict=True))
     recording: Recording | None = None
     try:
@@ -188,7 +179,8 @@ def trace_function(
             if share:
                 returned, tree = share_results(returned, tree)
             outputs = [_output(t) for t in returned]
-        traced = _Finish(trace, recording, inputs, name, keep_grads).run(outputs, tree)
+            gradients = trace.leave(keep_grads)
+        traced = _Finish(trace, recording, inputs, name, gradients).run(outputs, tree)
         if symbolic:
             _forbid_gradients(trace, args, kwargs)
     except TraceError as error:
@@ -261,17 +253,16 @@ class _Finish:
         recording: Recording,
         inputs: list[tuple[str, Any]],
         name: str,
-        keep_grads: bool,
+        gradients: GradientsLeft,
     ) -> None:
         self.trace = trace
         self.recording = recording
         self.inputs = inputs
         self.name = name
-        self.keep_grads = keep_grads
+        self.gradients = gradients
 
     def run(self, outputs: list[Node], tree: Tree) -> Traced:
         trace = self.trace
-        grads = self.gradients()
         written = [s for s in {**trace.arguments, **trace.states}.values() if s.node.entry is not None]
         build = self.build()
         graph = build.graph
@@ -286,6 +277,7 @@ class _Finish:
             ],
             tree,
             len(outputs),
+            gradients=self.gradients,
             guards=trace.guards,
             assumptions=trace.assumptions,
             roots=[outputs.index(n) for n in roots],
@@ -293,13 +285,9 @@ class _Finish:
         )
         for node in outputs:
             graph.outputs.append(build.values[node])
-        for tensor, kind, gradient in grads:
-            if kind == "kept":
-                assert gradient is not None
-                traced.grads.append((tensor, len(graph.outputs)))
-                graph.outputs.append(build.values[gradient])
-            else:
-                {"lost": traced.lost, "none": traced.nones, "fresh": traced.fresh}[kind].append(tensor)
+        for owner, node in self.gradients.kept:
+            traced.grads.append((owner, len(graph.outputs)))
+            graph.outputs.append(build.values[node])
         for storage in written:
             graph.aliases[len(graph.outputs)] = self.position[id(storage)]
             graph.outputs.append(build.values[storage.node])
@@ -323,35 +311,6 @@ class _Finish:
                 "backward inside of the function, or leave it uncompiled"
             )
         return (roots, ends) if ends else ([], [])
-
-    def gradients(self) -> list[tuple[TensorBase, str, Node | None]]:
-        """What the function left in `.grad` of each tensor that it set."""
-        found: list[tuple[TensorBase, str, Node | None]] = []
-        for tensor, before in self.trace.grads.values():
-            grad = tensor._grad
-            if grad is None:
-                if before is not None:
-                    found.append((tensor, "none", None))
-            elif (
-                isinstance(grad, TensorBase)
-                and grad._storage.node.entry is not None
-                and grad._storage.memory is None
-            ):
-                if self.trace.reads(before) and not self.was_cleared(tensor):
-                    # The next call adds to what is left here, so it takes the place of what this one read.
-                    self.trace.write(before._storage)
-                    before._storage.node = grad._storage.node
-                elif not isinstance(before, TensorBase) and not self.was_cleared(tensor):
-                    found.append((tensor, "fresh", None))
-                elif self.keep_grads:
-                    found.append((tensor, "kept", grad._storage.node))
-                else:
-                    found.append((tensor, "lost", None))
-        return found
-
-    def was_cleared(self, tensor: TensorBase) -> bool:
-        """True where what `.grad` was before the call has no influence: it was set to None first."""
-        return id(tensor) in self.trace.cleared
 
     def build(self) -> GraphBuild:
         """The graph with one input for each argument leaf and state."""

@@ -386,15 +386,23 @@ def _seen_outside(leaf: Any) -> bool:
 
 
 def _accumulate(leaf: Any, gradient: Node, create: bool) -> None:
+    trace = current().trace
+    if trace is not None:
+        trace.look(leaf, "added")
     known = leaf._grad
-    if known is None or type(known) is LostGradient:
+    if type(known) is LostGradient:
+        return  # what is added to a gradient that was not kept is not known either: reading it says so
+    used = trace is not None and trace.is_used(leaf)
+    if known is None:
         leaf.grad = _gradient_of(gradient)
     elif create:
         leaf.grad = record("add", known, _gradient_of(gradient))
     else:
-        known = leaf.grad  # tells a trace whose gradient it reads
         with unrecorded():
             assign(known, record("add", known, wrap(gradient)))
+    if used:
+        # A step took the gradient in this call, so what comes after it is kept no more than what it took.
+        trace.use(leaf)
 
 
 def _of_leaf(walk: _Walk, leaf: Any) -> Node | None:

@@ -104,10 +104,15 @@ class Region(Recording):
             raise TraceError(message)
         raise TraceError(message, filename=where.filename, lineno=where.lineno)
 
-    def note_grad(self, tensor: Any, grad: Any) -> None:
+    def look(self, tensor: Any, how: Any) -> None:
         """Gradients are captured like other tensors."""
         if self.outer.trace is not None:
-            self.outer.trace.note_grad(tensor, grad)
+            self.outer.trace.look(tensor, how)
+
+    def use(self, tensor: Any) -> None:
+        """Reading a gradient in the region is reading it."""
+        if self.outer.trace is not None:
+            self.outer.trace.use(tensor)
 
     def is_input(self, storage: Storage) -> bool:
         """True of what has no value that could be asked for."""

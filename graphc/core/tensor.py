@@ -312,13 +312,14 @@ class TensorBase:
     @property
     def grad(self) -> Any:
         """The accumulated gradient, or None."""
+        trace = current().trace
+        if trace is not None:
+            trace.look(self, "read")
         grad = self._grad
         if type(grad) is LostGradient:
             raise grad.error()
-        if grad is not None:
-            trace = current().trace
-            if trace is not None:
-                trace.note_grad(self, grad)
+        if grad is not None and trace is not None:
+            trace.use(self)
         return grad
 
     @grad.setter
@@ -356,7 +357,8 @@ class LostGradient:
         """The error that reading it raises."""
         return TraceError(
             f"the gradient of {self.name or 'this parameter'} was produced and consumed inside a compiled "
-            "call and was not kept; compile with graphc.compile(..., keep_grads=True) to read it afterwards"
+            "call and was not kept; compile with graphc.compile(..., keep_grads=True) to read it or add to it "
+            "afterwards, or call zero_grad() first"
         )
 
 

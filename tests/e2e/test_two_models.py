@@ -19,7 +19,14 @@ Step = Callable[[Any, Any], tuple[Any, ...]]
 
 
 def models(m: Any) -> tuple[Any, Any]:
+    """The generator and the judge; PyTorch's have always the same initial values."""
     nn = m.nn
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return _models(m, nn)
+
+
+def _models(m: Any, nn: Any) -> tuple[Any, Any]:
     generator = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8), nn.Tanh())
     discriminator = nn.Sequential(nn.Linear(8, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1), nn.Sigmoid())
     return generator.to(m.float64), discriminator.to(m.float64)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import graphc.backends.llvm.host
-from graphc.runtime import buffers, state, threads
+from graphc.runtime import buffers, layout, process, state, threads
 
 assert graphc.backends.llvm.host
 
@@ -163,3 +163,13 @@ def test_threads_from_the_environment(setting: str, expected: str | None, warns:
     count, usable = done.stdout.split()
     assert count == (usable if expected is None else expected)
     assert ("GRAPHC_THREADS" in done.stderr) == warns
+
+
+@pytest.mark.parametrize("words", [process.STATE_WORDS, process.BLOCK_WORDS, process.POOL_WORDS])
+def test_words_of_the_process_outlive_the_interpreter(words: layout.Words) -> None:
+    """Tensors that die last, after every module, still give their blocks back to the pool."""
+
+    def references(of: layout.Words) -> int:
+        return sys.getrefcount(of._keep[0])
+
+    assert references(words) == references(layout.Words([0])) + 1  # that nobody gives back

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from graphc.core import TensorBase, bump_epoch, enter_outermost, guard, is_tracing, no_grad, set_role
 from graphc.core.recording import current
+from graphc.core.tensor import LostGradient
 from graphc.devices import check_device, device
+from graphc.functions.creation import zeros_like
 from graphc.ir.types import DType, bfloat16, float16, float32, float64
 from graphc.nn.modules.backward_hooks import BackwardWatch
 from graphc.nn.modules.hooks import RemovableHandle, add_hook
@@ -455,13 +457,18 @@ def clear_gradients(parameters: Any, set_to_none: bool) -> None:
 
     While tracing, None is assigned even where there is no gradient, so that the trace sees it.
     """
-    tracing = is_tracing()
+    trace = current().trace
     for p in parameters:
         if set_to_none:
-            if tracing or p._grad is not None:
+            if trace is not None or p._grad is not None:
                 p.grad = None
+            continue
+        if trace is not None:
+            trace.look(p, "zeroed")
+        if type(p._grad) is LostGradient:
+            p.grad = zeros_like(p, requires_grad=False)
         elif p._grad is not None:
-            gradient = p.grad
+            gradient = p._grad
             if gradient.requires_grad:
                 p.grad = gradient = gradient.detach()
             gradient.zero_()
