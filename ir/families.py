@@ -123,6 +123,10 @@ class Access:
 REGISTRY: dict[str, type[GraphOp]] = {}
 
 
+Requirement = tuple[Dim, Literal[">=", "==", "!="]]
+"""A difference of sizes, and how it is to stand to 0."""
+
+
 class GraphOp(Op):
     """Base of every op class. Class attributes and hooks are the whole definition of an op."""
 
@@ -160,6 +164,11 @@ class GraphOp(Op):
     def infer(cls, types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
         """Result types. Raises what PyTorch would raise, saying what was expected and what came."""
         raise NotImplementedError(f"{cls.name}.infer")
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        """What is to hold of symbolic sizes for which `infer` does not raise: all that it cannot decide without them."""
+        return iter(())
 
     @classmethod
     def check_regions(cls, types: Types, attrs: Attrs, regions: Sequence[Graph]) -> None:

@@ -123,6 +123,11 @@ class Compiled:
         """True where `compile(dynamic=…)` named axes."""
         return self._axes is not None
 
+    @property
+    def named_sizes(self) -> tuple[Symbol, ...]:
+        """The sizes that `compile(dynamic=…)` named, as they are declared."""
+        return () if self._axes is None else self._axes.symbols
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._slow(*args, **kwargs)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from graphc.compiler.tree import argument_names
 from graphc.core.location import user_location
-from graphc.core.symint import Assumption
+from graphc.core.symint import Assumption, holds, is_decided
 from graphc.ir.dims import Dim as Size
 from graphc.ir.dims import Symbol
 from graphc.ir.errors import located
@@ -78,6 +78,11 @@ class Axes:
     """Which axes of which arguments are dynamic: parameter name -> axis (as given) -> symbol."""
 
     by_name: Mapping[str, Mapping[int, Symbol]]
+
+    @property
+    def symbols(self) -> tuple[Symbol, ...]:
+        """The named sizes, as they are declared."""
+        return tuple(dict.fromkeys(s for axes in self.by_name.values() for s in axes.values()))
 
     def apply(
         self,
@@ -296,6 +301,29 @@ class SizeChecks:
                 raise _at(a.loc, a.error, f"{a.message} (with {_text(sizes)})")
         for op in self._checks:
             _check_op(op, sizes)
+
+    def requirements(self) -> Iterator[tuple[Size, str, type[Exception], str]]:
+        """All that `check` looks at and that no bounds decide: a difference of sizes, how it is to stand to 0, the
+        exception and its message. Raises NotImplementedError where an op's rule is not of that form."""
+        for a in self._assumptions:
+            yield a.difference, a.relation, a.error, a.message
+        for op in self._checks:
+            where = "" if op.loc is None else f" at {op.loc.filename}:{op.loc.lineno}"
+            for difference, relation in op.kind.requirements(op.operands, op.attrs):
+                if not is_decided(difference, relation):
+                    text = f"{op.kind.name}{where} needs sizes with {difference} {relation} 0"
+                    yield difference, relation, RuntimeError, text
+
+    def agree(self, sizes: Sizes) -> bool:
+        """Whether `check` and `requirements` say the same of these sizes."""
+        required = all(
+            holds(relation, concrete(difference, sizes)) for difference, relation, *_ in self.requirements()
+        )
+        try:
+            self.check(sizes)
+        except _INFERENCE_ERRORS:
+            return not required
+        return required
 
 
 _INFERENCE_ERRORS = (

@@ -29,7 +29,19 @@ from graphc.ir.dims import (
 )
 from graphc.ir.graph import Location
 
-__all__ = ["Assumption", "SymBool", "SymInt", "_check", "assume", "plain", "sym_max", "sym_min", "symbolic"]
+__all__ = [
+    "Assumption",
+    "SymBool",
+    "SymInt",
+    "_check",
+    "assume",
+    "holds",
+    "is_decided",
+    "plain",
+    "sym_max",
+    "sym_min",
+    "symbolic",
+]
 
 Relation = Literal[">=", "==", "!="]
 
@@ -46,12 +58,24 @@ class Assumption:
 
     def holds(self, value: int) -> bool:
         """True where `value`, the difference at a call's sizes, is as assumed."""
-        match self.relation:
-            case ">=":
-                return value >= 0
-            case "==":
-                return value == 0
-        return value != 0
+        return holds(self.relation, value)
+
+
+def holds(relation: str, value: int) -> bool:
+    """True where `value` stands in `relation` to 0."""
+    match relation:
+        case ">=":
+            return value >= 0
+        case "==":
+            return value == 0
+    return value != 0
+
+
+def is_decided(difference: Dim, relation: str) -> bool:
+    """True where the bounds of its symbols say that `difference` always stands in `relation` to 0."""
+    if relation == ">=":
+        return less_equal(0, difference) is True
+    return equal(difference, 0) is (relation == "==")
 
 
 def plain(x: Any) -> Any:

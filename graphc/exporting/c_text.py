@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphc.exporting.interface import BufferInfo, Interface
+from graphc.exporting.interface import BufferInfo, DimInfo, Interface
 
 __all__ = ["example_text", "header_text"]
 
@@ -42,6 +42,9 @@ def _macros(prefix: str, kind: str, buffers: Iterable[BufferInfo]) -> list[str]:
         lines.append(f"#define {prefix}_{kind}_{i}_CTYPE {_C_TYPES[b.dtype]}")
         lines.append(f'#define {prefix}_{kind}_{i}_DTYPE "{b.dtype}"')
         lines.append(f"#define {prefix}_{kind}_{i}_RANK {len(b.shape)}")
+        if not b.type.is_static:
+            lines.append(f"#define {prefix}_{kind}_{i}_ITEM_BYTES {b.type.dtype.itemsize}")
+            continue
         if b.shape:
             lines.append(f"#define {prefix}_{kind}_{i}_SHAPE {{{', '.join(map(str, b.shape))}}}")
         lines.append(f"#define {prefix}_{kind}_{i}_NUMEL {b.type.numel}")
@@ -51,9 +54,31 @@ def _macros(prefix: str, kind: str, buffers: Iterable[BufferInfo]) -> list[str]:
     return lines
 
 
+def _dim_macros(prefix: str, dims: Iterable[DimInfo]) -> list[str]:
+    """Names and bounds of the sizes that callers pass."""
+    lines = []
+    for i, d in enumerate(dims):
+        lines.append(f"#define {prefix}_DIM_{i}_NAME {_string(d.name)}")
+        lines.append(f"#define {prefix}_DIM_{i}_MIN {d.min}")
+        lines.append(f"#define {prefix}_DIM_{i}_MAX {'INT64_MAX' if d.max is None else d.max}")
+    return lines
+
+
 def header_text(interface: Interface) -> str:
     """`<name>.h`."""
     n, upper = interface.name, interface.name.upper()
+    shapes, sizes = "", "dims may be NULL because there are no named dims."
+    workspace = f"\n#define {upper}_WORKSPACE_BYTES {interface.workspace_bytes}"
+    if interface.dims:
+        workspace = ""
+        named = ", ".join(d.name for d in interface.dims)
+        sizes = f"dims are the sizes {named}; 0 for sizes that are not served."
+        shapes = f"""
+/* Writes the sizes of an input or output, as many as its RANK, into shape. Returns an error code for sizes that are
+ * not served. */
+int {n}_input_shape(int number, const int64_t *dims, int64_t *shape);
+int {n}_output_shape(int number, const int64_t *dims, int64_t *shape);
+"""
     set_lr = ""
     if interface.has_learning_rate:
         set_lr = f"""
@@ -61,7 +86,8 @@ def header_text(interface: Interface) -> str:
 int {n}_set_lr(void *state, float lr);
 """
     macros = "\n".join(
-        _macros(upper, "INPUT", interface.inputs)
+        _dim_macros(upper, interface.dims)
+        + _macros(upper, "INPUT", interface.inputs)
         + _macros(upper, "OUTPUT", interface.outputs)
         + _macros(upper, "STATE", interface.states)
     )
@@ -84,9 +110,8 @@ extern "C" {{
 
 #define {upper}_ABI_VERSION {interface.abi_version}
 #define {upper}_ALIGNMENT 64
-#define {upper}_STATE_BYTES {interface.state_bytes}
-#define {upper}_WORKSPACE_BYTES {interface.workspace_bytes}
-#define {upper}_DIM_COUNT 0
+#define {upper}_STATE_BYTES {interface.state_bytes}{workspace}
+#define {upper}_DIM_COUNT {len(interface.dims)}
 
 {macros}
 
@@ -98,9 +123,9 @@ const char *{n}_fingerprint(void);
 /* Bytes of the state block; 0 where there is none. */
 size_t {n}_state_size(void);
 
-/* Bytes of the workspace; dims may be NULL because there are no named dims. */
+/* Bytes of the workspace; {sizes} */
 size_t {n}_workspace_size(const int64_t *dims);
-
+{shapes}
 /* Fills the state block: from weights (laid out like the state block), or from the embedded ones
  * where weights is NULL. */
 int {n}_init(void *state, const void *weights);
@@ -121,21 +146,47 @@ const char *{n}_error(int code);
 def example_text(interface: Interface) -> str:
     """`<name>_example.c`: runs the library on records of a file and prints the outputs."""
     n, upper = interface.name, interface.name.upper()
+
+    def count(kind: str, i: int, b: BufferInfo, unit: str) -> str:
+        """C text of how many elements or bytes a buffer has."""
+        if b.type.is_static:
+            return f"{upper}_{kind}_{i}_{unit}"
+        number = f"count({n}_{kind.lower()}_shape, {i}, {upper}_{kind}_{i}_RANK, dims)"
+        return number if unit == "NUMEL" else f"{number} * {upper}_{kind}_{i}_ITEM_BYTES"
+
+    inner = [count("INPUT", i, b, "BYTES") for i, b in enumerate(interface.inputs)]
+    outer = [count("OUTPUT", i, b, "BYTES") for i, b in enumerate(interface.outputs)]
     reads = "\n".join(
-        f"        got = fread(input{i}, 1, {upper}_INPUT_{i}_BYTES, file);\n"
-        f"        if (got != {upper}_INPUT_{i}_BYTES) break;"
-        for i in range(len(interface.inputs))
+        f"        got = fread(input{i}, 1, {size}, file);\n        if (got != {size}) break;"
+        for i, size in enumerate(inner)
     )
-    declare = "\n".join(
-        f"    void *input{i} = block({upper}_INPUT_{i}_BYTES);" for i in range(len(interface.inputs))
-    )
-    declare += "\n" + "\n".join(
-        f"    void *output{i} = block({upper}_OUTPUT_{i}_BYTES);" for i in range(len(interface.outputs))
-    )
+    declare = "\n".join(f"    void *input{i} = block({size});" for i, size in enumerate(inner))
+    declare += "\n" + "\n".join(f"    void *output{i} = block({size});" for i, size in enumerate(outer))
+    dims, usage, functions, state_at = "NULL", "inputs.bin [state.bin]", "", 2
+    if interface.dims:
+        dims, state_at = "dims", 2 + len(interface.dims)
+        usage = f"inputs.bin {' '.join(d.name.upper() for d in interface.dims)} [state.bin]"
+        functions = f"""
+static size_t count(int (*shape_of)(int, const int64_t *, int64_t *), int number, int rank, const int64_t *dims) {{
+    int64_t shape[64];
+    int code = shape_of(number, dims, shape);
+    if (code != 0) {{
+        fprintf(stderr, "%s\\n", {n}_error(code));
+        exit(1);
+    }}
+    size_t found = 1;
+    for (int k = 0; k < rank; k++) found *= (size_t)shape[k];
+    return found;
+}}
+"""
+        declare = (
+            f"    int64_t dims[{upper}_DIM_COUNT];\n    for (int k = 0; k < {upper}_DIM_COUNT; k++) "
+            f"dims[k] = strtoll(argv[2 + k], NULL, 10);\n{declare}"
+        )
     inputs = ", ".join(f"input{i}" for i in range(len(interface.inputs))) or "NULL"
     outputs = ", ".join(f"output{i}" for i in range(len(interface.outputs))) or "NULL"
     prints = "\n".join(
-        f'        print_values("output {i}", output{i}, {upper}_OUTPUT_{i}_NUMEL, {_KINDS[b.dtype]});'
+        f'        print_values("output {i}", output{i}, {count("OUTPUT", i, b, "NUMEL")}, {_KINDS[b.dtype]});'
         for i, b in enumerate(interface.outputs)
     )
     states = "\n".join(
@@ -152,7 +203,7 @@ def example_text(interface: Interface) -> str:
     return f"""/* Runs {n} on a file of input records and prints the outputs of each run.
  *
  *   cc -std=c11 -Wall -Wextra -Werror {n}_example.c lib{n}.so -Wl,-rpath,'$ORIGIN' -o {n}_example
- *   ./{n}_example inputs.bin [state.bin]
+ *   ./{n}_example {usage}
  *
  * A record is every input in order, row-major, one after another. At the end come the states that
  * runs change; the whole state block is written to state.bin where it is named. Floats are printed
@@ -176,7 +227,7 @@ static void *block(size_t bytes) {{
     return memory;
 }}
 
-enum kind {{ BITS8, INT8, INT16, INT32, INT64, BITS16, FLOAT32, FLOAT64 }};
+{functions}enum kind {{ BITS8, INT8, INT16, INT32, INT64, BITS16, FLOAT32, FLOAT64 }};
 
 static void print_values(const char *name, const void *values, size_t count, enum kind kind) {{
     printf("%s:", name);
@@ -196,8 +247,8 @@ static void print_values(const char *name, const void *values, size_t count, enu
 }}
 
 int main(int argc, char **argv) {{
-    if (argc < 2 || {n}_abi_version() != {upper}_ABI_VERSION) {{
-        fprintf(stderr, "usage: %s inputs.bin [state.bin]\\n", argv[0]);
+    if (argc < {state_at} || {n}_abi_version() != {upper}_ABI_VERSION) {{
+        fprintf(stderr, "usage: %s {usage}\\n", argv[0]);
         return 2;
     }}
     FILE *file = fopen(argv[1], "rb");
@@ -205,16 +256,16 @@ int main(int argc, char **argv) {{
         perror(argv[1]);
         return 1;
     }}
-    void *state = block({n}_state_size());
-    void *workspace = block({n}_workspace_size(NULL));
 {declare}
+    void *state = block({n}_state_size());
+    void *workspace = block({n}_workspace_size({dims}));
     const void *const inputs[] = {{{inputs}}};
     void *const outputs[] = {{{outputs}}};
     int code = {n}_init(state, NULL);
     size_t got = 0;
     for (int run = 0; code == 0; run++) {{
 {reads}
-        code = {n}_run(state, inputs, outputs, NULL, workspace);
+        code = {n}_run(state, inputs, outputs, {dims}, workspace);
         if (code != 0) break;
         printf("run %d\\n", run);
 {prints}
@@ -223,8 +274,8 @@ int main(int argc, char **argv) {{
     (void)got;
     fclose(file);{finish}
     if (code != 0) fprintf(stderr, "%s\\n", {n}_error(code));
-    if (code == 0 && argc > 2) {{
-        FILE *saved = fopen(argv[2], "wb");
+    if (code == 0 && argc > {state_at}) {{
+        FILE *saved = fopen(argv[{state_at}], "wb");
         if (saved == NULL || fwrite(state, 1, {n}_state_size(), saved) != {n}_state_size()) code = 1;
         if (saved != NULL && fclose(saved) != 0) code = 1;
     }}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from graphc.ir.dims import parse_dim, substitute, symbols
 from graphc.ir.errors import LoadError
 from graphc.ir.types import DTYPES, TensorType
 
-__all__ = ["BufferInfo", "Interface", "read_interface"]
+__all__ = ["BufferInfo", "DimInfo", "Interface", "read_interface"]
 
 FORMAT = 1
 _LARGEST = 64 << 20
@@ -26,7 +28,8 @@ class BufferInfo:
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int | str, ...]
+    """Sizes; text is an expression in the library's named sizes."""
     offset: int = 0
     role: str = ""
     written: bool = False
@@ -34,7 +37,29 @@ class BufferInfo:
     @property
     def type(self) -> TensorType:
         """dtype and shape as the IR's type."""
-        return TensorType(DTYPES[self.dtype], self.shape)
+        return TensorType(
+            DTYPES[self.dtype], tuple(parse_dim(d) if isinstance(d, str) else d for d in self.shape)
+        )
+
+    def at(self, sizes: Mapping[str, int]) -> BufferInfo:
+        """The buffer with numbers in place of named sizes."""
+        if self.type.is_static:
+            return self
+        shape = []
+        for d in self.type.shape:
+            found = substitute(d, {s: sizes[s.name] for s in symbols(d)})
+            assert isinstance(found, int), f"{d} has no value"
+            shape.append(found)
+        return replace(self, shape=tuple(shape))
+
+
+@dataclass(frozen=True)
+class DimInfo:
+    """A named size that callers pass, with inclusive bounds; `max` None is unbounded."""
+
+    name: str
+    min: int
+    max: int | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +77,8 @@ class Interface:
     errors: dict[int, tuple[str, str]]
     """Exception name and message of each positive error code."""
     has_learning_rate: bool = False
+    dims: tuple[DimInfo, ...] = ()
+    """Named sizes, in the order in which `run` takes them."""
 
     def to_json(self) -> str:
         """The text that `read_interface` reads."""
@@ -93,15 +120,22 @@ def _parse(data: dict[str, Any]) -> Interface:
         states=_buffers(data["states"]),
         errors={int(code): (str(kind), str(text)) for code, (kind, text) in data["errors"].items()},
         has_learning_rate=bool(data["has_learning_rate"]),
+        dims=tuple(_dim(row) for row in data.get("dims", ())),
     )
+
+
+def _dim(row: Any) -> DimInfo:
+    most = row["max"]
+    return DimInfo(str(row["name"]), int(row["min"]), None if most is None else int(most))
 
 
 def _buffers(rows: Any) -> tuple[BufferInfo, ...]:
     found = []
     for row in rows:
-        shape = tuple(int(d) for d in row["shape"])
-        if row["dtype"] not in DTYPES or any(d < 0 for d in shape):
+        shape = tuple(d if isinstance(d, str) else int(d) for d in row["shape"])
+        if row["dtype"] not in DTYPES or any(isinstance(d, int) and d < 0 for d in shape):
             raise LoadError(f"buffer {row['name']!r} has dtype {row['dtype']!r} and shape {list(shape)}")
         name, role, offset = str(row["name"]), str(row["role"]), int(row["offset"])
         found.append(BufferInfo(name, row["dtype"], shape, offset, role, bool(row["written"])))
+        found[-1].type  # noqa: B018 - sizes that are no expressions raise here
     return tuple(found)

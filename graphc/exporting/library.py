@@ -51,6 +51,8 @@ class Library:
         self._functions = self._load(path)
         self._state = _aligned(max(interface.state_bytes, 1))
         self._workspace = _aligned(max(interface.workspace_bytes, 1))
+        self.dims = tuple(d.name for d in interface.dims)
+        """Named sizes; those of a call follow from its arrays."""
         self.reset()
 
     def _load(self, path: Path) -> dict[str, Any]:
@@ -103,20 +105,58 @@ class Library:
         """Runs once. Raises TypeError or ValueError where an array does not fit its input."""
         if len(arrays) != len(self.inputs):
             raise TypeError(f"{self.name} takes {len(self.inputs)} inputs, got {len(arrays)}")
-        inputs = [self._input(info, a) for info, a in zip(self.inputs, arrays, strict=True)]
-        blocks = [_aligned(max(info.type.nbytes, 1)) for info in self.outputs]
+        given = [np.asarray(a) for a in arrays]
+        sizes = self._sizes(given)
+        inputs = [self._input(info.at(sizes), a) for info, a in zip(self.inputs, given, strict=True)]
+        dims = (ctypes.c_int64 * max(1, len(self.dims)))(*[sizes[name] for name in self.dims])
+        if self.dims:
+            self._make_room(dims)
+        outputs = [info.at(sizes) for info in self.outputs]
+        blocks = [_aligned(max(info.type.nbytes, 1)) for info in outputs]
         sources = (ctypes.c_void_p * max(1, len(inputs)))(*[a.ctypes.data for a in inputs])
         targets = (ctypes.c_void_p * max(1, len(blocks)))(*[b.ctypes.data for b in blocks])
         self._check(
             self._functions["run"](
-                self._state.ctypes.data, sources, targets, None, self._workspace.ctypes.data
+                self._state.ctypes.data,
+                sources,
+                targets,
+                dims if self.dims else None,
+                self._workspace.ctypes.data,
             )
         )
-        results = [_shaped(b, info) for b, info in zip(blocks, self.outputs, strict=True)]
+        results = [_shaped(b, info) for b, info in zip(blocks, outputs, strict=True)]
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _input(self, info: BufferInfo, array: Any) -> Array:
-        given = np.asarray(array)
+    def _sizes(self, arrays: list[Array]) -> dict[str, int]:
+        """The named sizes of a call. Raises ValueError where they are outside of their bounds, or arrays disagree."""
+        found: dict[str, int] = {}
+        for info, array in zip(self.inputs, arrays, strict=True):
+            if array.ndim != len(info.shape):
+                raise ValueError(
+                    f"{self.name}: input {info.name} is {info.type}, got shape {list(array.shape)}"
+                )
+            for d, size in zip(info.shape, array.shape, strict=True):
+                if isinstance(d, str) and found.setdefault(d, size) != size:
+                    raise ValueError(
+                        f"{self.name}: input {info.name} is {info.type} with {d}={found[d]}, got shape "
+                        f"{list(array.shape)}"
+                    )
+        for dim in self._interface.dims:
+            size = found[dim.name]
+            if size < dim.min or (dim.max is not None and size > dim.max):
+                most = "any size" if dim.max is None else dim.max
+                raise ValueError(
+                    f"{self.name}: {dim.name} is {size}, which is outside of its range of {dim.min} to {most}"
+                )
+        return found
+
+    def _make_room(self, dims: Any) -> None:
+        """Sees to it that the workspace is large enough; sizes that the library refuses are refused by `run`."""
+        size = self._functions["workspace_size"](dims)
+        if size > self._workspace.size:
+            self._workspace = _aligned(size)
+
+    def _input(self, info: BufferInfo, given: Array) -> Array:
         if given.dtype != info.type.dtype.numpy:
             raise TypeError(f"{self.name}: input {info.name} is {info.type}, got dtype {given.dtype}")
         if given.shape != info.shape:

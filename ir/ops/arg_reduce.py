@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.ir.dims import Dim, product
-from graphc.ir.families import NUMERIC, Attrs, Index, Reduce, Sample, Types
+from graphc.ir.families import NUMERIC, Attrs, Index, Reduce, Requirement, Sample, Types
 from graphc.ir.ops.elementwise import is_half
 from graphc.ir.ops.reduce import REDUCED, highest, lowest
 from graphc.ir.scalar import ScalarBuilder, Term
@@ -54,6 +54,11 @@ class ArgExtremum(Reduce):
                 f"{cls.name}(): Expected reduction dim {attrs['axes']} to have non-zero size, got {types[0]}"
             )
         return (TensorType(int64, cls.result_shape(types, attrs)),)
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        for a in attrs["axes"]:
+            yield types[0].shape[a], "!="
 
     @classmethod
     def init(cls, attrs: Attrs, types: Types) -> Sequence[tuple[DType, float | int | bool]]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.ir.dims import Dim, floor_div, less_equal, mod
-from graphc.ir.families import FLOATS, Access, Attrs, Contraction, Index, Sample, Types
+from graphc.ir.families import FLOATS, Access, Attrs, Contraction, Index, Requirement, Sample, Types
 from graphc.ir.graph import Value
 from graphc.ir.ops.window import gather_position, output_size, scatter_position, window_guard
 from graphc.ir.types import DTYPES, TensorType
@@ -142,6 +142,13 @@ class Conv2d(Convolution):
         return (x.with_shape((x.shape[0], w.shape[0], *sizes)),)
 
     @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        for size, kernel, (_, p, d) in zip(
+            types[0].shape[2:], types[1].shape[2:], geometry(attrs), strict=True
+        ):
+            yield size + 2 * p - d * (kernel - 1) - 1, ">="
+
+    @classmethod
     def domain(cls, attrs: Attrs, types: Types, result: TensorType) -> tuple[Dim, ...]:
         return types[1].shape[1:]
 
@@ -234,6 +241,12 @@ class Conv2dInputGrad(Convolution):
                 f"conv2d_input_grad: expected a cotangent {y} for w {w} and size {attrs['size']}, got {g}"
             )
         return (x,)
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        g, w = types
+        x = g.with_shape((g.shape[0], w.shape[1] * attrs["groups"], *attrs["size"]))
+        return Conv2d.requirements((x, w), forward(attrs))
 
     @classmethod
     def domain(cls, attrs: Attrs, types: Types, result: TensorType) -> tuple[Dim, ...]:

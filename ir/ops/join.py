@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.ir.dims import Dim, less_equal
-from graphc.ir.families import Attrs, Index, Leading, Sample, Types, View
+from graphc.ir.families import Attrs, Index, Leading, Requirement, Sample, Types, View
 from graphc.ir.graph import Value
 from graphc.ir.ops.view import Pieces
 from graphc.ir.types import DTYPES, TensorType
@@ -37,6 +37,11 @@ class Pad(View):
                 f"pad: low {list(low)} and high {list(high)} cut {x} to a negative size {list(shape)}"
             )
         return (x.with_shape(shape),)
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        for lo, d, hi in zip(attrs["low"], types[0].shape, attrs["high"], strict=True):
+            yield lo + d + hi, ">="
 
     @classmethod
     def pieces(cls, attrs: Attrs, types: Types, result: TensorType, index: Index) -> Pieces:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from graphc.ir.dims import Dim, less_equal
-from graphc.ir.families import FLOATS, Attrs, Index, Types, Window
+from graphc.ir.families import FLOATS, Attrs, Index, Requirement, Types, Window
 from graphc.ir.graph import Value
 from graphc.ir.ops.window import gather_position, output_size, scatter_position, window_guard
 from graphc.ir.scalar import Guard
@@ -66,6 +66,13 @@ class Pooling(Window):
                 f"Output size is too small ({cls.name})"
             )
         return x.with_shape((*x.shape[:2], *sizes))
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        # Of a gradient the pooled sizes are those of its operand, which were required before.
+        if "size" not in attrs:
+            for n in cls.pooled(types[0], attrs).shape[2:]:
+                yield n - 1, ">="
 
     @classmethod
     def domain(cls, attrs: Attrs, types: Types, result: TensorType) -> tuple[Dim, ...]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.ir.dims import product
-from graphc.ir.families import FLOATS, NUMERIC, Attrs, Index, Reduce, Sample, Types
+from graphc.ir.families import FLOATS, NUMERIC, Attrs, Index, Reduce, Requirement, Sample, Types
 from graphc.ir.graph import Value
 from graphc.ir.ops.elementwise import narrow, size_value, widen
 from graphc.ir.scalar import ScalarBuilder
@@ -213,6 +213,11 @@ class Extremum(Fold):
                     f"{cls.name}(): Expected reduction dim {a} to have non-zero size, got {types[0]}"
                 )
         return inferred
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        for a in attrs["axes"]:
+            yield types[0].shape[a], "!="
 
     def vjp(self, b: Any, cotangents: Sequence[Value | None]) -> Sequence[Value | None]:
         axes = self.attrs["axes"]

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphc.ir.dims import Dim, ceil_div, floor_div, less_equal, mod
-from graphc.ir.families import Attrs, Index, Leading, Sample, Types, View
+from graphc.ir.dims import Dim, ceil_div, floor_div, less_equal, minimum, mod
+from graphc.ir.families import Attrs, Index, Leading, Requirement, Sample, Types, View
 from graphc.ir.graph import Value
 from graphc.ir.ops.view import Pieces
 from graphc.ir.scalar import Guard
@@ -64,6 +64,13 @@ class Slice(View):
             ):
                 raise IndexError(f"slice: [{start}:{stop}] is outside of an axis of size {size} of {x}")
         return (x.with_shape(_lengths(starts, stops, strides)),)
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        for start, stop, size in zip(attrs["starts"], attrs["stops"], types[0].shape, strict=True):
+            yield start, ">="
+            yield stop - start, ">="
+            yield size - stop, ">="
 
     @classmethod
     def pieces(cls, attrs: Attrs, types: Types, result: TensorType, index: Index) -> Pieces:
@@ -136,6 +143,14 @@ class UpdateSlice(View):
                     f"update_slice: {update} at {attrs['starts']} by {attrs['strides']} is not inside {base}"
                 )
         return (base,)
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        shapes = zip(types[0].shape, types[1].shape, attrs["starts"], attrs["strides"], strict=True)
+        for size, n, start, k in shapes:
+            some = minimum(n, 1)  # nothing has a place anywhere
+            yield start * some, ">="
+            yield (size - 1 - start - (n - 1) * k) * some, ">="
 
     @classmethod
     def pieces(cls, attrs: Attrs, types: Types, result: TensorType, index: Index) -> Pieces:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphc.ir.dims import Dim, equal, floor_div, mod, product
-from graphc.ir.families import Attrs, Index, Leading, Sample, Types, View
+from graphc.ir.families import Attrs, Index, Leading, Requirement, Sample, Types, View
 from graphc.ir.graph import Value
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DTYPES, TensorType
@@ -34,6 +34,10 @@ class Reshape(View):
                 f"shape '{list(attrs['shape'])}' is invalid for input of size {product(types[0].shape)}"
             )
         return (types[0].with_shape(attrs["shape"]),)
+
+    @classmethod
+    def requirements(cls, types: Types, attrs: Attrs) -> Iterator[Requirement]:
+        yield product(attrs["shape"]) - product(types[0].shape), "=="
 
     @classmethod
     def pieces(cls, attrs: Attrs, types: Types, result: TensorType, index: Index) -> Pieces:

@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ALIGNMENT", "Lifetime", "assign_offsets", "most_live"]
+__all__ = ["ALIGNMENT", "Lifetime", "assign_offsets", "most_live", "places_below"]
 
 ALIGNMENT = 64
 FEW = 2000
@@ -67,6 +67,27 @@ def assign_offsets(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
             order.remove(last)
             order.insert(0, last)
     return best
+
+
+def places_below(lifetimes: Sequence[Lifetime], offsets: Sequence[int]) -> dict[int, list[int]]:
+    """Which buffers each one lies right above, the lowest buffers first.
+
+    Of two buffers that are live at once the one with the lower offset comes first; so an arena in which each buffer
+    begins where all of these end is one for any sizes, and no larger than the given one for the sizes of that.
+    """
+    found: dict[int, list[int]] = {}
+    under: dict[int, set[int]] = {}
+    order = sorted(range(len(lifetimes)), key=lambda i: (offsets[i], i))
+    for n, i in enumerate(order):
+        mine, right, all_below = lifetimes[i], list[int](), set[int]()
+        for j in reversed(order[:n]):
+            other = lifetimes[j]
+            if j not in all_below and other.first <= mine.last and mine.first <= other.last:
+                right.append(j)
+                all_below |= under[j]
+                all_below.add(j)
+        found[i], under[i] = right, all_below
+    return found
 
 
 _ORDERS: tuple[Callable[[Lifetime], tuple[int, ...]], ...] = (

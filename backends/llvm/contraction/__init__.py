@@ -32,9 +32,9 @@ from graphc.backends.llvm.contraction.tiling import step_numbers
 from graphc.backends.llvm.contraction.variants import base_names, plan_named, variations
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
 from graphc.backends.llvm.text import Builder, ModuleText
-from graphc.ir.dims import Symbol
+from graphc.ir.dims import Dim, Symbol, substitute
 from graphc.ir.errors import CompileError
-from graphc.ir.kernel import Kernel, Schedule, extent, kernel_sizes
+from graphc.ir.kernel import Kernel, Schedule, kernel_sizes, size_of
 from graphc.ir.target import Target
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "emit_contraction",
     "is_contraction",
     "named_schedule",
+    "number_extents",
     "numbers_at",
     "partitions",
     "partitions_at",
@@ -210,11 +211,14 @@ def _at_work(kernel: Kernel, sizes: Mapping[Symbol, int]) -> Kernel:
 
 def numbers_at(kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
     """What a kernel with symbolic sizes is called with besides these, at given ones."""
-    if _in_blocks(kernel):
-        return ()
-    # A sum in parts does not look at these.
-    fixed = at_sizes(kernel, sizes)
-    return step_numbers([extent(a) for a in fixed.stages[0].axes])
+    extents = number_extents(kernel)
+    return step_numbers([int(substitute(e, dict(sizes))) for e in extents]) if extents else ()
+
+
+def number_extents(kernel: Kernel) -> tuple[Dim, ...]:
+    """The extents from which those numbers follow; none where there are no numbers."""
+    # A sum in parts does not look at them.
+    return () if _in_blocks(kernel) else tuple(map(size_of, kernel.stages[0].axes))
 
 
 def _in_parts(kernel: Kernel, target: Target) -> tuple[Blocks, Plan] | None:

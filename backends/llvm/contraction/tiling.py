@@ -19,6 +19,10 @@ from graphc.ir.kernel import typical_size
 from graphc.ir.target import Target
 
 __all__ = [
+    "DEPTH",
+    "FOLD",
+    "FOLD_OF_RUNS",
+    "LEAST_FOLD",
     "Source",
     "Tiling",
     "along_steps",
@@ -93,9 +97,9 @@ class Tiling:
         return max(1, -(-k // self.kc))
 
 
-_FOLD = 160
-_FOLD_OF_RUNS = 320
-_DEPTH = 512
+FOLD, LEAST_FOLD = 160, 96
+FOLD_OF_RUNS = 320
+DEPTH = 512
 
 
 def block_steps(*extents: int) -> int:
@@ -110,31 +114,31 @@ def block_steps(*extents: int) -> int:
     outer = [e for e in extents if e > 1]
     if len(outer) < 2:
         return _fold_of(k)
-    if k <= _FOLD_OF_RUNS:
+    if k <= FOLD_OF_RUNS:
         return max(k, 1)
-    size = -(-k // -(-k // _FOLD_OF_RUNS))
+    size = -(-k // -(-k // FOLD_OF_RUNS))
     unit = 1
-    while unit * outer[-1] <= _FOLD_OF_RUNS:
+    while unit * outer[-1] <= FOLD_OF_RUNS:
         unit *= outer.pop()
     if unit == 1:
         return round_up(size, 16)
     if len(outer) > 1:
-        whole = max(m for m in range(1, _FOLD_OF_RUNS // unit + 1) if outer[-1] % m == 0)
-        if 2 * whole * unit >= _FOLD_OF_RUNS:
+        whole = max(m for m in range(1, FOLD_OF_RUNS // unit + 1) if outer[-1] % m == 0)
+        if 2 * whole * unit >= FOLD_OF_RUNS:
             return whole * unit
     up = round_up(size, unit)
-    return up if up <= _FOLD_OF_RUNS + 32 else max(unit, size // unit * unit)
+    return up if up <= FOLD_OF_RUNS + 32 else max(unit, size // unit * unit)
 
 
 def _fold_of(k: int) -> int:
     """Of one axis: blocks that divide it, if such there are."""
-    if k <= _FOLD:
+    if k <= FOLD:
         return max(k, 1)
-    whole = [f for f in range(96, _FOLD + 1, 16) if k % f == 0]
-    return whole[-1] if whole else round_up(-(-k // -(-k // _FOLD)), 16)
+    whole = [f for f in range(LEAST_FOLD, FOLD + 1, 16) if k % f == 0]
+    return whole[-1] if whole else round_up(-(-k // -(-k // FOLD)), 16)
 
 
-def cached_steps(k: int, fold: int, most: int = _DEPTH) -> int:
+def cached_steps(k: int, fold: int, most: int = DEPTH) -> int:
     """Steps of a block whose sums stay in registers: nearly equal blocks of whole folds, at most about `most`."""
     count = max(1, -(-k // max(fold, most)))
     return max(fold, round_up(-(-k // count), fold)) if count > 1 else round_up(max(k, 1), fold)
@@ -172,7 +176,7 @@ def _register_tile(problem: Problem, target: Target, width: int) -> tuple[int, i
 def fold_steps(problem: Problem) -> int:
     """Steps that every plan of a problem sums from zero."""
     if problem.symbols:
-        return _FOLD_OF_RUNS
+        return FOLD_OF_RUNS
     return problem.resumed or block_steps(*(typical_size(a) for a in problem.step_axes))
 
 
@@ -189,7 +193,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     deep = len(problem.step_axes) == 1 and problem.order is None
     kc = cached_steps(problem.k, fold) if deep else fold
     if problem.symbols:
-        kc = _DEPTH + _FOLD
+        kc = DEPTH + FOLD
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     if problem.order is not None and not problem.order.of_results:

@@ -3,7 +3,8 @@
 For a program `digits`: `digits_abi_version`, `_fingerprint`, `_state_size`, `_workspace_size`,
 `_init`, `_run`, `_error`, and `_set_lr` where it trains. The functions are re-entrant, use no memory
 but the caller's, and run on the calling thread. The state block holds each state at its
-`Buffer.offset`; the workspace holds the arena, then the buffer table.
+`Buffer.offset`; the workspace holds the arena, then the buffer table. A library with named sizes takes them as `dims`
+and has `_input_shape` and `_output_shape` besides; its workspace is laid out as `sized.py` says.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from graphc.backends.llvm.compile import compile_text
 from graphc.backends.llvm.elf import data_object
 from graphc.backends.llvm.host.driver import add_item_runner, add_serial_driver
 from graphc.backends.llvm.host.routine import NULL, Routine, i64
+from graphc.backends.llvm.host.sized import Requirement, Sized, SizedRun, Values, fixed_program
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.ir.failure import NUMBER_BITS, failure_text
-from graphc.ir.program import Program
+from graphc.ir.program import Program, SizeArray
 from graphc.ir.target import Target
 from graphc.runtime.layout import CONTEXT, PROGRAM, ProgramTables, program_tables
 
@@ -35,10 +37,14 @@ ERRORS = {
     -3: "an input or output pointer is null",
     -4: "a buffer is not aligned to 64 bytes",
     -5: "the library has no embedded weights; pass them to init",
+    -6: "a size in dims is outside of its declared range",
+    -7: "dims is null, but the library has named sizes",
+    -8: "there is no input or output of this number",
 }
 """Codes that every library may return; positive ones are the program's own checks."""
 
 _NO_STATE, _NO_WORKSPACE, _NO_BUFFER, _MISALIGNED, _NO_WEIGHTS = -1, -2, -3, -4, -5
+_BAD_SIZE, _NO_SIZES, _NO_SUCH_BUFFER = -6, -7, -8
 
 
 def _aligned(nbytes: int) -> int:
@@ -64,10 +70,12 @@ def export_objects(
     states: Sequence[Any] | None = None,
     learning_rates: Sequence[int] = (),
     fingerprint: str = "",
+    sized: Sized | None = None,
 ) -> list[bytes]:
     """Objects to link with the kernels: the C functions, and the constants and initial states as data.
 
-    `states` are the initial values by index, or None for a library without embedded weights.
+    `states` are the initial values by index, or None for a library without embedded weights. `sized` is for a
+    program with symbolic sizes.
     """
     text = export_module(
         program,
@@ -77,9 +85,12 @@ def export_objects(
         embedded=states is not None,
         learning_rates=learning_rates,
         fingerprint=fingerprint,
+        sized=sized,
     )
     data = {
-        _constant(name, i): np.ascontiguousarray(value).tobytes() for i, value in enumerate(program.constants)
+        _constant(name, i): np.ascontiguousarray(value).tobytes()
+        for i, value in enumerate(program.constants)
+        if not isinstance(value, SizeArray)
     }
     if states is not None and state_bytes(program):
         data[_initial(name)] = _state_image(program, states)
@@ -123,6 +134,7 @@ def export_module(
     embedded: bool = True,
     learning_rates: Sequence[int] = (),
     fingerprint: str = "",
+    sized: Sized | None = None,
 ) -> ModuleText:
     """The C functions' text.
 
@@ -130,22 +142,25 @@ def export_module(
     returns.
     """
     module = ModuleText(target)
-    plan = _add_tables(module, program_tables(program, kernel_symbols))
+    run = None if sized is None else SizedRun(program, sized)
+    tables = program_tables(program if run is None else fixed_program(program), kernel_symbols)
+    plan = _add_tables(module, tables)
     add_item_runner(module)
     add_serial_driver(module, linkage="internal")
     size = state_bytes(program)
-    for suffix, type_, parameters, value in (
-        ("abi_version", "i32", [], ABI_VERSION),
-        ("state_size", "i64", [], size),
-        ("workspace_size", "i64", [("ptr", "dims")], workspace_bytes(program)),
-    ):
-        r = Routine.start(module, f"{name}_{suffix}", type_, parameters)
+    for suffix, type_, value in (("abi_version", "i32", ABI_VERSION), ("state_size", "i64", size)):
+        r = Routine.start(module, f"{name}_{suffix}", type_, [])
         r.ret(Val(type_, str(value)))
+    r = Routine.start(module, f"{name}_workspace_size", "i64", [("ptr", "dims")])
+    r.ret(i64(workspace_bytes(program)) if run is None else _sized_workspace(r, run))
+    if run is not None:
+        for kind in ("input", "output"):
+            _add_shapes(module, f"{name}_{kind}_shape", run, kind)
     r = Routine.start(module, f"{name}_fingerprint", "ptr", [])
     r.ret(_string(module, "fingerprint", fingerprint))
     _add_init(module, name, size, embedded)
-    _add_run(module, program, name, plan, size)
-    _add_error(module, program, name)
+    _add_run(module, program, name, plan, size, run)
+    _add_error(module, program, name, () if sized is None else sized.requirements)
     if learning_rates:
         _add_set_lr(module, program, name, learning_rates)
     return module
@@ -223,7 +238,43 @@ def _require_aligned(r: Routine, pointers: Sequence[Val]) -> None:
     _require(r, r.zero(r.and_(bits, i64(ALIGNMENT - 1))), _MISALIGNED)
 
 
-def _add_run(module: ModuleText, program: Program, name: str, plan: Val, size: int) -> None:
+def _sized_workspace(r: Routine, run: SizedRun) -> Val:
+    """The workspace of a library with named sizes; 0 where it does not serve the given ones."""
+    (dims,) = r.params
+    with r.exit_if(r.is_null(dims)):
+        r.ret(i64(0))
+    values = run.read(r, dims)
+    run.check_ranges(r, values, lambda: r.ret(i64(0)))
+    run.check(r, values, lambda _: r.ret(i64(0)))
+    return r.add(run.offsets(r, values)[1], i64(run.arena))
+
+
+def _add_shapes(module: ModuleText, name: str, run: SizedRun, kind: str) -> None:
+    """`int shape(int number, const int64_t *dims, int64_t *shape)`: the sizes of an input or output."""
+    r = Routine.start(module, name, "i32", [("i32", "number"), ("ptr", "dims"), ("ptr", "shape")])
+    number, dims, shape = r.params
+    values = _sizes(r, run, dims)
+    for n, buffer in enumerate(run.program.of_kind(kind)):  # type: ignore[arg-type]
+        with r.exit_if(r.icmp("eq", number, _code(n))):
+            for i, d in enumerate(buffer.type.shape):
+                r.store(values.of(d), r.gep(shape, i, "i64"), 8)
+            r.ret(_code(0))
+    r.ret(_code(_NO_SUCH_BUFFER))
+
+
+def _sizes(r: Routine, run: SizedRun, dims: Val) -> Values:
+    """The sizes that a caller passed; leaves with a code where the program does not serve them."""
+    _require(r, r.not_null(dims), _NO_SIZES)
+    values = run.read(r, dims)
+    run.check_ranges(r, values, lambda: r.ret(_code(_BAD_SIZE)))
+    first = len(run.program.checks) + 1
+    run.check(r, values, lambda number: r.ret(_code(first + number)))
+    return values
+
+
+def _add_run(
+    module: ModuleText, program: Program, name: str, plan: Val, size: int, run: SizedRun | None
+) -> None:
     r = Routine.start(
         module,
         f"{name}_run",
@@ -235,12 +286,17 @@ def _add_run(module: ModuleText, program: Program, name: str, plan: Val, size: i
         _require(r, r.not_null(state), _NO_STATE)
     if program.buffers:
         _require(r, r.not_null(workspace), _NO_WORKSPACE)
-    table = r.at_byte(workspace, _aligned(program.arena_bytes))
+    values = None if run is None else _sizes(r, run, dims)
+    table = workspace if run is not None else r.at_byte(workspace, _aligned(program.arena_bytes))
     checked = [pointer for pointer, used in ((state, size), (workspace, program.buffers)) if used]
     _require_aligned(r, checked)
     for kind, pointers in (("input", inputs), ("output", outputs)):
         if any(b.kind == kind for b in program.buffers):
             _require(r, r.not_null(pointers), _NO_BUFFER)
+    arena, offsets = workspace, dict[int, Val]()
+    if run is not None and values is not None:
+        arena = r.at_byte(workspace, run.arena)
+        offsets = run.offsets(r, values)[0]
     for row, buffer in enumerate(program.buffers):
         match buffer.kind:
             case "moving":
@@ -252,18 +308,25 @@ def _add_run(module: ModuleText, program: Program, name: str, plan: Val, size: i
             case "state":
                 pointer = r.at_byte(state, buffer.offset)
             case "temporary":
-                pointer = r.at_byte(workspace, buffer.offset)
+                if row in offsets:
+                    pointer = r.at_byte(arena, offsets[row])
+                else:
+                    pointer = r.at_byte(arena, buffer.offset)
+            case "constant" if run is not None and buffer.index in run.arrays:
+                pointer = r.at_byte(workspace, run.arrays[buffer.index])
             case "constant":
                 pointer = module.global_text(
                     _constant(name, buffer.index), "external hidden constant [0 x i8]"
                 )
         r.store(pointer, r.gep(table, row, "ptr"), 8)
+    if run is not None and values is not None:
+        plan = run.fill(r, values, workspace, plan)
     ctx = r.alloca("i64", CONTEXT.size, 64)
     for field, value in (
         ("error", i64(0)),
         ("table", table),
         ("dims", dims),
-        ("arena", workspace),
+        ("arena", arena),
         ("counters", NULL),
         ("scratch", i64(0)),
     ):
@@ -294,10 +357,11 @@ def _string(module: ModuleText, name: str, text: str) -> Val:
     return module.global_text(name, f'private unnamed_addr constant [{len(body)} x i8] c"{escaped}"')
 
 
-def _add_error(module: ModuleText, program: Program, name: str) -> None:
+def _add_error(module: ModuleText, program: Program, name: str, requirements: Sequence[Requirement]) -> None:
     """`const char *error(int code)`."""
     r = Routine.start(module, f"{name}_error", "ptr", [("i32", "code")])
-    texts = {**ERRORS, **{i: failure_text(c.message, None) for i, c in enumerate(program.checks, 1)}}
+    checks = [failure_text(c.message, None) for c in program.checks]
+    texts = {**ERRORS, **dict(enumerate([*checks, *(x.message for x in requirements)], 1))}
     labels = {code: r.label("code") for code in texts}
     unknown = r.label("unknown")
     cases = " ".join(f"i32 {code}, label %{label}" for code, label in labels.items())
