@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from graphc.core import is_tracing
 from graphc.functions.promotion import get_default_dtype
 from graphc.ir.errors import TraceError
+from graphc.ir.records import dataclass
 from graphc.ir.types import bool_, int64
 
 if TYPE_CHECKING:

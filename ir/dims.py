@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd
 
 from graphc.ir.errors import TraceError
+from graphc.ir.records import dataclass
 
 __all__ = [
     "Dim",

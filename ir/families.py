@@ -15,12 +15,13 @@ and backends dispatch on family and traits only. Registration is by definition: 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.kernel import new_axis
+from graphc.ir.records import dataclass
 from graphc.ir.scalar import Guard, ScalarBuilder
 from graphc.ir.types import DTYPES, DType, TensorType
 

@@ -8,11 +8,11 @@ compiled for one graph can name the lines of another.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from graphc.ir.attributes import Dense
 from graphc.ir.graph import Graph, Location, Value
 from graphc.ir.printer import dim_symbols
+from graphc.ir.records import dataclass
 
 __all__ = ["Fingerprint", "fingerprint"]
 

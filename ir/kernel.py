@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from graphc.ir.dims import Dim, Expr, Symbol, bounds, size_symbols, substitute, typical
 from graphc.ir.errors import CompileError
+from graphc.ir.records import dataclass
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, TensorType
 

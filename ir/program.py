@@ -16,10 +16,11 @@ the same kernel call); a phase that writes state follows the last phase that can
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from graphc.ir.dims import Dim, Symbol, typical
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 
 __all__ = [

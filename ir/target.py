@@ -7,7 +7,7 @@ compiled for a named target is the same wherever it was compiled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from graphc.ir.records import dataclass
 
 __all__ = ["TARGETS", "Target"]
 

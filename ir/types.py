@@ -7,7 +7,6 @@ ints or symbolic `Expr`s; a rank-0 type is a scalar.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from graphc.ir.dims import Dim, Expr, Symbol, parse_dim, product, typical
+from graphc.ir.records import dataclass
 
 __all__ = [
     "DTYPES",

@@ -7,10 +7,10 @@ and reads pipelines of them as text.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graphc.ir.graph import Graph
+from graphc.ir.records import dataclass
 from graphc.passes.context import CompileContext
 
 __all__ = ["PASSES", "GraphPass", "Pass", "nested_graphs"]

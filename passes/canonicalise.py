@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.errors import VerifyError
 from graphc.ir.families import Creation, GraphOp
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.records import dataclass
 from graphc.ir.structure import attributes_key
 from graphc.passes.base import GraphPass
 from graphc.passes.rewrite import Rewriter, results_of

@@ -9,11 +9,11 @@ them apart from their originals. Every op is pure, so no bit changes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.marks import GRADIENT, RECOMPUTE, add_mark, checkpoint_path, has_mark
+from graphc.ir.records import dataclass
 from graphc.passes.free import takes_nothing
 
 __all__ = ["has_checkpoints", "insert_clones", "recompute_in_checkpoints"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from graphc.ir.backend import BackendInfo
 from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
 from graphc.ir.kernel import Kernel, Schedule
+from graphc.ir.records import dataclass
 from graphc.ir.target import TARGETS, Target
 
 __all__ = ["CompileContext", "Evaluate", "Options", "PlainBackend"]

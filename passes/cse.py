@@ -7,12 +7,12 @@ Clones made on purpose are merged with clones of the same mark alone, unless the
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op
 from graphc.ir.marks import RECOMPUTE, is_clone
+from graphc.ir.records import dataclass
 from graphc.ir.structure import attributes_key, structure
 from graphc.passes.base import GraphPass
 from graphc.passes.rewrite import Rewriter

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.graph import Graph
+from graphc.ir.records import dataclass
 from graphc.passes.base import GraphPass
 
 __all__ = ["Dce", "eliminate_dead_ops"]

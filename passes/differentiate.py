@@ -7,7 +7,6 @@ nothing. What it appends are ordinary ops, so applying it to them gives higher d
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from graphc.ir.builder import Builder
@@ -16,6 +15,7 @@ from graphc.ir.errors import CompileError, VerifyError
 from graphc.ir.families import Composite, GraphOp
 from graphc.ir.graph import Graph, Location, Op, Value
 from graphc.ir.marks import add_mark, checkpoint_word
+from graphc.ir.records import dataclass
 from graphc.passes.base import Pass
 from graphc.passes.context import CompileContext
 from graphc.passes.decompose import build_decomposition

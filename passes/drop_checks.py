@@ -6,12 +6,12 @@ that may fail comes before all that writes state, so a check less lets optimiser
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graphc.ir.dims import bounds
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.records import dataclass
 from graphc.passes.base import GraphPass
 from graphc.passes.rewrite import Rewriter
 

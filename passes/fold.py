@@ -7,7 +7,6 @@ is kept as a rank-0 constant and an expansion, and stays so through elementwise 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from graphc.ir.attributes import Dense
 from graphc.ir.builder import Builder
 from graphc.ir.families import Creation, Elementwise, GraphOp, View
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.base import GraphPass
 from graphc.passes.rewrite import Rewriter

@@ -8,7 +8,6 @@ The marks go when every gradient is expanded.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.batching import Batcher, batch_ops
@@ -16,6 +15,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.marks import GRADIENT, NO_GRAD, add_mark, drop_marks, has_mark
 from graphc.ir.ops.tape import Gradient
+from graphc.ir.records import dataclass
 from graphc.passes.base import Pass, nested_graphs
 from graphc.passes.checkpoints import has_checkpoints, recompute_in_checkpoints
 from graphc.passes.context import CompileContext

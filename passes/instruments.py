@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TextIO
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from graphc.ir.dims import Symbol, substitute, symbols
 from graphc.ir.errors import VerifyError
 from graphc.ir.graph import Graph
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.base import Pass
 from graphc.passes.context import CompileContext

@@ -11,11 +11,12 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from graphc.ir.errors import CompileError
 from graphc.ir.graph import Graph
+from graphc.ir.records import dataclass
 from graphc.ir.target import TARGETS
 from graphc.passes.base import Pass
 from graphc.passes.context import CompileContext

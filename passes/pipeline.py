@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from graphc.ir.attributes import attribute_text, parse_attributes
+from graphc.ir.records import dataclass
 from graphc.passes.base import PASSES, Pass
 
 __all__ = ["OPTIMISE", "Pipeline", "parse_pipeline", "pass_text"]

@@ -8,7 +8,6 @@ anyway is computed again instead, and a view or conversion of something smaller 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from graphc.ir.builder import Builder
@@ -16,6 +15,7 @@ from graphc.ir.dims import Dim, less_equal, product
 from graphc.ir.families import GraphOp
 from graphc.ir.graph import Graph, Op, Value, clone_ops
 from graphc.ir.marks import GRADIENT, NO_GRAD, add_mark, drop_marks, is_clone
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.checkpoints import has_checkpoints, recompute_in_checkpoints
 from graphc.passes.cse import Cse

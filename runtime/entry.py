@@ -14,12 +14,13 @@ import math
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MemberDescriptorType
 from typing import Any
 
 import numpy as np
 
+from graphc.ir.records import dataclass
 from graphc.runtime.binding import Binding
 from graphc.runtime.executable import Executable
 from graphc.runtime.host import host

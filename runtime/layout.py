@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.program import Choice, Program, Repeat
+from graphc.ir.records import dataclass
 
 __all__ = [
     "ARGUMENT",

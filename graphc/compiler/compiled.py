@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,6 +31,7 @@ from graphc.core.recording import current
 from graphc.core.tensor import from_array
 from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
+from graphc.ir.records import dataclass
 from graphc.ir.specialise import specialised
 from graphc.ir.types import TensorType
 from graphc.runtime import entry

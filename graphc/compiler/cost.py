@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
 from graphc.ir.kernel import Instruction, Kernel, Stage, extent
 from graphc.ir.program import KernelCall, Program, kernel_title
+from graphc.ir.records import dataclass
 from graphc.ir.scalar import BINARY, UNARY
 
 __all__ = ["Cost", "KernelCost", "program_cost"]

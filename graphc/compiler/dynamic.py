@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from graphc.compiler.tree import argument_names
@@ -22,6 +21,7 @@ from graphc.ir.dims import Symbol
 from graphc.ir.errors import located
 from graphc.ir.families import Elementwise, GraphOp
 from graphc.ir.graph import Graph, Location
+from graphc.ir.records import dataclass
 from graphc.ir.specialise import concrete
 from graphc.ir.types import TensorType
 

@@ -7,7 +7,7 @@ tensor, or not kept), so that dropping a gradient, adding to it and stepping mea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,7 @@ from graphc.core.node import Node
 from graphc.core.storage import Storage
 from graphc.core.tensor import LostGradient, TensorBase, from_array
 from graphc.ir.errors import TraceError
+from graphc.ir.records import dataclass
 
 __all__ = ["Dependence", "GradientTrace", "GradientsLeft", "Owner", "owned", "zero_gradient"]
 

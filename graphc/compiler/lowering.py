@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from graphc.backends import reference
@@ -24,6 +24,7 @@ from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.kernel import Kernel
 from graphc.ir.marks import GRADIENT, has_mark, is_clone
 from graphc.ir.program import Program
+from graphc.ir.records import dataclass
 from graphc.ir.target import Target
 from graphc.passes.base import nested_graphs
 from graphc.passes.context import CompileContext, Options

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphc.compiler.tracing import State, Traced
@@ -21,6 +21,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
 from graphc.ir.lazy import lazy_module
+from graphc.ir.records import dataclass
 from graphc.ir.specialise import specialised
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from graphc.compiler.grad_state import GradientsLeft, GradientTrace, Owner, owned, zero_gradient
@@ -28,6 +28,7 @@ from graphc.core.symint import Assumption, plain
 from graphc.core.tensor import TensorBase
 from graphc.ir.errors import TraceError
 from graphc.ir.graph import Graph, Role
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.runtime.state import bump_epoch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from graphc.core.scopes import ScopeWords
 from graphc.ir.batching import batch_graph
 from graphc.ir.graph import Graph, Role, Value, clone_ops
 from graphc.ir.marks import NO_GRAD, add_mark
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 
 __all__ = ["REPLAY", "SECTION_PLANS", "GraphBuild", "Marker", "ReplayPlan"]

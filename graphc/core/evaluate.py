@@ -8,7 +8,6 @@ outputs. A storage that has memory already is written in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphc.core.build import REPLAY, SECTION_PLANS, GraphBuild, ReplayPlan
@@ -20,6 +19,7 @@ from graphc.core.tape import FREED, Tape, Way, ways_back
 from graphc.ir.builder import Builder
 from graphc.ir.graph import Graph, Role
 from graphc.ir.lazy import lazy_module
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ attributes and types hold plain expressions (`plain`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from graphc.core.location import user_location
@@ -28,6 +27,7 @@ from graphc.ir.dims import (
     undecided,
 )
 from graphc.ir.graph import Location
+from graphc.ir.records import dataclass
 
 __all__ = [
     "Assumption",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from graphc.exporting.c_text import example_text, header_text
 from graphc.exporting.interface import BufferInfo, DimInfo, Interface
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.program import BufferKind, Program
+from graphc.ir.records import dataclass
 from graphc.passes.plan.arena import Lifetime, places_below
 
 __all__ = ["ExportedLibrary", "export_library"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from graphc.ir.dims import parse_dim, substitute, symbols
 from graphc.ir.errors import LoadError
+from graphc.ir.records import dataclass
 from graphc.ir.types import DTYPES, TensorType
 
 __all__ = ["BufferInfo", "DimInfo", "Interface", "read_interface"]

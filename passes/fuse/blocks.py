@@ -7,12 +7,12 @@ matrix, the second half of its rows, the same bytes in another shape.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from graphc.ir.control import Control
 from graphc.ir.dims import Dim, size_symbols, symbols
 from graphc.ir.families import Creation, Elementwise, View
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.records import dataclass
 from graphc.passes.fuse.sources import Index, axes, is_buffer_constant, linear
 
 __all__ = ["Block", "block_of", "read_whole"]

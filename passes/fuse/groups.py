@@ -9,13 +9,14 @@ those and some inner ones. A *floating* op is computed wherever a reader asks an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.control import Control
 from graphc.ir.dims import Dim, Expr, Symbol, size_symbols, substitute, symbols
 from graphc.ir.errors import VerifyError
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.printer import op_text, value_names
+from graphc.ir.records import dataclass
 from graphc.passes.fuse.sources import Index, Node, Read, plain_symbol
 
 __all__ = ["Bindings", "Edge", "Fused", "Group", "Member", "Space", "at_symbols", "put"]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from graphc.ir.dims import Dim, Expr, Symbol, bounds, product, substitute
 from graphc.ir.kernel import extent, size_of
+from graphc.ir.records import dataclass
 from graphc.passes.fuse.groups import Edge, Group, Space, Substitution, at_symbols
 from graphc.passes.fuse.sources import Index, linear, plain_symbol, unlinear
 

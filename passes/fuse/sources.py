@@ -11,7 +11,7 @@ which value, at which index of those symbols, reached through free ops.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,7 @@ from graphc.ir.families import (
 )
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.kernel import new_axis
+from graphc.ir.records import dataclass
 from graphc.ir.scalar import COMPARE, Guard
 from graphc.ir.types import DType, Shape, bool_
 

@@ -9,7 +9,6 @@ reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from graphc.ir.builder import Builder
 from graphc.ir.control import Branch
 from graphc.ir.families import Creation
 from graphc.ir.graph import Graph, Value, clone_ops
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.base import GraphPass
 from graphc.passes.dce import eliminate_dead_ops

@@ -7,7 +7,6 @@ small ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
@@ -15,6 +14,7 @@ from graphc.ir.control import Loop
 from graphc.ir.dims import bounds, less_equal, product
 from graphc.ir.families import Contraction, Elementwise, GraphOp, View
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.records import dataclass
 from graphc.passes.base import GraphPass
 from graphc.passes.reductions import is_vector_product
 

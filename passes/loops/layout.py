@@ -8,7 +8,6 @@ estimate says that this saves time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
@@ -17,6 +16,7 @@ from graphc.ir.dims import Dim, Symbol, split_linear, typical
 from graphc.ir.families import Contraction, axes_of
 from graphc.ir.graph import Graph, Value
 from graphc.ir.kernel import Combine, Instruction, Kernel, KernelBuffer, Stage
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.base import Pass, nested_graphs
 from graphc.passes.context import CompileContext

@@ -7,12 +7,12 @@ changes is a constant; equal operands and equal outputs are one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from graphc.ir.builder import Builder
 from graphc.ir.control import Loop
 from graphc.ir.graph import Graph, Value
+from graphc.ir.records import dataclass
 from graphc.passes.base import GraphPass
 from graphc.passes.loops.parts import entries
 from graphc.passes.rewrite import Rewriter

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from graphc.ir.control import Control, Loop
 from graphc.ir.graph import Value
 from graphc.ir.kernel import Kernel
 from graphc.ir.program import Check
+from graphc.ir.records import dataclass
 from graphc.passes.fuse.blocks import Block, block_of
 from graphc.passes.fuse.groups import Fused, Group
 from graphc.passes.lower.group import Lowered, lower

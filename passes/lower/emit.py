@@ -7,13 +7,14 @@ Numbering and buffer order follow that order alone, so equal groups give equal k
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from graphc.ir.dims import Dim, Symbol, substitute, symbols
 from graphc.ir.families import Accumulate
 from graphc.ir.graph import Op
 from graphc.ir.kernel import Combine, Instruction, Kernel, KernelBuffer, Stage
+from graphc.ir.records import dataclass
 from graphc.ir.types import DType
 from graphc.passes.lower.nodes import KernelGraph, Node
 

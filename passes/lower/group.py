@@ -7,7 +7,6 @@ and readers that come back here, so index maps compose and nothing is known of p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from graphc.ir.dims import Dim, Symbol
@@ -15,6 +14,7 @@ from graphc.ir.families import Accumulate, Pointwise, Scatter
 from graphc.ir.graph import Location, Op, Value
 from graphc.ir.kernel import Kernel, KernelBuffer, extent, new_axis, size_of
 from graphc.ir.program import Check
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.fuse.groups import Fused, Group, Space, at_symbols, put
 from graphc.passes.fuse.sources import Index, axes, plain_symbol

@@ -9,12 +9,13 @@ once per outer point. Constants have no frame; each stage has its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from graphc.ir.dims import Dim, Symbol, less_equal, symbols
 from graphc.ir.graph import Location
 from graphc.ir.kernel import new_axis
+from graphc.ir.records import dataclass
 from graphc.ir.scalar import COMPARE, Guard
 from graphc.ir.types import DType, bool_, int64
 

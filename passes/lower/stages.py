@@ -7,12 +7,13 @@ where one outer point's part is small, else in a buffer of the program.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.dims import Symbol, product, size_symbols, symbols
 from graphc.ir.families import Accumulate, GraphOp, View
 from graphc.ir.graph import Value
 from graphc.ir.kernel import size_of
+from graphc.ir.records import dataclass
 from graphc.passes.fuse.groups import Group, Member, at_symbols
 from graphc.passes.fuse.sources import Node, plain_symbol
 

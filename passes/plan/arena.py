@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from graphc.ir.records import dataclass
 
 __all__ = ["ALIGNMENT", "Lifetime", "assign_offsets", "most_live", "places_below"]
 

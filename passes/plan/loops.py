@@ -9,10 +9,11 @@ writes the result's own buffer. So which of them comes first depends on whether 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.dims import Dim
 from graphc.ir.graph import Value
+from graphc.ir.records import dataclass
 from graphc.passes.fuse.blocks import Block
 from graphc.passes.lower import LoweredControl
 from graphc.passes.plan.control import ControlCall

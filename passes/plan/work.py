@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.graph import Value
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, Stage, new_axis
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
 from graphc.ir.families import Contraction, Gather, Pointwise, Scatter
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.marks import RECOMPUTE
+from graphc.ir.records import dataclass
 from graphc.passes.checkpoints import insert_clones
 from graphc.passes.dce import eliminate_dead_ops
 from graphc.passes.free import bytes_of, takes_nothing

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from graphc.ir.families import Contraction, Window
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.marks import GRADIENT, has_mark, is_clone
+from graphc.ir.records import dataclass
 from graphc.passes.free import behind_views, bytes_of, takes_nothing
 
 __all__ = ["Part", "part_of", "segments_of"]

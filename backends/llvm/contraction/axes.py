@@ -8,11 +8,11 @@ first, so that a plain matrix product has one axis a group and costs no division
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.dims import Dim, Expr, Symbol, bounds, product, split_linear, substitute
 from graphc.ir.kernel import new_axis, size_of, typical_size
+from graphc.ir.records import dataclass
 
 __all__ = [
     "Env",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from graphc.backends.llvm.contraction.axes import constant, size_value
@@ -30,6 +29,7 @@ from graphc.ir.kernel import (
     replace_symbols,
     size_of,
 )
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 
 __all__ = ["Blocks", "at_sizes", "blocks_of", "emit_blocks", "emit_sum", "parts_of_sum"]

@@ -8,7 +8,6 @@ Loads and stores hold one linear offset as their index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, plus
 from graphc.backends.llvm.kernel.convert import convert
@@ -19,6 +18,7 @@ from graphc.backends.llvm.kernel.values import from_memory, memory_type, to_memo
 from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.kernel import Instruction, KernelBuffer
+from graphc.ir.records import dataclass
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, int64, symbolic_strides
 

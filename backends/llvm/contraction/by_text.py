@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from graphc.ir.kernel import Kernel
+from graphc.ir.records import dataclass
 
 __all__ = ["by_text"]
 

@@ -12,7 +12,6 @@ transposed; only sums are, k times fewer. A sum's terms and order are those of e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import gcd, lcm
 
 from graphc.backends.llvm.contraction.axes import Env, chunks, constant, index_value, minimum, plus, times
@@ -37,6 +36,7 @@ from graphc.backends.llvm.contraction.tiling import (
     round_up,
 )
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
+from graphc.ir.records import dataclass
 from graphc.ir.target import Target
 
 __all__ = ["Crossing", "crossed_scratch", "emit_crossed", "find_crossing"]

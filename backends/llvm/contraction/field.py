@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.kernel import extent
+from graphc.ir.records import dataclass
 
 __all__ = ["Field", "Place", "Reach"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, chunks, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, linear_offset
@@ -17,6 +16,7 @@ from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.text import Builder, Val, vector
 from graphc.ir.dims import Dim, symbols
 from graphc.ir.kernel import Instruction, KernelBuffer, extent
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 
 __all__ = ["FieldCopy"]

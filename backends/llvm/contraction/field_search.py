@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 
 from graphc.backends.llvm.contraction.field import Field, Place, Reach
@@ -11,6 +10,7 @@ from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.tiling import round_up
 from graphc.ir.dims import Dim, Symbol, split_linear, symbols
 from graphc.ir.kernel import extent
+from graphc.ir.records import dataclass
 
 __all__ = ["Blocking", "find_fields"]
 

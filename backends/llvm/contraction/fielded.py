@@ -14,7 +14,6 @@ axis are not: their sums are kept, and finished in the order of the result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import (
     Env,
@@ -38,6 +37,7 @@ from graphc.backends.llvm.contraction.strip import StripShape, emit_strip_of_fie
 from graphc.backends.llvm.contraction.tiling import Tiling, round_up
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.kernel import extent
+from graphc.ir.records import dataclass
 
 __all__ = ["emit_fielded", "field_scratch", "field_totals", "field_units", "keeps_sums", "kept_lead"]
 

@@ -8,11 +8,11 @@ number of folds give the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import constant, minimum, times
 from graphc.backends.llvm.contraction.micro import Ahead, Columns, Panel, accumulate
 from graphc.backends.llvm.text import Builder, Val, vector
+from graphc.ir.records import dataclass
 
 __all__ = ["Earlier", "accumulate_folds"]
 

@@ -7,7 +7,6 @@ tile below it are asked for a row at a time while it sums; else those of the til
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 from graphc.backends.llvm.contraction.axes import Env, constant, index_value, minimum, plus, size_value, times
@@ -19,6 +18,7 @@ from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.dims import Dim, symbols
+from graphc.ir.records import dataclass
 
 __all__ = ["Lines", "is_last_block"]
 

@@ -9,7 +9,6 @@ for batch, row block of mb, column block of nc, k block of kc:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import (
     Env,
@@ -33,6 +32,7 @@ from graphc.backends.llvm.contraction.share import each, load_pointers, place_sc
 from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit_strip
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
 from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.records import dataclass
 
 __all__ = ["Scratch", "emit_blocked", "pack_rows", "packed_elements", "panel_of", "scratch_of"]
 

@@ -8,13 +8,13 @@ is packed, and then its steps are neighbours.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import gcd
 
 from graphc.backends.llvm.contraction.body import linear_offset
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.ir.dims import Dim, split_linear, symbols
 from graphc.ir.kernel import KernelBuffer
+from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 
 __all__ = ["Nest", "Rows", "make_nest", "rows_in_place"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from graphc.ir.dims import Dim, Expr, Symbol
 from graphc.ir.kernel import Instruction, extent
+from graphc.ir.records import dataclass
 
 __all__ = ["Order", "Place", "Precedence", "placed", "take_off"]
 

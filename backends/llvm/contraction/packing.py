@@ -8,7 +8,6 @@ for no row are either zero or never read by a lane that is stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import (
     Env,
@@ -25,6 +24,7 @@ from graphc.backends.llvm.contraction.problem import Operand
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.dims import Symbol
 from graphc.ir.kernel import KernelBuffer
+from graphc.ir.records import dataclass
 
 __all__ = ["Block", "pack_columns", "pack_panels", "pack_runs", "pack_transposed", "transpose"]
 

@@ -7,7 +7,6 @@ reading sums in the same order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.body import lane_step
 from graphc.backends.llvm.contraction.by_text import by_text
@@ -28,6 +27,7 @@ from graphc.backends.llvm.contraction.tiling import (
 )
 from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.ir.kernel import Kernel, Loop, Schedule, size_of
+from graphc.ir.records import dataclass
 from graphc.ir.target import Target
 
 __all__ = ["Plan", "all_plans", "best_parts", "describe", "estimate", "make_plan"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import gcd
 from typing import Literal
 
@@ -31,6 +30,7 @@ from graphc.ir.kernel import (
     replace_symbols,
     size_of,
 )
+from graphc.ir.records import dataclass
 from graphc.ir.types import DType, Shape, TensorType
 
 __all__ = [

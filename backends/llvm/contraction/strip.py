@@ -7,7 +7,6 @@ ascending k starting from +0, and blocks of k are added in ascending order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Env, constant, plus
 from graphc.backends.llvm.contraction.epilogue import emit_spread, emit_uniform, length
@@ -19,6 +18,7 @@ from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tile import PlacedColumns, Tile, TileShape
 from graphc.backends.llvm.contraction.tiling import Tiling
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
+from graphc.ir.records import dataclass
 
 __all__ = ["STRIP_PARAMETERS", "StripShape", "emit_strip_of_field"]
 

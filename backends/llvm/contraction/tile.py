@@ -7,7 +7,6 @@ to what is kept, and the last one goes on into the epilogue.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import gcd
 from typing import Protocol
 
@@ -29,6 +28,7 @@ from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tiling import Tiling
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
+from graphc.ir.records import dataclass
 
 __all__ = [
     "TILE_PARAMETERS",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import gcd, prod
 from typing import Literal
 
@@ -16,6 +15,7 @@ from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.problem import Direct, Operand, Problem, Side
 from graphc.ir.dims import symbols
 from graphc.ir.kernel import typical_size
+from graphc.ir.records import dataclass
 from graphc.ir.target import Target
 
 __all__ = [

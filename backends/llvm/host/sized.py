@@ -10,7 +10,7 @@ Invariants: nothing is written before every requirement holds; a program is neve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.backends.llvm import contraction
 from graphc.backends.llvm.host.folds import add_step_numbers
@@ -18,6 +18,7 @@ from graphc.backends.llvm.host.routine import Routine, i64
 from graphc.backends.llvm.text import Val
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.program import Move, Program, SizeArray
+from graphc.ir.records import dataclass
 from graphc.runtime.layout import CHOICE, MOVE, PROGRAM, REPEAT
 
 __all__ = ["Requirement", "Sized", "SizedRun", "Values", "fixed_program"]

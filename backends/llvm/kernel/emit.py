@@ -9,7 +9,7 @@ run alike by any other division of the work.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.backends.llvm.kernel.ahead import Ahead, reads_ahead
 from graphc.backends.llvm.kernel.apart import stages_apart
@@ -23,6 +23,7 @@ from graphc.backends.llvm.kernel.values import constant
 from graphc.backends.llvm.text import Builder, ModuleText, Val
 from graphc.ir.dims import Dim, product, typical
 from graphc.ir.kernel import Kernel, Loop, Schedule, Stage, kernel_sizes, size_of
+from graphc.ir.records import dataclass
 from graphc.ir.target import Target
 
 __all__ = ["emit_kernel", "scratch_bytes", "sequential_schedule"]

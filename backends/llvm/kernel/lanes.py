@@ -8,9 +8,10 @@ multiple of 8, `(j//2)` is `4·Q`, `4·Q`, `4·Q + 1`, … and `(j%2)` is 0, 1, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.dims import Apply, Dim, Expr, Symbol, bounds, split_linear, substitute, symbols
+from graphc.ir.records import dataclass
 
 __all__ = ["LaneAxis", "fits_32", "merge_division", "step_of"]
 

@@ -10,13 +10,14 @@ are not there cost little.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.backends.llvm.kernel.scope import Scope
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.dims import Dim, Symbol
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Loop, LoopRole, size_of
+from graphc.ir.records import dataclass
 
 __all__ = ["Range", "Step", "bound_after", "run_loops", "steps_of"]
 

@@ -8,10 +8,11 @@ that the kernel writes stay inside all loops of their stage, in order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphc.ir.dims import Dim, symbols
 from graphc.ir.kernel import Instruction, Kernel
+from graphc.ir.records import dataclass
 
 __all__ = ["Placement", "place"]
 

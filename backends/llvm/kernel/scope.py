@@ -10,13 +10,14 @@ is never used where it does not dominate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphc.backends.llvm.kernel.lanes import LaneAxis, fits_32, merge_division, step_of
 from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
 from graphc.ir.dims import Apply, Dim, Expr, Symbol, bounds, less_equal, substitute, symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Instruction, Kernel
+from graphc.ir.records import dataclass
 from graphc.ir.scalar import Guard
 from graphc.ir.types import DType, symbolic_strides
 

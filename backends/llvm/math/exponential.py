@@ -15,7 +15,6 @@ A NaN stays a NaN, because the clamps let it pass and it then reaches every sum.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.math import coefficients as table
 from graphc.backends.llvm.math.numeric import (
@@ -30,6 +29,7 @@ from graphc.backends.llvm.math.numeric import (
     subtract_multiple,
 )
 from graphc.backends.llvm.text import Builder, Val
+from graphc.ir.records import dataclass
 
 __all__ = ["LN2", "LOG2_E", "exp", "exp_reduced", "expm1", "sigmoid", "tanh"]
 

@@ -7,9 +7,9 @@ result never depends on the width of the vector or on the other lanes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
+from graphc.ir.records import dataclass
 
 __all__ = [
     "Format",

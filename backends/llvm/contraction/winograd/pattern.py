@@ -8,12 +8,12 @@ the operands have, they are read at such points.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.problem import flat, flat_buffer, split_sides
 from graphc.ir.dims import Dim, Symbol, substitute, symbols
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent, replace_symbols
+from graphc.ir.records import dataclass
 
 __all__ = ["TAPS", "Windows", "find_windows"]
 

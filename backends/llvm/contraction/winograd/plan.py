@@ -9,7 +9,6 @@ Costs are cycles of one core: two multiply-adds a cycle, and what transforms tak
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.by_text import by_text
@@ -18,6 +17,7 @@ from graphc.backends.llvm.contraction.tiling import round_up
 from graphc.backends.llvm.contraction.winograd.pattern import Windows, find_windows
 from graphc.ir.dims import Symbol
 from graphc.ir.kernel import Kernel, Loop, Schedule, extent
+from graphc.ir.records import dataclass
 from graphc.ir.target import Target
 
 __all__ = ["FREQUENCIES", "GROUP", "Plan", "describe", "make_plan"]
