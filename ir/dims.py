@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import gcd
 
 from graphc.ir.errors import TraceError
@@ -23,6 +23,7 @@ __all__ = [
     "Dim",
     "Expr",
     "Symbol",
+    "axis_symbols",
     "bounds",
     "ceil_div",
     "equal",
@@ -33,6 +34,7 @@ __all__ = [
     "mod",
     "parse_dim",
     "pinned",
+    "plain_symbol",
     "product",
     "quotient",
     "size_symbols",
@@ -44,32 +46,38 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
 class Symbol:
-    """A named integer with inclusive bounds; `hi` None is unbounded.
+    """A named integer with inclusive bounds; `hi` None is unbounded. Immutable and hashable.
 
     `size` is set of an axis whose number of points is symbolic: its values are below that.
     """
 
-    name: str
-    lo: int = 0
-    hi: int | None = None
-    size: Dim | None = None
+    __slots__ = ("_hash", "expr", "hi", "lo", "name", "size")
 
-    def __str__(self) -> str:
-        return self.name
+    def __init__(self, name: str, lo: int = 0, hi: int | None = None, size: Dim | None = None) -> None:
+        self.name = name
+        self.lo = lo
+        self.hi = hi
+        self.size = size
+        self._hash = hash((name, lo, hi))
+        self.expr: Expr = Expr(((((self, 1),), 1),))
+        """The symbol as an expression."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Symbol)
+            and self._hash == other._hash
+            and (self.name, self.lo, self.hi, self.size) == (other.name, other.lo, other.hi, other.size)
+        )
 
     def __hash__(self) -> int:
         return self._hash
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.name, self.lo, self.hi))
+    def __str__(self) -> str:
+        return self.name
 
-    @cached_property
-    def expr(self) -> Expr:
-        """The symbol as an expression."""
-        return Expr(((((self, 1),), 1),))
+    def __repr__(self) -> str:
+        return f"Symbol(name={self.name!r}, lo={self.lo!r}, hi={self.hi!r}, size={self.size!r})"
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ Monomial = tuple[tuple[Atom, int], ...]
 class Expr:
     """A sum of integer multiples of monomials, in canonical order. Immutable and hashable."""
 
-    __slots__ = ("_hash", "_symbols", "terms")
+    __slots__ = ("_axes", "_hash", "_plain", "_symbols", "terms")
 
     terms: tuple[tuple[Monomial, int], ...]
 
@@ -104,9 +112,14 @@ class Expr:
         self.terms = terms
         self._hash = hash(terms)
         self._symbols: frozenset[Symbol] | None = None
+        self._axes: frozenset[Symbol] | None = None
+        self._plain: Symbol | bool | None = False
+        """What `plain_symbol` answers; False where it was not asked yet."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Expr) and self._hash == other._hash and self.terms == other.terms
+        return self is other or (
+            isinstance(other, Expr) and self._hash == other._hash and self.terms == other.terms
+        )
 
     def __hash__(self) -> int:
         return self._hash
@@ -592,6 +605,28 @@ def size_symbols(x: Dim) -> frozenset[Symbol]:
     return frozenset(s for s in symbols(x) if s.name[0] == "$")
 
 
+def axis_symbols(x: Dim) -> frozenset[Symbol]:
+    """The symbols of `x` that stand for no size."""
+    if isinstance(x, int):
+        return _NO_SYMBOLS
+    if x._axes is None:
+        x._axes = symbols(x) - size_symbols(x)
+    return x._axes
+
+
+def plain_symbol(x: Dim) -> Symbol | None:
+    """The symbol where `x` is exactly one."""
+    if isinstance(x, int):
+        return None
+    if x._plain is False:
+        x._plain = None
+        if len(x.terms) == 1 and x.terms[0][1] == 1:
+            monomial = x.terms[0][0]
+            if len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], Symbol):
+                x._plain = monomial[0][0]
+    return x._plain  # type: ignore[return-value]
+
+
 def equal(a: Dim, b: Dim) -> bool | None:
     """a == b: True, False, or None where it depends on the symbols' values."""
     difference = b - a
@@ -601,10 +636,13 @@ def equal(a: Dim, b: Dim) -> bool | None:
     return False if (lo is not None and lo > 0) or (hi is not None and hi < 0) else None
 
 
+_NO_SYMBOLS: frozenset[Symbol] = frozenset()
+
+
 def symbols(x: Dim) -> frozenset[Symbol]:
     """All symbols that occur in `x`."""
     if isinstance(x, int):
-        return frozenset()
+        return _NO_SYMBOLS
     if x._symbols is None:
         found: set[Symbol] = set()
         for monomial, _ in x.terms:
@@ -621,11 +659,11 @@ def substitute(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
     """`x` with symbols replaced, simplified again."""
     if isinstance(x, int):
         return x
-    if len(x.terms) == 1:
-        # The commonest expression is a bare symbol.
-        ((monomial, k),) = x.terms
-        if k == 1 and len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], Symbol):
-            return values.get(monomial[0][0], x)
+    plain = plain_symbol(x)
+    if plain is not None:
+        return values.get(plain, x)
+    if symbols(x).isdisjoint(values):
+        return x
     total: Dim = 0
     for monomial, k in x.terms:
         term: Dim = k

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 
 from graphc.ir.control import Control
+from graphc.ir.dims import plain_symbol
 from graphc.ir.graph import Graph, Op
 from graphc.ir.marks import RECOMPUTE
 from graphc.ir.symbolic import marked
@@ -22,7 +23,7 @@ from graphc.passes.fuse.cost import keeps_parallelism, may_float, small_scalars,
 from graphc.passes.fuse.empty import replace_empty
 from graphc.passes.fuse.groups import Bindings, Edge, Fused, Group, Member, at_symbols
 from graphc.passes.fuse.legality import Merged, between, separated, unify
-from graphc.passes.fuse.sources import Node, Survey, plain_symbol, survey
+from graphc.passes.fuse.sources import Node, Survey, survey
 from graphc.passes.reductions import op_chunks
 
 __all__ = ["fuse"]
@@ -37,10 +38,9 @@ def fuse(graph: Graph, context: CompileContext) -> Fused:
     replace_empty(work)
     computed = read_whole(work)
     found = survey(work, computed)
-    if context.options.fuse:
-        for clone in (clone_for_sparse_readers, clone_of_inputs):
-            if clone(found):
-                found = survey(work, computed)
+    # What is cloned for sparse readers has one reader, so the second question is not about it.
+    if context.options.fuse and clone_for_sparse_readers(found) | clone_of_inputs(found):
+        found = survey(work, computed, found)
     groups = _grouped(work, found, context.options.fuse)
     _place_free_ops(work, groups, found)
     for group in groups:

@@ -5,12 +5,12 @@ All answers follow from shapes and traits, so that equal graphs are fused alike 
 
 from __future__ import annotations
 
-from graphc.ir.dims import Symbol, product
+from graphc.ir.dims import Symbol, plain_symbol, product
 from graphc.ir.families import Contraction, GraphOp, Pointwise, View
 from graphc.ir.kernel import size_of, typical_size
 from graphc.passes.fuse.groups import Edge, Group, Space, at_symbols
 from graphc.passes.fuse.legality import Merged
-from graphc.passes.fuse.sources import Node, plain_symbol
+from graphc.passes.fuse.sources import Node
 
 __all__ = ["FLOATING_OPS", "keeps_parallelism", "may_float", "points", "small_scalars"]
 

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from graphc.ir.control import Control
-from graphc.ir.dims import Dim, Expr, Symbol, size_symbols, substitute, symbols
+from graphc.ir.dims import Dim, Expr, Symbol, axis_symbols, plain_symbol, substitute, symbols
 from graphc.ir.errors import VerifyError
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.printer import op_text, value_names
 from graphc.ir.records import dataclass
-from graphc.passes.fuse.sources import Index, Node, Read, plain_symbol
+from graphc.passes.fuse.sources import Index, Node, Read
 
 __all__ = ["Bindings", "Edge", "Fused", "Group", "Member", "Space", "at_symbols", "put"]
 
@@ -95,7 +95,8 @@ def at_symbols(index: Iterable[Dim]) -> Space:
     """The axes of an index."""
     found: frozenset[Symbol] = frozenset()
     for i in index:
-        found |= symbols(i) - size_symbols(i)
+        if not isinstance(i, int):
+            found |= axis_symbols(i)
     return found
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from graphc.ir.dims import Dim, Expr, Symbol, bounds, product, substitute
+from graphc.ir.dims import Dim, Expr, Symbol, bounds, plain_symbol, product, substitute
 from graphc.ir.kernel import extent, size_of
 from graphc.ir.records import dataclass
 from graphc.passes.fuse.groups import Edge, Group, Space, Substitution, at_symbols
-from graphc.passes.fuse.sources import Index, linear, plain_symbol, unlinear
+from graphc.passes.fuse.sources import Index, linear, unlinear
 
 __all__ = ["Merged", "between", "separated", "unify"]
 
@@ -88,7 +88,7 @@ class _Solver:
         a, b = self.value(a), self.value(b)
         if a == b:
             return True
-        pair = _two_symbols(a - b)
+        pair = _two_symbols(a, b)
         if pair is None or size_of(pair[0]) != size_of(pair[1]):
             return False
         self.bind(pair[0], pair[1].expr)
@@ -163,6 +163,8 @@ class _Solver:
         return Merged(outer, spaces, self.solution, self.fixed, product)
 
     def _space(self, space: Space) -> Space:
+        if space.isdisjoint(self.solution):
+            return space
         return at_symbols(self.value(s.expr) for s in space)
 
     def _injective(self, group: Group) -> bool:
@@ -209,8 +211,12 @@ def _applied(x: Dim, function: str) -> tuple[Dim, int] | None:
     return atom.args[0], atom.args[1]
 
 
-def _two_symbols(difference: Dim) -> tuple[Symbol, Symbol] | None:
-    """The symbols where the difference of two expressions vanishes just if these are equal."""
+def _two_symbols(a: Dim, b: Dim) -> tuple[Symbol, Symbol] | None:
+    """The symbols where two unequal expressions are equal just if these are, by spelling."""
+    left, right = plain_symbol(a), plain_symbol(b)
+    if left is not None and right is not None:
+        return (left, right) if left.name < right.name else (right, left)
+    difference = a - b
     if isinstance(difference, int) or len(difference.terms) != 2:
         return None
     (first, k), (second, j) = difference.terms

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from graphc.ir.control import Control
-from graphc.ir.dims import Dim, Expr, Symbol, floor_div, mod, product, symbols
+from graphc.ir.dims import Dim, floor_div, mod, product, symbols
 from graphc.ir.errors import CompileError
 from graphc.ir.families import (
     Accumulate,
@@ -34,7 +34,7 @@ from graphc.ir.records import dataclass
 from graphc.ir.scalar import COMPARE, Guard
 from graphc.ir.types import DType, Shape, bool_
 
-__all__ = ["Node", "Read", "Survey", "is_buffer_constant", "linear", "plain_symbol", "survey", "unlinear"]
+__all__ = ["Node", "Read", "Survey", "is_buffer_constant", "linear", "survey", "unlinear"]
 
 Index = tuple[Dim, ...]
 FREE_SCALAR_OPS = 6
@@ -104,20 +104,13 @@ class Survey:
     by_op: dict[Op, Node]
     free: dict[Op, int]
     constants: list[Op]
+    checks: dict[Op, bool]
+    """Of elementwise ops whether they check data."""
 
 
 def is_buffer_constant(op: Op) -> bool:
     """True of a constant with a shape: it lives in memory."""
     return isinstance(op, Creation) and "value" in op.attrs and op.result.type.rank > 0
-
-
-def plain_symbol(x: Dim) -> Symbol | None:
-    """The symbol where `x` is exactly one."""
-    if isinstance(x, Expr) and len(x.terms) == 1 and x.terms[0][1] == 1:
-        monomial = x.terms[0][0]
-        if len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], Symbol):
-            return monomial[0][0]
-    return None
 
 
 def linear(index: Index, shape: Shape) -> Dim:
@@ -148,37 +141,38 @@ def axes(prefix: str, shape: Shape) -> Index:
     return tuple(found)
 
 
-def survey(graph: Graph, computed: Collection[Op] = ()) -> Survey:
-    """Surveys a graph. Ops in `computed` are real whatever they cost.
+def survey(graph: Graph, computed: Collection[Op] = (), before: Survey | None = None) -> Survey:
+    """Surveys a graph. Ops in `computed` are real whatever they cost. `before` was made before ops were cloned.
 
     Raises CompileError for an op that no kernel can hold.
     """
     outputs = set(graph.outputs)
-    found = Survey([], {}, {}, [])
+    found = Survey([], {}, {}, [], {} if before is None else before.checks)
     for number, op in enumerate(graph.ops):
         if is_buffer_constant(op):
             found.constants.append(op)
             continue
         real = op in computed or any(r in outputs for r in op.results)
-        cost = None if real else _free_cost(op, found.free)
+        cost = None if real else _free_cost(op, found)
         if cost is not None:
             found.free[op] = cost
             continue
         node = _node(number, op)
-        node.reads = [r for r in (_resolve(x, found) for x in _raw_reads(node)) if r is not None]
+        node.reads = [r for r in (_resolve(x, found) for x in _raw_reads(node, found)) if r is not None]
         found.nodes.append(node)
         found.by_op[op] = node
     return found
 
 
-def _free_cost(op: Op, free: dict[Op, int]) -> int | None:
+def _free_cost(op: Op, found: Survey) -> int | None:
     """Number of scalar operations that inlining the op costs, or None where it is real."""
+    free = found.free
     match op:
         case View():
             return _free_view_cost(op, free)
         case Creation():
             return 1 if "cheap" in op.traits else None
-        case Elementwise() if "cheap" in op.traits and not _has_checks(op):
+        case Elementwise() if "cheap" in op.traits and not _has_checks(op, found):
             if op.result.type.rank and not _made_of_indices(op, free):
                 return None
             cost = 1
@@ -227,9 +221,13 @@ def _node(number: int, op: Op) -> Node:
     )
 
 
-def _has_checks(op: Elementwise) -> bool:
+def _has_checks(op: Elementwise, found: Survey) -> bool:
+    known = found.checks.get(op)
+    if known is not None:
+        return known
     probe = _Probe(0, ())
     op.body(probe, op.attrs, *(v.type.dtype for v in op.operands))
+    found.checks[op] = probe.checked
     return probe.checked
 
 
@@ -254,7 +252,7 @@ def _joined_axes(prefix: str, domain: Shape, positions: Sequence[int]) -> Index:
 Raw = tuple[Value, Index, bool]
 
 
-def _raw_reads(node: Node) -> list[Raw]:
+def _raw_reads(node: Node, found: Survey) -> list[Raw]:
     op = node.op
     types, result = op.operand_types, op.results[0].type
     match op:
@@ -262,7 +260,7 @@ def _raw_reads(node: Node) -> list[Raw]:
             node.checks = any(n.checks for region in op.regions for n in survey(region).nodes)
             return [(v, (0,) * v.type.rank, False) for v in op.operands]
         case Elementwise():
-            node.checks = node.indexes = _has_checks(op)
+            node.checks = node.indexes = _has_checks(op, found)
             return [(v, node.index, True) for v in op.operands]
         case Accumulate():
             accesses = op.accesses(op.attrs, types, result, node.index, node.reduced)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphc.ir.dims import Dim, Symbol
+from graphc.ir.dims import Dim, Symbol, plain_symbol
 from graphc.ir.families import Accumulate, Pointwise, Scatter
 from graphc.ir.graph import Location, Op, Value
 from graphc.ir.kernel import Kernel, KernelBuffer, extent, new_axis, size_of
@@ -17,7 +17,7 @@ from graphc.ir.program import Check
 from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.fuse.groups import Fused, Group, Space, at_symbols, put
-from graphc.passes.fuse.sources import Index, axes, plain_symbol
+from graphc.passes.fuse.sources import Index, axes
 from graphc.passes.fuse.sources import Node as OpNode
 from graphc.passes.lower.emit import Body, Store, emit
 from graphc.passes.lower.nodes import KernelGraph, Node

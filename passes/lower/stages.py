@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import field
 
-from graphc.ir.dims import Symbol, product, size_symbols, symbols
+from graphc.ir.dims import Symbol, plain_symbol, product, size_symbols, symbols
 from graphc.ir.families import Accumulate, GraphOp, View
 from graphc.ir.graph import Value
 from graphc.ir.kernel import size_of
 from graphc.ir.records import dataclass
 from graphc.passes.fuse.groups import Group, Member, at_symbols
-from graphc.passes.fuse.sources import Node, plain_symbol
+from graphc.passes.fuse.sources import Node
 
 __all__ = ["LOCAL_LIMIT", "InnerStage", "StagePlan", "plan_stages"]
 

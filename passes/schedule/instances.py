@@ -11,13 +11,12 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 
 from graphc.ir.control import Loop
-from graphc.ir.dims import Dim, Symbol, substitute, symbols, typical
+from graphc.ir.dims import Dim, Symbol, plain_symbol, substitute, symbols, typical
 from graphc.ir.graph import Graph, Value
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer
 from graphc.ir.types import TensorType
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse import Fused
-from graphc.passes.fuse.sources import plain_symbol
 from graphc.passes.lower import Lowered, LoweredControl, LoweredRegion
 from graphc.passes.schedule.cost import work
 from graphc.passes.schedule.flatten import flatten
