@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from graphc.ir.dims import Symbol
@@ -30,8 +30,9 @@ class BackendInfo(Protocol):
         """Bytes of memory that each partition of the scheduled kernel needs for itself, passed as the last buffer;
         0 for none."""
 
-    def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
-        """Into how many partitions a scheduled contraction kernel is divided at given symbolic sizes."""
+    def division(self, kernel: Kernel, target: Target) -> Callable[[Mapping[Symbol, int]], int]:
+        """A function that says into how many partitions a scheduled contraction kernel is divided at given symbolic
+        sizes."""
 
     def numbers_at(self, kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
         """What a scheduled contraction kernel is called with after its symbolic sizes, at given ones."""

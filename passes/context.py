@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Protocol
 
@@ -48,8 +48,8 @@ class PlainBackend:
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         return 0
 
-    def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
-        return 1
+    def division(self, kernel: Kernel, target: Target) -> Callable[[Mapping[Symbol, int]], int]:
+        return lambda sizes: 1
 
     def numbers_at(self, kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
         return ()

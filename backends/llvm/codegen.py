@@ -8,7 +8,7 @@ others get the general loops.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from graphc.backends.llvm import contraction
 from graphc.backends.llvm import kernel as loops
@@ -62,8 +62,8 @@ class LlvmBackend:
             return loops.scratch_bytes(kernel, target)
         return contraction.scratch_bytes(kernel, target)
 
-    def partitions_at(self, kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
-        return contraction.partitions_at(kernel, sizes, target)
+    def division(self, kernel: Kernel, target: Target) -> Callable[[Mapping[Symbol, int]], int]:
+        return contraction.division(kernel, target)
 
     def numbers_at(self, kernel: Kernel, sizes: Mapping[Symbol, int]) -> tuple[int, ...]:
         return contraction.numbers_at(kernel, sizes)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from graphc.compiler import lowering
     from graphc.compiler.lowering import Stages
     from graphc.passes.context import CompileContext
+    from graphc.passes.plan.resolve import Resolver
 else:
     native = lazy_module("graphc.backends.llvm.compile")
     kernels = lazy_module("graphc.backends.llvm.kernels")
@@ -91,6 +92,7 @@ class CompiledGraph:
         self.dims = tuple(s.name for s in graph_sizes(graph))
         """Names of the symbolic sizes."""
         self._by_sizes: dict[tuple[int, ...], Executable] = {}
+        self._resolver: Resolver | None = None
         if not self.dims:
             self.executable = Executable(program, self.code, code.symbols, release=release)
         # The planner numbers arguments and states separately, each in the order of the graph's inputs.
@@ -106,8 +108,11 @@ class CompiledGraph:
         if found is None:
             if len(self._by_sizes) >= _KEPT_SIZES:
                 self._by_sizes.pop(next(iter(self._by_sizes)))
-            program = lowering.resolved(self.program, dims, self._context)
-            release = self.release or lowering.runs_long(program)
+            if self._resolver is None:
+                self._resolver = lowering.resolver(self.program, self._context, self.symbols)
+                self._sizes = lowering.program_sizes(self.program)
+            program = self._resolver.at({s: dims[s.name[1:]] for s in self._sizes})
+            release = self.release or (bool(program.repeats) and lowering.runs_long(program))
             found = self._by_sizes[sizes] = Executable(program, self.code, self.symbols, release=release)
         return found
 

@@ -10,7 +10,7 @@ something is compiled or looked at: a program that is on disk needs none of this
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -39,7 +39,7 @@ from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
 from graphc.passes.plan import plan
 from graphc.passes.plan.in_place import shareable
-from graphc.passes.plan.resolve import resolve
+from graphc.passes.plan.resolve import Resolver
 from graphc.passes.remat import ATTEMPTS, THOROUGH, Attempt, frugal_copy, part_of, rematerialise
 from graphc.passes.schedule import schedule
 from graphc.passes.schedule.cost import work
@@ -50,7 +50,7 @@ __all__ = [
     "lower_graph",
     "make_context",
     "program_sizes",
-    "resolved",
+    "resolver",
     "runs_long",
 ]
 
@@ -236,10 +236,9 @@ def _settled(
     )
 
 
-def resolved(program: Program, sizes: Mapping[str, int], context: CompileContext) -> Program:
-    """A program with symbolic sizes at the given ones; see `graphc.passes.plan.resolve`."""
-    symbols = {s: sizes[s.name[1:]] for s in program_sizes(program)}
-    return resolve(program, symbols, context)
+def resolver(program: Program, context: CompileContext, names: Sequence[str]) -> Resolver:
+    """What gives a program with symbolic sizes at given ones; see `graphc.passes.plan.resolve`."""
+    return Resolver(program, context, names)
 
 
 def program_sizes(program: Program) -> tuple[Symbol, ...]:

@@ -7,11 +7,11 @@ taken. Buffers whose intervals meet never overlap; offsets and sizes are multipl
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from graphc.ir.records import dataclass
 
-__all__ = ["ALIGNMENT", "Lifetime", "assign_offsets", "most_live", "places_below"]
+__all__ = ["ALIGNMENT", "Lifetime", "assign_offsets", "most_live", "places_below", "stacked"]
 
 ALIGNMENT = 64
 FEW = 2000
@@ -89,6 +89,16 @@ def places_below(lifetimes: Sequence[Lifetime], offsets: Sequence[int]) -> dict[
                 all_below.add(j)
         found[i], under[i] = right, all_below
     return found
+
+
+def stacked(lifetimes: Sequence[Lifetime], below: Mapping[int, Sequence[int]]) -> tuple[list[int], int]:
+    """Each buffer where all those right below it end (see `places_below`), and the arena's size."""
+    offsets = [0] * len(lifetimes)
+    total = 0
+    for i, under in below.items():
+        at = offsets[i] = max((offsets[j] + lifetimes[j].padded for j in under), default=0)
+        total = max(total, at + lifetimes[i].padded)
+    return offsets, total
 
 
 _ORDERS: tuple[Callable[[Lifetime], tuple[int, ...]], ...] = (

@@ -6,8 +6,9 @@ from the sizes; which kernels run in which phase, and what shares memory, was de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -16,27 +17,73 @@ from graphc.ir.kernel import Kernel
 from graphc.ir.program import Buffer, KernelCall, Move, Phase, Program, Repeat, SizeArray
 from graphc.ir.types import TensorType
 from graphc.passes.context import CompileContext
-from graphc.passes.plan.arena import Lifetime, assign_offsets
+from graphc.passes.plan.arena import Lifetime, assign_offsets, most_live, places_below, stacked
 from graphc.passes.schedule.cost import work_expression
 
-__all__ = ["resolve"]
+__all__ = ["Resolver"]
 
+_WORSE = 16
+"""Temporaries keep the order in which the plan put them unless that takes one part in so many more than there must be."""
 _LEAST_BYTES = 64
 """Temporaries without elements have an address all the same: what a guard keeps out may be read there."""
 
 
-def resolve(program: Program, sizes: Mapping[Symbol, int], context: CompileContext) -> Program:
-    """The program at these sizes, which has the kernels of the given one."""
-    return _Resolver(program, sizes, context).run()
+class Resolver:
+    """Gives one program at any sizes; what does not depend on sizes is worked out once.
 
+    `names` say, call by call in program order, which kernels are the same.
+    """
 
-class _Resolver:
-    def __init__(self, program: Program, sizes: Mapping[Symbol, int], context: CompileContext) -> None:
+    def __init__(self, program: Program, context: CompileContext, names: Sequence[str]) -> None:
         self.program = program
-        self.sizes: dict[Symbol, Dim] = dict(sizes)
         self.context = context
+        calls = [c for p in program.phases for c in p.calls]
+        self._same = {id(c.kernel): name for c, name in zip(calls, names, strict=True)}
+        self._divisions: dict[str, Callable[[Mapping[Symbol, int]], int]] = {}
+        """By how many partitions kernels with symbolic sizes are run, by name."""
+
+    @cached_property
+    def below(self) -> dict[int, list[int]]:
+        """Which temporaries lie under each, as the program was planned."""
+        buffers = self.program.buffers
+        lives = [
+            Lifetime(buffers[r].type.typical_bytes, first, last) for r, first, last in self.program.lives
+        ]
+        return places_below(lives, [buffers[r].offset for r, _, _ in self.program.lives])
+
+    def at(self, sizes: Mapping[Symbol, int]) -> Program:
+        """The program at these sizes, which has the kernels of the given one."""
+        return _AtSizes(self, sizes).run()
+
+    def parts(self, kernel: Kernel, sizes: Mapping[Symbol, int]) -> int:
+        """The number of partitions that a kernel is worth at these sizes."""
+        name = self._same[id(kernel)]
+        division = self._divisions.get(name)
+        if division is None:
+            division = self._divisions[name] = self._division(kernel)
+        return division(sizes)
+
+    def _division(self, kernel: Kernel) -> Callable[[Mapping[Symbol, int]], int]:
+        schedule, context = kernel.schedule, self.context
+        if schedule is not None and schedule.engine != "loops":
+            return context.backend.division(kernel, context.target)
+        work, grain = work_expression(kernel), context.options.grain
+        return lambda sizes: _number(work, sizes) // grain
+
+
+def _number(x: Dim, sizes: Mapping[Symbol, int]) -> int:
+    found = substitute(x, dict(sizes))
+    assert isinstance(found, int), f"{x} has no value"
+    return found
+
+
+class _AtSizes:
+    def __init__(self, resolver: Resolver, sizes: Mapping[Symbol, int]) -> None:
+        self.resolver = resolver
+        self.program = resolver.program
         self.values = sizes
-        self.parts: dict[int, int] = {}
+        self._types: dict[TensorType, TensorType] = {}
+        self._parts: dict[int, int] = {}
 
     def run(self) -> Program:
         buffers, arena = self._buffers()
@@ -52,17 +99,18 @@ class _Resolver:
         )
 
     def number(self, x: Dim) -> int:
-        found = substitute(x, self.sizes)
-        assert isinstance(found, int), f"{x} has no value"
-        return found
+        """A size in numbers."""
+        return x if isinstance(x, int) else _number(x, self.values)
 
     def _buffers(self) -> tuple[tuple[Buffer, ...], int]:
-        found = [replace(b, type=self._type(b.type)) for b in self.program.buffers]
+        found = [b if b.type.is_static else replace(b, type=self._type(b.type)) for b in self.program.buffers]
         lives = [
             Lifetime(max(_LEAST_BYTES, found[r].type.nbytes), first, last)
             for r, first, last in self.program.lives
         ]
-        offsets, total = assign_offsets(lives)
+        offsets, total = stacked(lives, self.resolver.below)
+        if total - total // _WORSE > most_live(lives):
+            offsets, total = assign_offsets(lives)
         for (row, _, _), offset in zip(self.program.lives, offsets, strict=True):
             found[row] = replace(found[row], offset=offset)
         return tuple(found), total
@@ -70,7 +118,10 @@ class _Resolver:
     def _type(self, type_: TensorType) -> TensorType:
         if type_.is_static:
             return type_
-        return TensorType(type_.dtype, tuple(map(self.number, type_.shape)))
+        found = self._types.get(type_)
+        if found is None:
+            found = self._types[type_] = TensorType(type_.dtype, tuple(map(self.number, type_.shape)))
+        return found
 
     def _constant(self, value: object) -> object:
         """An array of sizes where the symbols stand."""
@@ -78,7 +129,7 @@ class _Resolver:
             return value
         numbers = [self.values[s] for s in value.symbols]
         if value.kernel is not None:
-            numbers += self.context.backend.numbers_at(value.kernel, self.values)
+            numbers += self.resolver.context.backend.numbers_at(value.kernel, self.values)
         return np.array(numbers, np.int64)
 
     def _repeat(self, repeat: Repeat) -> Repeat:
@@ -95,13 +146,8 @@ class _Resolver:
     def _call(self, call: KernelCall) -> KernelCall:
         if call.sizes < 0:
             return call
-        known = self.parts.get(id(call.kernel))
+        known = self._parts.get(id(call.kernel))
         if known is None:
-            known = self.parts[id(call.kernel)] = self._parts(call.kernel, call.parts)
-        return replace(call, parts=known)
-
-    def _parts(self, kernel: Kernel, most: int) -> int:
-        schedule, context = kernel.schedule, self.context
-        if schedule is not None and schedule.engine != "loops":
-            return min(most, context.backend.partitions_at(kernel, self.values, context.target))
-        return max(1, min(most, self.number(work_expression(kernel)) // context.options.grain))
+            known = max(1, min(call.parts, self.resolver.parts(call.kernel, self.values)))
+            self._parts[id(call.kernel)] = known
+        return call if known == call.parts else replace(call, parts=known)

@@ -9,7 +9,8 @@ depends on the shape and the target only.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 from graphc.backends.llvm.contraction import winograd
@@ -42,13 +43,13 @@ __all__ = [
     "can_be_tuned",
     "contraction_schedule",
     "cycles",
+    "division",
     "emit_contraction",
     "is_contraction",
     "named_schedule",
     "number_extents",
     "numbers_at",
     "partitions",
-    "partitions_at",
     "scratch_bytes",
     "variations",
 ]
@@ -185,22 +186,45 @@ def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Ta
     _emit_fixed(kernel, builder, target)
 
 
-def partitions_at(kernel: Kernel, sizes: Mapping[Symbol, int], target: Target) -> int:
-    """Into how many partitions a kernel with symbolic sizes is worth dividing at given ones."""
+def division(kernel: Kernel, target: Target) -> Callable[[Mapping[Symbol, int]], int]:
+    """A function that says into how many partitions a kernel with symbolic sizes is worth dividing at given ones."""
     in_parts = _in_parts(kernel, target)
     if in_parts is not None:
-        return _partitions([in_parts[1]], target, in_parts[0].count_at(sizes))
+        part, plan = in_parts
+        return lambda sizes: _partitions([plan], target, part.count_at(sizes))
     if not _in_blocks(kernel):
-        return _partitions(_plans(_at_work(kernel, sizes), target), target)
+        own = kernel_sizes(kernel)
+
+        @functools.cache
+        def divided(*values: int) -> int:
+            return _partitions(_plans(_at_work(kernel, dict(zip(own, values, strict=True))), target), target)
+
+        return lambda sizes: divided(*(_near(sizes[s]) for s in own))
     found, fixed = _blocks(kernel)
-    size = found.count_at(sizes)
-    count = size // found.sizes[0]
-    if count >= _MOST_PARTS:
-        return _MOST_PARTS
-    length = next((s for s in found.sizes if s <= size), 1)
-    alone = _alone(found, kernel, target) if size == 1 else None
-    divided = partitions(fixed[length] if alone is None else alone, target)
-    return max(divided, 1 << (max(1, count).bit_length() - 1)) if count > 1 else divided
+
+    @functools.cache
+    def of_block(length: int) -> int:
+        return partitions(fixed[length], target)
+
+    @functools.cache
+    def of_one() -> int:
+        alone = _alone(found, kernel, target)
+        return of_block(1) if alone is None else partitions(alone, target)
+
+    def divide(sizes: Mapping[Symbol, int]) -> int:
+        size = found.count_at(sizes)
+        count = size // found.sizes[0]
+        if count >= _MOST_PARTS:
+            return _MOST_PARTS
+        parts = of_one() if size == 1 else of_block(next((s for s in found.sizes if s <= size), 1))
+        return max(parts, 1 << (max(1, count).bit_length() - 1)) if count > 1 else parts
+
+    return divide
+
+
+def _near(size: int) -> int:
+    """A number of steps that is worth as many partitions: planning for each size again would take longer than it saves."""
+    return 1 << (max(1, size).bit_length() - 1)
 
 
 def _at_work(kernel: Kernel, sizes: Mapping[Symbol, int]) -> Kernel:

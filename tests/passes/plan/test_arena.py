@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphc.ir import Graph
-from graphc.passes.plan.arena import ALIGNMENT, Lifetime, assign_offsets, most_live
+from graphc.passes.plan.arena import ALIGNMENT, Lifetime, assign_offsets, most_live, places_below, stacked
 from tests.passes.models import MODELS
 from tests.passes.programs import build
 
@@ -22,7 +22,21 @@ lifetimes = st.lists(
 @settings(deadline=None, derandomize=True)
 @given(lifetimes)
 def test_live_buffers_do_not_overlap(buffers: list[Lifetime]) -> None:
+    _check(buffers, *assign_offsets(buffers))
+
+
+@settings(deadline=None, derandomize=True)
+@given(lifetimes, st.lists(st.integers(0, 5000), min_size=40, max_size=40))
+def test_the_order_of_places_serves_other_sizes(buffers: list[Lifetime], sizes: list[int]) -> None:
     offsets, total = assign_offsets(buffers)
+    below = places_below(buffers, offsets)
+    assert stacked(buffers, below)[1] <= total
+    others = [Lifetime(size, x.first, x.last) for x, size in zip(buffers, sizes, strict=False)]
+    _check(others, *stacked(others, below))
+
+
+def _check(buffers: list[Lifetime], offsets: list[int], total: int) -> None:
+    """No two buffers that live at once share a byte of the arena."""
     placed = list(zip(buffers, offsets, strict=True))
     for x, at in placed:
         assert at % ALIGNMENT == 0 and at + x.size <= total
