@@ -572,6 +572,24 @@ class Builder:
         self.branch(done)
         self._start(done)
 
+    def rarely(
+        self, condition: Val, usual: Sequence[Val], otherwise: Callable[[], Sequence[Val]], hint: str
+    ) -> tuple[Val, ...]:
+        """The values `usual`, or what `otherwise` makes in a branch out of the way where the i1 `condition` holds."""
+        rare, done, before = self.label(hint), self.label(f"{hint}.end"), self.current
+        weights = self.module.metadata('!{!"branch_weights", i32 1, i32 4095}')
+        self.emit(f"br {condition}, label %{rare}, label %{done}, !prof {weights}")
+        self._start(rare)
+        with self._instructions.scope():
+            values = otherwise()
+        after = self.current
+        self.branch(done)
+        self._start(done)
+        return tuple(
+            self.op(u.type, f"phi {u.type} [ {u.text}, %{before} ], [ {v.text}, %{after} ]")
+            for u, v in zip(usual, values, strict=True)
+        )
+
     def loop(
         self,
         lower: Val | int,

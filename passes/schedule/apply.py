@@ -24,6 +24,7 @@ from graphc.ir.kernel import (
     typical_size,
 )
 from graphc.ir.kernel_verifier import verify_kernel
+from graphc.ir.types import bool_
 from graphc.passes.context import CompileContext
 from graphc.passes.lower import Lowered, LoweredControl
 from graphc.passes.schedule.cost import lanes, partitions, points, stride_cost
@@ -38,6 +39,8 @@ MAP_IN_LANES = 4
 LINE_BYTES = 64
 SHORT_FOLD = 6
 """Instructions up to which columns are folded eight vectors wide, to use whole rows of cache lines."""
+SHORT_STAGE = 10
+"""Instructions up to which an inner map takes two vectors at once, and half as many for four."""
 TILE = 16
 """Points along each side of a tile where an access crosses the lanes."""
 TILED_POINTS = 1 << 14
@@ -256,6 +259,21 @@ class _Scheduler:
     def _stage_loops(self, stage: Stage, vector: Symbol | None) -> tuple[Loop, ...]:
         loops = [Loop(a.name, "sequential") for a in stage.axes if a is not vector]
         if vector is not None:
-            wide = self._wide if stage.kind == "map" else self._wide_fold
-            loops.append(Loop(vector.name, "vector", wide(vector, stage.body)))
+            if stage.kind == "map":
+                width = max(self._wide(vector, stage.body), self._several(vector, stage.body))
+            else:
+                width = self._wide_fold(vector, stage.body)
+            loops.append(Loop(vector.name, "vector", width))
         return tuple(loops)
+
+    def _several(self, vector: Symbol, body: Sequence[Instruction]) -> int:
+        """Vector length of a stage that does little at each point: several registers, so that the loop itself costs little.
+
+        Masks of several registers are slow, so a body with masks gets one.
+        """
+        masked = any(i.guards or i.dtype is bool_ for i in body)
+        length = sum(i.opcode not in ("const", "yield") for i in body)
+        count = 1 if masked or length > SHORT_STAGE else 4 if length <= SHORT_STAGE // 2 else 2
+        while count > 1 and (vector.size is not None or typical_size(vector) < 4 * count * self.width):
+            count //= 2
+        return self.width * count

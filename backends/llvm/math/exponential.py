@@ -4,8 +4,9 @@ All four write x (or a multiple of it) as n·ln 2 + r, approximate e^r by a poly
 scale by a power of two made from n's bits. They differ in how they keep the scaling inside
 the exponent range and in where they round:
 
-* `exp` takes n = 2h even, so that two exact multiplications by 2^h reach every result, the
-  subnormal ones (rounded once) and infinity included.
+* `exp` adds n to the exponent of e^r where every result is a normal number. A branch that is hardly
+  ever taken multiplies by two powers instead, so that every result is reached, the subnormal ones
+  (rounded once) and infinity included. Both give the same bits where both apply.
 * `sigmoid` and `tanh` add the scaled e^r to exact constants in one rounding and divide once.
 * `expm1` scales by 2^(n-1), so that n = 128 is still finite, and doubles the sum.
 
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from graphc.backends.llvm.math import coefficients as table
 from graphc.backends.llvm.math.numeric import (
     absolute,
+    any_lane_beyond,
     clamp_above,
     clamp_below,
     copy_sign,
@@ -27,6 +29,8 @@ from graphc.backends.llvm.math.numeric import (
     nearest,
     power_of_two,
     subtract_multiple,
+    to_bits,
+    to_float,
 )
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.records import dataclass
@@ -47,12 +51,12 @@ class _Constants:
     """What depends on the format. The limits lie where the result no longer changes."""
 
     exp: Sequence[float]
-    """(e^r - 1 - r)/r² for |r| <= ln 2."""
-    expm1: Sequence[float]
     """(e^r - 1 - r)/r² for |r| <= ln(2)/2."""
     tanh: Sequence[float]
     """(tanh(x)/x - 1)/x² in x²."""
     exp_limits: tuple[float, float]
+    exp_normal: float
+    """Up to this magnitude e^x is a normal number."""
     expm1_limits: tuple[float, float]
     sigmoid_limits: tuple[float, float]
     sigmoid_scale: int
@@ -62,33 +66,42 @@ class _Constants:
 
 _CONSTANTS = {
     "float": _Constants(
-        table.EXP_F32, table.EXPM1_F32, table.TANH_F32,
-        (-104.0, 89.0), (-18.0, 89.0), (-104.0, 70.0), 24, 9.25,
+        table.EXP_F32, table.TANH_F32,
+        (-104.0, 89.0), 87.0, (-18.0, 89.0), (-104.0, 70.0), 24, 9.25,
     ),
     "double": _Constants(
-        table.EXP_F64, table.EXPM1_F64, table.TANH_F64,
-        (-746.0, 710.0), (-38.0, 710.0), (-746.0, 600.0), 64, 19.5,
+        table.EXP_F64, table.TANH_F64,
+        (-746.0, 710.0), 708.0, (-38.0, 710.0), (-746.0, 600.0), 64, 19.5,
     ),
 }  # fmt: skip
 
 
 def exp_reduced(b: Builder, x: Val, low: Val | None = None) -> Val:
     """e^(x + low) for x within the limits of `exp`; `low` is at most 2^-30 in magnitude."""
+    bias = format_of(x).bias
+    power, raw = _reduced(b, x, low, 2 * bias)
+    bits = to_bits(b, raw)
+    half = b.binary("lshr", bits, b.const(bits.type, 1))
+    for part in (half, b.sub(bits, half)):
+        power = b.fmul(power, power_of_two(b, to_float(b, part)))
+    return power
+
+
+def _reduced(b: Builder, x: Val, low: Val | None, bias: int) -> tuple[Val, Val]:
+    """e^r where x + low = n·ln 2 + r and |r| <= ln(2)/2, and a value whose low bits are n + bias."""
     form = format_of(x)
     high, rest = LN2[form.scalar]
-    h, raw = nearest(b, x, LOG2_E / 2, form.bias)
-    r = subtract_multiple(b, x, h, [2 * high])
+    n, raw = nearest(b, x, LOG2_E, bias)
+    r = subtract_multiple(b, x, n, [high])
     if low is None:
-        r = subtract_multiple(b, r, h, [2 * rest])
+        r = subtract_multiple(b, r, n, [rest])
     else:
-        r = b.fadd(r, subtract_multiple(b, low, h, [2 * rest]))
-    power = _power(b, r)
-    scale = power_of_two(b, raw)
-    return b.fmul(b.fmul(power, scale), scale)
+        r = b.fadd(r, subtract_multiple(b, low, n, [rest]))
+    return _power(b, r), raw
 
 
 def _power(b: Builder, r: Val) -> Val:
-    """e^r for |r| <= ln 2."""
+    """e^r for |r| <= ln(2)/2."""
     terms = _CONSTANTS[format_of(r).scalar].exp
     if b.target.has_fma:
         return horner(b, (1.0, 1.0, *terms), r)
@@ -99,8 +112,18 @@ def _power(b: Builder, r: Val) -> Val:
 
 def exp(b: Builder, x: Val) -> Val:
     """e^x."""
-    least, most = _CONSTANTS[format_of(x).scalar].exp_limits
-    return exp_reduced(b, clamp_below(b, clamp_above(b, x, most), least))
+    form = format_of(x)
+    constants = _CONSTANTS[form.scalar]
+    least, most = constants.exp_limits
+    power, raw = _reduced(b, x, None, 0)
+    n = b.binary("shl", to_bits(b, raw), b.const(to_bits(b, raw).type, form.mantissa))
+    usual = to_float(b, b.add(to_bits(b, power), n))
+
+    def everywhere() -> list[Val]:
+        return [exp_reduced(b, clamp_below(b, clamp_above(b, x, most), least))]
+
+    beyond = any_lane_beyond(b, x, constants.exp_normal)
+    return b.rarely(beyond, [usual], everywhere, "beyond")[0]
 
 
 def _expm1_parts(b: Builder, x: Val, factor: int, shift: int) -> tuple[Val, Val, Val]:
@@ -110,7 +133,7 @@ def _expm1_parts(b: Builder, x: Val, factor: int, shift: int) -> tuple[Val, Val,
     high, low = LN2[form.scalar]
     r = subtract_multiple(b, x, n, [high / factor, low / factor])
     # The polynomial is in factor·r; multiplying coefficients by powers of ±2 is exact.
-    inner = [c * float(factor) ** (j + 2) for j, c in enumerate(_CONSTANTS[form.scalar].expm1)]
+    inner = [c * float(factor) ** (j + 2) for j, c in enumerate(_CONSTANTS[form.scalar].exp)]
     tail = b.fmul(b.fmul(r, r), horner(b, inner, r))
     return power_of_two(b, raw), b.fmul(r, b.const(x.type, float(factor))), tail
 

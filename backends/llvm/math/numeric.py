@@ -6,6 +6,7 @@ result never depends on the width of the vector or on the other lanes.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 from graphc.backends.llvm.text import Builder, Val, element, lanes, vector
@@ -15,6 +16,7 @@ __all__ = [
     "Format",
     "absolute",
     "any_lane",
+    "any_lane_beyond",
     "clamp_above",
     "clamp_below",
     "copy_sign",
@@ -150,3 +152,26 @@ def any_lane(b: Builder, condition: Val) -> Val:
     if lanes(condition.type) == 1:
         return condition
     return b.intrinsic("vector.reduce.or", "i1", [condition], overload=condition.type)
+
+
+def any_lane_beyond(b: Builder, x: Val, limit: float) -> Val:
+    """i1: whether any lane of a float vector is greater than `limit` > 0 in magnitude, or NaN.
+
+    Compared as integers, which have the order of magnitudes, in units that floating-point arithmetic leaves idle.
+    """
+    form = format_of(x)
+    # Lanes that nobody asked for may be poison, on which no branch may depend.
+    bits = to_bits(b, b.op(x.type, f"freeze {x}"))
+    size = b.and_(bits, b.const(bits.type, (1 << (form.bits - 1)) - 1))
+    while lanes(size.type) > b.target.width(form.bits) and lanes(size.type) % 2 == 0:
+        half = lanes(size.type) // 2
+        parts = [b.shuffle(size, None, range(at, at + half)) for at in (0, half)]
+        size = b.intrinsic("smax", parts[0].type, parts)
+    return any_lane(b, b.icmp("sgt", size, b.const(size.type, _integer_of(form, limit))))
+
+
+def _integer_of(form: Format, value: float) -> int:
+    """The bits of a number in a format, as an integer."""
+    code = "fi" if form is FLOAT else "dq"
+    number: int = struct.unpack(f"<{code[1]}", struct.pack(f"<{code[0]}", value))[0]
+    return number

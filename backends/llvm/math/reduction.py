@@ -69,19 +69,11 @@ def reduce_to_quadrant(b: Builder, size: Val) -> tuple[Val, Val]:
     n, raw = nearest(b, size, _TWO_OVER_PI)
     near = _subtract_quadrants(b, size, n), to_bits(b, raw)
     huge = b.fcmp("ogt", size, b.const(size.type, LIMITS[form.scalar]))
-    rare, done = b.label("huge"), b.label("reduced")
-    before = b.current
-    b.branch_if(any_lane(b, huge), rare, done)
-    b.block(rare)
-    far = _reduce_lanes(b, size, huge)
-    chosen = [b.select(huge, x, y) for x, y in zip(far, near, strict=True)]
-    after = b.current
-    b.branch(done)
-    b.block(done)
-    r, q = (
-        b.op(x.type, f"phi {x.type} [ {x.text}, %{before} ], [ {y.text}, %{after} ]")
-        for x, y in zip(near, chosen, strict=True)
-    )
+
+    def far() -> list[Val]:
+        return [b.select(huge, x, y) for x, y in zip(_reduce_lanes(b, size, huge), near, strict=True)]
+
+    r, q = b.rarely(any_lane(b, huge), near, far, "huge")
     return r, q
 
 

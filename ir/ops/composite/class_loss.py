@@ -14,7 +14,7 @@ import numpy as np
 from graphc.ir.families import FLOATS, Attrs, Composite, Sample, Types
 from graphc.ir.graph import Value
 from graphc.ir.ops.composite.loss import REDUCTIONS, check_reduction
-from graphc.ir.ops.composite.softmax import shifted_exponentials
+from graphc.ir.ops.composite.softmax import normalised, shifted_exponentials
 from graphc.ir.ops.elementwise import narrow, on_wide, size_value, widen
 from graphc.ir.types import DTYPES, TensorType, int64, uint8
 
@@ -216,7 +216,7 @@ class CrossEntropy(ClassLoss):
         valid, safe, factor, total = self.pieces(b, x, weight)
         # The same ops as the forward decomposition, so that common subexpressions are shared.
         _, exponentials, summed = shifted_exponentials(b, x, axis)
-        softmax = b.div(exponentials, b.keep_dims(summed, shape, (axis,)))
+        softmax = normalised(b, exponentials, summed, axis)
         hot = one_hot(b, safe, shape, axis)
         scale = self.scale(b, g, valid, factor, total)
         gradient = b.mul(b.sub(softmax, b.cast_to(hot, x.type.dtype)), along(b, scale, shape, axis))

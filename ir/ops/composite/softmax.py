@@ -12,7 +12,7 @@ from graphc.ir.graph import Value
 from graphc.ir.ops.elementwise import narrow, on_wide, widen
 from graphc.ir.types import DTYPES, TensorType
 
-__all__ = ["LogSoftmax", "Softmax", "shifted_exponentials"]
+__all__ = ["LogSoftmax", "Softmax", "normalised", "shifted_exponentials"]
 
 
 def shifted_exponentials(b: Any, x: Value, axis: int) -> tuple[Any, Any, Any]:
@@ -21,6 +21,12 @@ def shifted_exponentials(b: Any, x: Value, axis: int) -> tuple[Any, Any, Any]:
     shifted = b.sub(x, top)
     exponentials = b.exp(shifted)
     return shifted, exponentials, b.sum(exponentials, axes=(axis,))
+
+
+def normalised(b: Any, exponentials: Value, total: Value, axis: int) -> Value:
+    """Exponentials over their sum along `axis` (dropped in the sum): one division for each sum, a product for each element."""
+    share: Value = b.mul(exponentials, b.keep_dims(b.reciprocal(total), exponentials.type.shape, (axis,)))
+    return share
 
 
 class AlongAxis(Composite):
@@ -69,7 +75,7 @@ class Softmax(AlongAxis):
             return source
         (x,) = widen(b, source)
         _, exponentials, total = shifted_exponentials(b, x, axis)
-        result = narrow(b, b.div(exponentials, b.keep_dims(total, x.type.shape, (axis,))), source)
+        result = narrow(b, normalised(b, exponentials, total, axis), source)
         assert result is not None
         return result
 

@@ -223,22 +223,11 @@ def _atanh_tail(terms: int, scale: mpf) -> Function:
     return tail
 
 
-_LN2 = "0.6932"
 _HALF_LN2 = "0.34661"
 
 TABLES: tuple[Table, ...] = (
     Table(
         "EXP_F32",
-        "float",
-        6,
-        "-" + _LN2,
-        _LN2,
-        _exp_tail,
-        lambda x: x**2 / mp.exp(x),
-        "(e^r - 1 - r)/r² for |r| <= ln 2, relative error of e^r",
-    ),
-    Table(
-        "EXPM1_F32",
         "float",
         5,
         "-" + _HALF_LN2,
@@ -339,16 +328,6 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "EXP_F64",
-        "double",
-        12,
-        "-" + _LN2,
-        _LN2,
-        _exp_tail,
-        lambda x: x**2 / mp.exp(x),
-        "(e^r - 1 - r)/r² for |r| <= ln 2, relative error of e^r",
-    ),
-    Table(
-        "EXPM1_F64",
         "double",
         11,
         "-" + _HALF_LN2,
