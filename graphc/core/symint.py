@@ -109,7 +109,7 @@ class SymBool:
         return self.question
 
 
-def _known(difference: Dim, relation: Relation) -> bool | None:
+def known(difference: Dim, relation: Relation) -> bool | None:
     """Whether `difference` stands in `relation` to 0: by its bounds, or by what the trace assumes."""
     if relation == ">=":
         answer = less_equal(0, difference)
@@ -123,7 +123,7 @@ def _known(difference: Dim, relation: Relation) -> bool | None:
 
 
 def _follows(difference: Expr, relation: Relation) -> bool | None:
-    """As `_known`, by what the trace assumes alone."""
+    """As `known`, by what the trace assumes alone."""
     for fact in current_assumptions():
         other = fact.difference
         if fact.relation == ">=":
@@ -153,7 +153,7 @@ def current_assumptions() -> list[Assumption]:
 def _compare(a: Any, b: Any, relation: Relation, question: str, *, strict: bool = False) -> Any:
     """a - b in `relation` to 0 (or to 1, for `strict`)."""
     difference: Dim = plain(a) - plain(b) - int(strict)
-    answer = _known(difference, relation)
+    answer = known(difference, relation)
     if answer is None:
         assert isinstance(difference, Expr)
         return SymBool(difference, relation, question)
@@ -164,7 +164,7 @@ def assume(a: Dim, relation: Literal[">=", "==", "!="], b: Dim, error: type[Exce
     """Raises `error` where `a` does not stand in `relation` to `b`; where that depends on the sizes that calls
     bring, every call of the function being traced is checked for it."""
     difference = plain(a) - plain(b)
-    answer = _known(difference, relation)
+    answer = known(difference, relation)
     if answer is False:
         raise error(message)
     if answer is None:

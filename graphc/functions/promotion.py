@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphc.core import TensorBase, register_division
+from graphc.core import TensorBase, assume, register_division
 from graphc.functions.recording import from_array, record, scalar
 from graphc.ir.builder import broadcast_shapes
-from graphc.ir.dims import Dim, Expr
+from graphc.ir.dims import Dim, Expr, equal, symbols
 from graphc.ir.types import (
     DType,
     Shape,
@@ -248,12 +248,29 @@ def broadcast_pair(a: Any, b: Any, function: str, dtype: DType | None) -> tuple[
     y = converted(b, dtype) if isinstance(b, TensorBase) else scalar(plain_number(b), dtype)  # type: ignore[arg-type]
     s, t = x.tensor_type.shape, y.tensor_type.shape
     if s != t:
+        if any(isinstance(d, Expr) for d in (*s, *t)):
+            y = _spelt_alike(s, y)
+            t = y.tensor_type.shape
         shape = t if not s else s if not t else shapes_broadcast(s, t)
         if s != shape:
             x = record("expand", x, shape=shape)
         if t != shape:
             y = record("expand", y, shape=shape)
     return x, y
+
+
+def _spelt_alike(shape: Shape, y: Tensor) -> Tensor:
+    """`y` with sizes as they are spelt in `shape` where they are made of the same symbols: they are the same, which calls
+    are checked for."""
+    found = list(y.tensor_type.shape)
+    for n, (a, b) in enumerate(
+        zip(reversed(shape), reversed(found[-len(shape) :] if shape else []), strict=False), 1
+    ):
+        if a != b and symbols(a) and symbols(a) == symbols(b) and equal(a, b) is None:
+            message = f"The size of tensor a ({a}) must match the size of tensor b ({b}) at dimension -{n}"
+            assume(a, "==", b, RuntimeError, message)
+            found[-n] = a
+    return y if tuple(found) == y.tensor_type.shape else record("reshape", y, shape=tuple(found))
 
 
 def float_operand(x: Any, function: str) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphc.core import TensorBase, assume, plain
+from graphc.core.symint import known
 from graphc.functions import pointwise
 from graphc.functions.promotion import (
     converted,
@@ -19,7 +20,7 @@ from graphc.functions.promotion import (
     shapes_broadcast,
 )
 from graphc.functions.recording import from_array, record, record_view
-from graphc.ir.dims import Dim, Expr, ceil_div, less_equal, minimum, product
+from graphc.ir.dims import Dim, Expr, ceil_div, less_equal, maximum, minimum, product
 from graphc.ir.types import Shape, bool_, int64, uint8
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ def _bounds(key: slice, size: Dim) -> tuple[Dim, Dim, int]:
             None if start is None else int(start), None if stop is None else int(stop), step
         ).indices(size)
         return low, max(low, high), step
+    if not isinstance(start, Expr) and not isinstance(stop, Expr):
+        return (
+            *_clamped(0 if start is None else int(start), None if stop is None else int(stop), size),
+            step,
+        )
     low_dim = 0 if start is None else _from_start(start, size)
     high_dim = size if stop is None else minimum(_from_start(stop, size), size)
     message = f"the slice {_spelt(start)}:{_spelt(stop)} must lie inside of a dimension of size {size}"
@@ -79,6 +85,20 @@ def _bounds(key: slice, size: Dim) -> tuple[Dim, Dim, int]:
         high_dim = low_dim
     assume(high_dim, ">=", low_dim, IndexError, message)
     return low_dim, high_dim, step
+
+
+def _clamped(start: int, stop: int | None, size: Dim) -> tuple[Dim, Dim]:
+    """Bounds of a slice by numbers of a symbolic size, as Python clamps them. Lengths come first, so that x[1:] and
+    x[:-1] are of one type."""
+
+    def positive(x: Dim) -> Dim:
+        return x if known(x, ">=") else maximum(x, 0)
+
+    first = start if start >= 0 else positive(size + start)
+    end = size if stop is None else size + stop if stop < 0 else minimum(size, stop)
+    length = positive(end - first)
+    low = first if known(size - first, ">=") else minimum(first, size)
+    return low, low + length
 
 
 def _spelt(bound: Any) -> str:
