@@ -26,6 +26,10 @@ class BackendInfo(Protocol):
         """Estimated cycles of a contraction kernel that is no product with a vector, on one core; None where nobody
         can say."""
 
+    def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:
+        """(buffer, columns of a panel) of a matrix that an unscheduled contraction kernel had better read packed, where that
+        is done once for many calls; None where it had not. Element (row, k) is then at [row // columns, k, row % columns]."""
+
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         """Bytes of memory that each partition of the scheduled kernel needs for itself, passed as the last buffer;
         0 for none."""

@@ -169,6 +169,10 @@ class Program:
     one thread on its own, with no barrier inside. A range holds repeats as a whole or not at all."""
 
     choices: tuple[Choice, ...] = ()
+    kept: tuple[tuple[int, int, int], ...] = ()
+    """What is kept from call to call: (state it is made from, state behind the graph's own that holds it, its layout, a number).
+    The state before that one is its head: the program begins with a choice for each, which fills it where the head's first byte
+    is not 0."""
     lives: tuple[tuple[int, int, int], ...] = ()
     """Of a program with symbolic sizes: (row, first phase, last phase) of each temporary. Its types, numbers of
     partitions and offsets are given for each tuple of sizes by `passes/plan/resolve.py`."""

@@ -45,6 +45,9 @@ class PlainBackend:
     def contraction_cycles(self, kernel: Kernel, target: Target) -> float | None:
         return None
 
+    def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:
+        return None
+
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         return 0
 

@@ -15,6 +15,7 @@ from graphc.ir.program import Program
 from graphc.runtime.binding import Binding
 from graphc.runtime.code import Code
 from graphc.runtime.host import host
+from graphc.runtime.kept import KeptBlock, kept_block
 from graphc.runtime.layout import EXECUTABLE, FRAME, PROGRAM, Words, program_tables, words
 
 __all__ = ["Executable"]
@@ -116,11 +117,22 @@ class Executable:
         return self._record.address
 
     def bind(self, states: Sequence[int], owners: object = None) -> Binding:
-        """State addresses for calls of this executable, by index; `owners` keeps their memory alive."""
-        expected = len(self.rows["state"])
+        """State addresses for calls of this executable, by index; `owners` keeps their memory alive.
+
+        With owners, what is kept stays current as long as only programs write the states: other writes are to be
+        told to the binding's blocks (`KeptBlock.renew`). Without, it is made again in each call.
+        """
+        kept = self.program.kept
+        expected = len(self.rows["state"]) - 2 * len(kept)
         if len(states) != expected:
             raise ValueError(f"{self.program.name}: {len(states)} states given, {expected} expected")
-        return Binding(states, owners, exclusive=self.writes_state)
+        blocks = []
+        for source, packed, layout in kept:
+            nbytes = self.program.buffers[self.rows["state"][packed]].type.nbytes
+            # Without owners other values may come to lie at the same address.
+            block = KeptBlock(nbytes) if owners is None else kept_block(states[source], layout, nbytes)
+            blocks.append((source, block))
+        return Binding(states, owners, exclusive=self.writes_state, kept=blocks)
 
     def run(self, inputs: Sequence[int], outputs: Sequence[int], states: Sequence[int] | Binding = ()) -> int:
         """Runs on the addresses of all inputs, outputs and states, each by index.
@@ -134,6 +146,9 @@ class Executable:
                     f"{self.program.name}: {len(given)} {kind}s given, {len(self.rows[kind])} expected"
                 )
         binding = states if isinstance(states, Binding) else self._binding(tuple(states))
+        if binding is not states:
+            for _, block in binding.kept:
+                block.renew(None)
         return self._host.run_addresses(
             self.address,
             binding.address,

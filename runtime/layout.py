@@ -31,6 +31,9 @@ __all__ = [
     "FRAME",
     "GO_TO",
     "ITEM",
+    "KEPT",
+    "KEPT_HEAD",
+    "LOCK",
     "MOVE",
     "OUTPUT",
     "PHASE",
@@ -46,6 +49,7 @@ __all__ = [
     "ProgramTables",
     "Record",
     "Words",
+    "cells_at",
     "program_tables",
     "words",
 ]
@@ -129,8 +133,18 @@ TEMPORARY = Record("row", "offset")
 FRAME = Record(*CONTEXT.offset, "next", "workers")
 """A context, the link of the idle list, how many workers there is scratch memory for, then the buffer table."""
 
-BINDING = Record("states", "lock_count", "locks", "exclusive")
-"""State addresses of one use of an executable, and the storage locks it takes, in address order."""
+BINDING = Record("states", "lock_count", "locks", "exclusive", "kept", "kept_count")
+"""State addresses of one use of an executable, the storage locks it takes, in address order, and what it keeps."""
+
+LOCK = Record("holders", "writes")
+"""A storage lock: readers, or -1 for a writer; how often a writer has given it back."""
+
+KEPT = Record("head", "lock")
+"""A block that is kept: addresses of its head and of the lock of the storage that it is made from."""
+
+KEPT_HEAD = Record("fill", "stamp", "renewals")
+"""The first byte says whether a call that has begun is to fill the block. `stamp` is what the lock's writes and the
+renewals came to when the block was filled."""
 
 # -- the call entry ----------------------------------------------------------------------
 
@@ -246,6 +260,11 @@ class Words:
 
     def __len__(self) -> int:
         return len(self._array)
+
+
+def cells_at(address: int, count: int) -> Any:
+    """Native words at an address, as an array of int64."""
+    return (ctypes.c_int64 * count).from_address(address)
 
 
 def words(records: Iterable[Sequence[int]], keep: Any = None) -> Words:

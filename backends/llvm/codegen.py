@@ -57,6 +57,9 @@ class LlvmBackend:
     def contraction_cycles(self, kernel: Kernel, target: Target) -> float | None:
         return contraction.cycles(kernel, target)
 
+    def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:
+        return contraction.kept_operand(kernel, target)
+
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         if kernel.schedule is None or kernel.schedule.engine == "loops":
             return loops.scratch_bytes(kernel, target)

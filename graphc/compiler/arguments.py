@@ -57,6 +57,7 @@ def write_back(leaf: Any, tensor: Any) -> None:
         return
     leaf._array(leaf._storage)[...] = values
     leaf._storage.memory.version += 1
+    leaf._storage.memory.written_otherwise()
 
 
 def apart(args: Any, kwargs: Any) -> tuple[Any, Any]:

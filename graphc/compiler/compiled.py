@@ -22,7 +22,7 @@ from graphc.compiler.dynamic import Axes, ShapeWatch, SizeChecks
 from graphc.compiler.grad_state import owned, zero_gradient
 from graphc.compiler.native import bind_states, native_variant
 from graphc.compiler.outer import with_way_back
-from graphc.compiler.program import CompiledProgram, SizedProgram
+from graphc.compiler.program import CompiledProgram, SizedProgram, is_exposed
 from graphc.compiler.tracing import Traced, trace_function
 from graphc.compiler.tree import argument_names, flatten, unflatten
 from graphc.core.evaluate import evaluate
@@ -243,6 +243,7 @@ class Compiled:
             passes=self._options.passes,
             memory_budget=self._options.memory_budget,
             tune=self._options.tune,
+            keep=not call.sizes and not any(is_exposed(s.memory) for s in traced.states),
         )
         self._disk_hits += compiled.from_disk
         made = CompiledProgram(traced, compiled, len(call.tensors), outputs, way, checks)

@@ -24,6 +24,7 @@ from graphc.ir.lazy import lazy_module
 from graphc.ir.program import Program
 from graphc.ir.symbolic import graph_sizes
 from graphc.ir.target import Target
+from graphc.runtime.binding import Binding
 from graphc.runtime.cache import cache_key, default_cache
 from graphc.runtime.code import CodeGroup
 from graphc.runtime.executable import Executable
@@ -61,10 +62,15 @@ def make_context(target: str = "host", tune: bool = False) -> CompileContext:
 
 
 def lower_graph(
-    graph: Graph, context: CompileContext, passes: str | None = None, memory_budget: int | None = None
+    graph: Graph,
+    context: CompileContext,
+    passes: str | None = None,
+    memory_budget: int | None = None,
+    *,
+    keep: bool = False,
 ) -> Stages:
     """Runs every stage up to the planned program; see `graphc.compiler.lowering`."""
-    return lowering.lower_graph(graph, context, passes, memory_budget=memory_budget)
+    return lowering.lower_graph(graph, context, passes, memory_budget=memory_budget, keep=keep)
 
 
 class CompiledGraph:
@@ -117,16 +123,20 @@ class CompiledGraph:
         return found
 
     def run(
-        self, inputs: Sequence[Memory], outputs: Sequence[Memory], dims: Mapping[str, int] | None = None
+        self,
+        inputs: Sequence[Memory],
+        outputs: Sequence[Memory],
+        dims: Mapping[str, int] | None = None,
+        binding: Binding | None = None,
     ) -> None:
         """Runs on all graph inputs and on the outputs that alias none, with a value for each of `dims`.
 
-        Raises the exception of a failed check; then nothing was written.
+        `binding` is one of the states among the inputs, where there is one. Raises the exception of a failed check; then nothing was written.
         """
         error = self.resolved(dims or {}).run(
             [inputs[i].address for i in self.argument_positions],
             [m.address for m in outputs],
-            [inputs[i].address for i in self.state_positions],
+            [inputs[i].address for i in self.state_positions] if binding is None else binding,
         )
         if error:
             self.fail(error)
@@ -146,10 +156,12 @@ def compile_graph(
     passes: str | None = None,
     memory_budget: int | None = None,
     tune: bool = False,
+    keep: bool = False,
 ) -> CompiledGraph:
     """Compiles a graph to be run here, or takes its program from disk. The graph may be optimised in place.
 
-    With `tune` plans of contractions are measured, where it is not known yet which is fastest. Raises CompileError for a target whose code this machine cannot run.
+    With `tune` plans of contractions are measured, where it is not known yet which is fastest. With `keep` the program may
+    keep packed copies of states that it does not write. Raises CompileError for a target whose code this machine cannot run.
     """
     resolved = native.resolve_target(target)
     lacking = native.missing_here(resolved)
@@ -159,7 +171,7 @@ def compile_graph(
             "assembly, or export a library for it"
         )
     print_ = _cacheable(graph, passes)
-    key = "" if print_ is None else _key(print_, resolved, memory_budget, tune)
+    key = "" if print_ is None else _key(print_, resolved, memory_budget, tune, keep)
     if print_ is not None:
         found = _find(graph, print_, key, resolved)
         if found is not None:
@@ -167,7 +179,9 @@ def compile_graph(
     begin_host()
     with _collection_paused():
         compiler = codegen.KernelCompiler(resolved, large=len(graph) >= _MANY_OPS)
-        stages = lowering.lower_graph(graph, make_context(target, tune), passes, compiler.add, memory_budget)
+        stages = lowering.lower_graph(
+            graph, make_context(target, tune), passes, compiler.add, memory_budget, keep
+        )
         made = CompiledGraph(graph, stages, compiler)
     if print_ is not None:
         lines = [(x.filename, x.lineno) for x in print_.locations]
@@ -197,8 +211,8 @@ def _cacheable(graph: Graph, passes: str | None) -> Fingerprint | None:
     return fingerprint(graph)
 
 
-def _key(print_: Fingerprint, target: Target, memory_budget: int | None, tune: bool) -> str:
-    how = ("tuned",) if tune else ()
+def _key(print_: Fingerprint, target: Target, memory_budget: int | None, tune: bool, keep: bool) -> str:
+    how = [word for word, on in (("tuned", tune), ("keeps", keep)) if on]
     return cache_key("program", native.COMPILER_VERSION, print_.digest, str(target), str(memory_budget), *how)
 
 

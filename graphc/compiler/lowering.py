@@ -34,6 +34,7 @@ from graphc.passes.drop_checks import DropChecks
 from graphc.passes.free import bytes_of
 from graphc.passes.fuse import Fused, Group, fuse
 from graphc.passes.gradients import ExpandGradients
+from graphc.passes.kept import Keeper
 from graphc.passes.lower import Lowered, LoweredControl, kernels_of, lower
 from graphc.passes.manager import run_pipeline
 from graphc.passes.pipeline import OPTIMISE
@@ -108,8 +109,11 @@ def lower_graph(
     passes: str | None = None,
     on_kernel: Callable[[Any], None] | None = None,
     memory_budget: int | None = None,
+    keep: bool = False,
 ) -> Stages:
     """Runs every stage up to the planned program. `graph` is changed by the optimising passes.
+
+    With `keep` the program may keep packed copies of states that it does not write, where there is no budget.
 
     `on_kernel` is told at once of each scheduled kernel that the plan will hardly change. With a `memory_budget` values are computed again until the
     temporaries of a call fit in so many bytes. Raises CompileError where an op or shape cannot be compiled or the
@@ -125,7 +129,7 @@ def lower_graph(
     if any(is_clone(op) for g in nested_graphs(graph) for op in g.ops):
         graph = frugal_copy(graph)  # what a checkpoint computes again is to come late
     if memory_budget is None:
-        return _planned(joint, graph, context, on_kernel)
+        return _planned(joint, graph, context, on_kernel, keep)
     stages = _within(joint, graph, context, memory_budget)
     for kernel in stages.kernels if on_kernel is not None else ():
         on_kernel(kernel)  # type: ignore[misc]
@@ -187,7 +191,11 @@ def _over(graph: Graph, budget: int, plain: Stages, least: Stages) -> CompileErr
 
 
 def _planned(
-    joint: Graph, graph: Graph, context: CompileContext, on_kernel: Callable[[Any], None] | None
+    joint: Graph,
+    graph: Graph,
+    context: CompileContext,
+    on_kernel: Callable[[Any], None] | None,
+    keep: bool = False,
 ) -> Stages:
     """The stages from an optimised graph on."""
     fused = fuse(graph, context)
@@ -195,15 +203,21 @@ def _planned(
     over = {(fused.graph.outputs[i], fused.graph.inputs[j]) for i, j in fused.graph.aliases.items()}
     scheduled: list[Lowered | LoweredControl] = []
     found: list[Kernel] = []
+    keeper = Keeper(graph, context) if keep else None
     for group in fused.groups:
-        for low in schedule(lower(fused, group), context):
+        lowered = lower(fused, group)
+        if keeper is not None:
+            lowered = keeper.applied(lowered)
+        for low in schedule(lowered, context):
             scheduled.append(low)
             found += kernels_of(low)
             if on_kernel is not None and _settled(low, group, depth, over):
                 for kernel in kernels_of(low):
                     on_kernel(kernel)
+    kept = [] if keeper is None else keeper.finished()
+    found += [k.filling.kernel for k in kept]
     kernels = KernelList(found)
-    return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context), context)
+    return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context, kept), context)
 
 
 def _depths(fused: Fused) -> dict[Op, int]:

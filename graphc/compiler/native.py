@@ -32,10 +32,7 @@ def _layout() -> entry.TensorLayout:
 
 def bind_states(found: SizedProgram) -> tuple[Any, list[tuple[int, int]]]:
     """The states' addresses for the native entry, and which spans of memory a call writes."""
-    executable, states = found.executable, found.bind()
-    inputs = found.compiled.state_positions
-    binding = executable.bind([states[i - found.arguments].address for i in inputs], tuple(states))
-    return binding, [span(m) for m in found.written]
+    return found.binding(), [span(m) for m in found.written]
 
 
 def native_variant(found: SizedProgram, args: Any, kwargs: Any, now: int) -> entry.Variant | None:

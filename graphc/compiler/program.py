@@ -22,13 +22,19 @@ from graphc.ir.dims import Symbol
 from graphc.ir.specialise import concrete
 from graphc.ir.types import TensorType
 from graphc.runtime import entry
+from graphc.runtime.binding import Binding
 from graphc.runtime.executable import Executable
 from graphc.runtime.state import bump_epoch
 
-__all__ = ["CompiledProgram", "SizedProgram"]
+__all__ = ["CompiledProgram", "SizedProgram", "is_exposed"]
 
 _MOST_SIZES = 256
 """Tuples of sizes that a program with dynamic dimensions keeps what it has worked out for."""
+
+
+def is_exposed(memory: Memory) -> bool:
+    """True where memory may be written without being told of: nothing that is made from it can be kept."""
+    return memory.shared or memory.whole is not None
 
 
 class CompiledProgram:
@@ -53,10 +59,18 @@ class CompiledProgram:
         self._forgotten = 0
 
     def valid(self, tensors: Sequence[Any]) -> bool:
-        """True where everything that the trace depended on is as it was, for a call with these argument leaves."""
-        return all(snapshot() == value for snapshot, value in self.traced.guards) and all(
-            d.holds(tensors) for d in self.traced.gradients.depends
-        )
+        """True where everything that the trace depended on is as it was, for a call with these argument leaves, and what
+        is kept is of states that nobody outside can write."""
+        if not all(snapshot() == value for snapshot, value in self.traced.guards):
+            return False
+        if not all(d.holds(tensors) for d in self.traced.gradients.depends):
+            return False
+        return not any(is_exposed(self.traced.states[s].memory) for s in self.kept_states())
+
+    def kept_states(self) -> list[int]:
+        """Of which states something is kept, in order."""
+        kept, positions = self.compiled.program.kept, self.compiled.state_positions
+        return [positions[s] - self.arguments for s, _, _ in kept]
 
     def at(self, sizes: Mapping[Symbol, int]) -> SizedProgram:
         """The program at the sizes of a call. Raises where the trace does not hold for them."""
@@ -101,6 +115,7 @@ class SizedProgram:
         self.spans = np.zeros((0, 2), np.int64)
         """Where they begin and end."""
         self.variant: entry.Variant | None = None
+        self._binding: tuple[list[Memory], Binding] | None = None
         self.native: list[Memory] = []
         """The states' memory that `variant` is bound to."""
 
@@ -127,6 +142,21 @@ class SizedProgram:
             tensor._grad = None
             bump_epoch()
         self.made.clear()
+
+    def binding(self, tensors: Sequence[Any] = ()) -> Binding:
+        """The states' addresses now, and what is kept of them; it is made again where they have been written otherwise
+        than by programs."""
+        states = self.bind(tensors)
+        if self._binding is None or self._binding[0] is not states:
+            positions = self.compiled.state_positions
+            addresses = [states[p - self.arguments].address for p in positions]
+            self._binding = states, self.executable.bind(addresses, tuple(states))
+        found = self._binding[1]
+        for (_, block), s in zip(found.kept, self.program.kept_states(), strict=True):
+            memory = states[s]
+            memory.kept = True
+            block.renew((memory.version, memory.exposures))
+        return found
 
     def overlaps(self, tensors: Sequence[Any]) -> bool:
         """True where what a call writes is also an argument by another name: the program takes them for different."""
@@ -157,15 +187,18 @@ class SizedProgram:
     def run(self, tensors: Sequence[Any]) -> Any:
         """One call through Python, on realised argument tensors."""
         try:
-            inputs = [t._storage.memory for t in tensors] + self.bind(tensors)
+            binding = self.binding(tensors)
+            inputs = [t._storage.memory for t in tensors] + self.bound
             outputs = [allocate_memory(t) for t in self.fresh_types]
-            self.compiled.run(inputs, outputs, self.dims)
+            self.compiled.run(inputs, outputs, self.dims, binding)
         except BaseException:
             self.undo()
             raise
         self.made.clear()
         for position in self.compiled.aliases.values():
             inputs[position].version += 1
+            if position < self.arguments:
+                inputs[position].written_otherwise()
         nodes = [Node(m.type, memory=m) for m in outputs]
         if self.way_back is not None:
             self.way_back.attach(nodes, tensors, inputs, self.traced)

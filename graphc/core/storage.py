@@ -16,6 +16,7 @@ from graphc.core.node import Node
 from graphc.ir.graph import Role
 from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime import buffers
+from graphc.runtime.state import bump_epoch
 
 __all__ = ["Memory", "Storage", "allocate_memory", "memory_of"]
 
@@ -37,7 +38,9 @@ class Memory:
         "_exports",
         "_version",
         "address",
+        "exposures",
         "foreign",
+        "kept",
         "name",
         "owner",
         "role",
@@ -56,6 +59,10 @@ class Memory:
         self._exports: list[weakref.ref[Any]] = []
         self.role: Role = "buffer"
         self.name = ""
+        self.exposures = 0
+        """How often somebody outside got an array over the bytes."""
+        self.kept = False
+        """True where a compiled program may keep something that it has made from the bytes."""
 
     @property
     def version(self) -> int:
@@ -104,6 +111,8 @@ class Memory:
         NumPy makes views of views refer to the first array over foreign memory, so one weak
         reference to that array sees them all.
         """
+        self.exposures += 1
+        self.written_otherwise()
         if self.foreign is not None:
             return self.foreign
         array = self._view()
@@ -113,6 +122,11 @@ class Memory:
         self._exports = [r for r in self._exports if r() is not None]
         self._exports.append(weakref.ref(first))
         return array
+
+    def written_otherwise(self) -> None:
+        """Has compiled programs look at what they keep before they run: the bytes may be written by no program."""
+        if self.kept:
+            bump_epoch()
 
     @property
     def shared(self) -> bool:

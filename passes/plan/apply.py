@@ -16,6 +16,7 @@ from graphc.ir.program import Program
 from graphc.ir.symbolic import graph_sizes
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse import Fused
+from graphc.passes.kept import KeptOperand
 from graphc.passes.lower import Lowered, LoweredControl
 from graphc.passes.plan.control import BranchCall, ControlCall, WhileCall
 from graphc.passes.plan.emission import program_of
@@ -29,9 +30,14 @@ from graphc.passes.plan.work import Call, copy_call
 __all__ = ["plan"]
 
 
-def plan(fused: Fused, kernels: Sequence[Lowered | LoweredControl], context: CompileContext) -> Program:
-    """The program of the scheduled `kernels` of all groups, in group order."""
-    program = program_of(Planner(fused, kernels, context))
+def plan(
+    fused: Fused,
+    kernels: Sequence[Lowered | LoweredControl],
+    context: CompileContext,
+    kept: Sequence[KeptOperand] = (),
+) -> Program:
+    """The program of the scheduled `kernels` of all groups, in group order, and of what they keep."""
+    program = program_of(Planner(fused, kernels, context), kept)
     if context.options.verify:
         verify_program(program)
     return program

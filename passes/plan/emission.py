@@ -25,6 +25,7 @@ from graphc.ir.symbolic import graph_sizes
 from graphc.ir.types import TensorType, int64, uint8
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import Block
+from graphc.passes.kept import KeptOperand
 from graphc.passes.plan.arena import Lifetime, assign_offsets
 from graphc.passes.plan.control import BranchCall, ControlCall, WhileCall
 from graphc.passes.plan.loops import LoopCall, LoopRows, Swap, Walk
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["program_of"]
 
 
-def program_of(planner: Planner) -> Program:
-    """The program of all calls of a planner and of the regions of its ops."""
-    rows = _Rows(planner)
+def program_of(planner: Planner, kept: Sequence[KeptOperand] = ()) -> Program:
+    """The program of all calls of a planner and of the regions of its ops, after those that fill what is kept."""
+    rows = _Rows(planner, kept)
     made = _Emission(rows, planner.context)
+    made.fill(planner, kept)
     made.add(planner)
     buffers, arena = rows.table()
     constants = tuple(_array(v) for v in rows.constants)
@@ -53,6 +55,7 @@ def program_of(planner: Planner) -> Program:
         tuple(made.repeats),
         tuple(made.together),
         tuple(made.choices),
+        rows.kept(kept),
         tuple((row, life[0], life[1]) for row, life in rows.lives.items())
         if graph_sizes(planner.graph)
         else (),
@@ -86,6 +89,13 @@ class _Emission:
                         self.branch(c, planner, planner.steps[c])
                     case WhileCall():
                         self.while_(c, planner, *planner.steps[c])
+
+    def fill(self, planner: Planner, kept: Sequence[KeptOperand]) -> None:
+        """The phases that fill what is kept, each run where a byte says so."""
+        for k in kept:
+            begin = len(self.phases)
+            self.phases += [Phase((self.call(Call(k.filling, -1), planner),)), Phase(())]
+            self.choices.append(Choice(self.rows.number[k.head], 0, begin, begin + 1, begin + 2))
 
     def call(self, call: Call, planner: Planner) -> KernelCall:
         kernel, phase = call.lowered.kernel, len(self.phases)
@@ -280,7 +290,7 @@ class _Emission:
 class _Rows:
     """The buffer table under construction, with the phases each row lives in."""
 
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, planner: Planner, kept: Sequence[KeptOperand]) -> None:
         self.buffers: list[Buffer] = []
         self.number: dict[Value, int] = {}
         self.lives: dict[int, list[int]] = {}
@@ -288,13 +298,21 @@ class _Rows:
         self.joint_scratch: int | None = None
         """The first of phases that all use one piece of scratch memory: those of instances, run by one thread each."""
         inputs = [v for v in planner.graph.inputs if not v.is_state]
-        states = [v for v in planner.graph.inputs if v.is_state]
+        self.states = [v for v in planner.graph.inputs if v.is_state]
         self.size_rows: dict[SizeArray, int] = {}
         self.constants: list[Value | SizeArray] = list(_all_constants(planner))
         self._add("input", inputs)
-        self._add("state", states)
+        self._add("state", [*self.states, *(v for k in kept for v in (k.head, k.packed))])
         self._add("output", planner.outputs)
         self._add("constant", [v for v in self.constants if isinstance(v, Value)])
+
+    def kept(self, kept: Sequence[KeptOperand]) -> tuple[tuple[int, int, int], ...]:
+        """`Program.kept`."""
+        found = []
+        for k in kept:
+            packed = self.buffers[self.number[k.packed]]
+            found.append((self.states.index(k.source), packed.index, k.columns))
+        return tuple(found)
 
     def _add(self, kind: BufferKind, values: Sequence[Value]) -> None:
         for i, v in enumerate(values):

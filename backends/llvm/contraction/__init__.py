@@ -25,6 +25,7 @@ from graphc.backends.llvm.contraction.blocks import (
 )
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
+from graphc.backends.llvm.contraction.kept import kept_operand
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, estimate, make_plan
@@ -46,6 +47,7 @@ __all__ = [
     "division",
     "emit_contraction",
     "is_contraction",
+    "kept_operand",
     "named_schedule",
     "number_extents",
     "numbers_at",
@@ -118,6 +120,8 @@ def can_be_tuned(kernel: Kernel, schedule: Schedule) -> bool:
     if len(phases(bare)) != 1:
         return False
     problems = readings(bare, False)
+    if any(p.a.panels or p.b.panels for p in problems):
+        return False  # the packed operand says what the tiles are
     return bool(problems) and prod(problems[0].totals.values()) * problems[0].k >= _WORTH_TUNING
 
 

@@ -59,6 +59,8 @@ class Lines:
     @property
     def in_turn(self) -> bool:
         """True where `below` is to be called while a tile sums, and `at_once` for the first tile alone."""
+        if self.tiling.b == "kept":
+            return False
         return self._steps >= _LEAST_STEPS_IN_TURN and self.rows > 1 and bool(self._places[0] or self._keeps)
 
     def at_once(self, row: Val, kept: Val) -> None:
@@ -66,6 +68,13 @@ class Lines:
         if self._steps < _LEAST_STEPS:
             return
         own, shared = self._places
+        if self.tiling.b == "kept" and self._keeps:
+            # Kept sums are near.
+            with self.builder.if_(is_last_block(self.builder, self.problem, self.tiling, self.block)):
+                for r in range(self.rows):
+                    self._ask(own, plus(self.builder, row, constant(r)))
+                self._ask(shared, row)
+            return
         for r in range(self.rows):
             self._row(row, kept, constant(r), own)
         self._ask(shared, row)

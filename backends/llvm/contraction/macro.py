@@ -62,15 +62,20 @@ def scratch_of(problem: Problem, tiling: Tiling) -> Scratch:
         kept = tiling.mb * _kept_lead(tiling)
     return Scratch(
         packed_elements(tiling.b, tiling, tiling.nc, tiling.b_lead) * size,
-        packed_elements(tiling.a, tiling, tiling.mc, tiling.a_lead) * size,
+        packed_elements(tiling.a, tiling, tiling.mc, tiling.a_lead) * _packed_blocks(problem, tiling) * size,
         kept * size,
     )
+
+
+def _packed_blocks(problem: Problem, tiling: Tiling) -> int:
+    """Blocks of k of which A is packed at once."""
+    return tiling.blocks(problem.k) if tiling.b == "kept" else 1
 
 
 def packed_elements(source: Source, tiling: Tiling, rows: int, lead: int) -> int:
     """Elements of a packed block, the overrun of partial chunks included, in whole lines."""
     match source:
-        case "place":
+        case "place" | "kept":
             return 0
         case "runs":
             return rows * lead + 16
@@ -179,7 +184,30 @@ class _Blocked:
         self.batch = batch
         self.batch_env: Env = self.problem.batch.split(self.builder, batch)
         self.rows_share, self.columns_share = rows, columns
+        if self.tiling.b == "kept":
+            self.builder.loop(0, self.problem.k, self.tiling.kc, (), self._pack_all_rows, "kc")
         self.builder.loop(*rows, self.tiling.mb, (), self._row_block, "mb")
+
+    def _pack_all_rows(self, k: Val, _: tuple[Val, ...]) -> list[Val]:
+        """A block of k of all rows, in panels as high as a register tile: each is read again for every few columns."""
+        builder, problem, tiling = self.builder, self.problem, self.tiling
+        self.block_k = k
+        end = minimum(builder, plus(builder, k, self.kc), self.k)
+        block = Block(
+            problem.a, problem.buffers, self.pointers, self.batch_env, problem.scalar, tiling.a_lead,
+            constant(0), constant(problem.m), k, end, self._block_of_rows(),
+        )  # fmt: skip
+        pack_rows(builder, block, tiling.a, tiling.a_lead, tiling.depth)
+        return []
+
+    def _block_of_rows(self) -> Val:
+        """Where the packed rows of the block of k begin."""
+        tiling = self.tiling
+        if tiling.b != "kept" or self.block_k.text == "0":
+            return self.packed_a
+        number = self.builder.binary("udiv", self.block_k, self.kc)
+        size = packed_elements(tiling.a, tiling, tiling.mc, tiling.a_lead)
+        return self.builder.gep(self.packed_a, times(self.builder, number, size), self.problem.scalar)
 
     def _row_block(self, m: Val, _: tuple[Val, ...]) -> list[Val]:
         self.block_m = m
@@ -219,7 +247,8 @@ class _Blocked:
         self.inner_m = m
         self.inner_m_end = minimum(builder, plus(builder, m, constant(tiling.mc)), self.block_m_end)
         steps = self._steps_of(m, self.inner_m_end)
-        self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, steps, self.packed_a)
+        if tiling.b != "kept":
+            self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, steps, self.packed_a)
         self._tile_columns()
         return []
 
@@ -244,7 +273,7 @@ class _Blocked:
         steps: tuple[Val, Val],
         target: Val,
     ) -> None:
-        if source == "place":
+        if source in ("place", "kept"):
             return
         tiling = self.tiling
         block = Block(
@@ -322,7 +351,8 @@ class _Blocked:
     def _call(self, m: Val, n: Val, shape: TileShape, count: Val) -> None:
         """`count` tiles of the shape below one another, the first at (m, n)."""
         builder = self.builder
-        a = self._address(self.problem.a, self.tiling.a, m, self.inner_m, self.packed_a)
+        first = constant(0) if self.tiling.b == "kept" else self.inner_m
+        a = self._address(self.problem.a, self.tiling.a, m, first, self._block_of_rows())
         b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b)
         relative = times(builder, builder.sub(m, self.block_m), _kept_lead(self.tiling))
         kept = builder.gep(
@@ -335,6 +365,16 @@ class _Blocked:
     def _address(self, operand: Operand, source: Source, row: Val, start: Val, packed: Val) -> Val:
         """Where the register tile begins to read an operand."""
         builder = self.builder
+        if source == "kept":
+            panels = operand.panels
+            assert panels is not None
+            # Rows are a multiple of a panel's.
+            at = plus(
+                builder,
+                times(builder, row, panels.panel // panels.rows),
+                times(builder, self.block_k, panels.rows),
+            )
+            return builder.gep(self.pointers[panels.buffer], at, self.problem.scalar)
         if source != "place":
             at = times(builder, builder.sub(row, start), self._row_factor(operand, source))
             return builder.gep(packed, at, self.problem.scalar)

@@ -21,6 +21,7 @@ __all__ = [
     "STRETCH",
     "Ahead",
     "Columns",
+    "Following",
     "Panel",
     "PanelColumns",
     "accumulate",
@@ -114,6 +115,29 @@ _CROWDED = 2048
 """Rows a multiple of so many bytes apart lie in at most two places of each way of L1."""
 
 
+_MOST_LINES = 4
+"""Lines of B that are asked for in an iteration of the innermost loop at most."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """Packed columns that tiles below one another ask for while they sum: those `distance` elements on, `columns` for each
+    step. Tile `number` of `tiles` asks for its part of the lines in each iteration."""
+
+    distance: int
+    columns: int
+    number: Val
+    tiles: int
+
+    def ask(self, builder: Builder, address: Val, steps: int, scalar: str) -> None:
+        """The requests of an iteration of so many steps whose columns begin at `address`."""
+        line = 64 // (8 if scalar == "double" else 4)
+        each = min(_MOST_LINES, -(-steps * self.columns // line // self.tiles))
+        first = builder.gep(address, times(builder, self.number, each * line), scalar)
+        for i in range(each):
+            builder.prefetch(builder.gep(first, self.distance + i * line, scalar))
+
+
 @dataclass(frozen=True)
 class Ahead:
     """What is asked for while a tile sums: the A of the tile `distance` elements on, where `wanted` (None: always; not
@@ -127,6 +151,7 @@ class Ahead:
     wanted: Val | None = None
     between: Callable[[Val], None] | None = None
     share: tuple[Val, int] | None = None
+    following: Following | None = None
 
     def ask(self, builder: Builder, number: Val, address: Val, panel: Panel, rows: int, scalar: str) -> None:
         """The requests of stretch `number`, whose A begins at `address`."""
@@ -177,6 +202,8 @@ def accumulate(
 
     def body(size: int, carried: tuple[Val, ...]) -> list[Val]:
         address, walking, acc = carried[0], carried[1 : 1 + count], list(carried[1 + count :])
+        if ahead is not None and ahead.following is not None and size > 1:
+            ahead.following.ask(builder, walking[0], size, scalar)
         for u in range(size):
             columns = b.load(builder, walking, u)
             for i in range(rows):
@@ -201,7 +228,7 @@ def accumulate(
     size = unroll(even)
     whole = steps if even % size == 0 else builder.binary("and", steps, constant(-size))
     carried: tuple[Val, ...] = (start, *b.begin(), *(sums or [zero] * (rows * vectors)))
-    if ahead is None:
+    if ahead is None or not (ahead.distance or ahead.between):
         carried = walk(0, whole, size, carried, "k")
     else:
         carried = builder.loop(0, whole, STRETCH, carried, stretch, "stretch")

@@ -79,7 +79,9 @@ class Plan:
 @by_text
 def make_plan(kernel: Kernel, target: Target, vector: bool | None = None, resumed: int = 0) -> Plan | None:
     """The plan of a contraction kernel; None where it is not one. See `readings`."""
-    return min(all_plans(kernel, target, vector, resumed), key=estimate, default=None)
+    plans = all_plans(kernel, target, vector, resumed)
+    kept = [p for p in plans if p.tiling.b == "kept"]
+    return min(kept or plans, key=estimate, default=None)
 
 
 def all_plans(kernel: Kernel, target: Target, vector: bool | None = None, resumed: int = 0) -> list[Plan]:
@@ -88,7 +90,7 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None, resume
     for problem in readings(kernel, vector, resumed):
         tiling = choose_tiling(problem, target)
         plans.append(Plan(problem, tiling))
-        if problem.order is not None or problem.symbols:
+        if problem.order is not None or problem.symbols or problem.a.panels or problem.b.panels:
             continue
         if resumed:
             # Sums that are kept in another order than the results stay where they are from part to part.
@@ -272,6 +274,8 @@ def _tile_cycles(rows: int, vectors: int) -> float:
 
 def _copy_cost(operand: Operand, source: Source, width: int) -> float:
     """Cycles an element of packing: chunks of a run, and the beginning of each run."""
+    if source == "kept":
+        return 0.0
     if source == "place":
         size = operand.body[0].dtype.itemsize
         return 0.0 if operand.direct is None or is_near(operand.direct, size) else _FAR

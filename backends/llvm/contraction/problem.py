@@ -37,6 +37,7 @@ __all__ = [
     "VECTOR_LEAST_STEPS",
     "Direct",
     "Operand",
+    "Panels",
     "Parts",
     "Problem",
     "Side",
@@ -65,6 +66,15 @@ class Direct:
 
 
 @dataclass(frozen=True)
+class Panels:
+    """An operand that lies packed: element (r, k) is at r // `rows` · `panel` + k · `rows` + r % `rows`."""
+
+    buffer: int
+    rows: int
+    panel: int
+
+
+@dataclass(frozen=True)
 class Operand:
     """One factor. `rows` are its own axes (m or n), `steps` the k axes, each merged for its accesses.
 
@@ -77,6 +87,7 @@ class Operand:
     steps: Group
     direct: Direct | None
     source: tuple[Instruction, ...]
+    panels: Panels | None = None
 
     def stride(self, axis: Symbol | None) -> int | None:
         """The stride of largest size of its loads along an axis; None where one is not constant."""
@@ -157,7 +168,12 @@ class Problem:
 
     @property
     def plain_store(self) -> Instruction | None:
-        """The epilogue where it only stores the sum as it is, contiguously along columns."""
+        """The epilogue where it only stores the sum as it is, contiguously along columns.
+
+        None of a product with a packed operand, whose sums stay in L1 while all steps of a few columns are summed.
+        """
+        if self.b.panels is not None:
+            return None
         stores = [i for i in self.epilogue if i.opcode == "store"]
         if (
             self.run != self.n
@@ -414,7 +430,23 @@ def _operand(
     step_group, by_step = merge_axes(k_axes, _expressions(body))
     body = [replace_symbols(i, by_step) for i in body]
     direct = _direct(body, row_group, step_group, kernel.stages[0].init[0][0])
-    return Operand(tuple(body), result, row_group, step_group, direct, tuple(source))
+    panels = None if direct is not None else _panels(body, row_group, step_group, kernel)
+    return Operand(tuple(body), result, row_group, step_group, direct, tuple(source), panels)
+
+
+def _panels(body: list[Instruction], rows: Group, steps: Group, kernel: Kernel) -> Panels | None:
+    """How an operand lies packed, whose buffer is [panel][k][row of the panel]; None of any other one."""
+    load = body[0]
+    if len(body) != 1 or load.opcode != "load" or load.guards or len(rows.axes) != 1 or len(steps.axes) != 1:
+        return None
+    shape, (axis,), (step,) = kernel.buffers[load.buffer].type.shape, rows.axes, steps.axes
+    if len(shape) != 3 or not all(isinstance(d, int) for d in shape) or axis.size is not None:
+        return None
+    count, depth, size = (int(d) for d in shape)
+    panel, lane = Symbol("panel", 0, count - 1), Symbol("lane", 0, size - 1)
+    expected = panel.expr * (depth * size) + step.expr * size + lane.expr
+    found = substitute(load.index[0], {axis: panel.expr * size + lane.expr})
+    return Panels(load.buffer, size, depth * size) if found == expected else None
 
 
 def _direct(body: list[Instruction], rows: Group, steps: Group, dtype: DType) -> Direct | None:

@@ -22,7 +22,14 @@ from graphc.backends.llvm.contraction.epilogue import (
 )
 from graphc.backends.llvm.contraction.fold import Earlier, accumulate_folds
 from graphc.backends.llvm.contraction.lines import Lines, is_last_block
-from graphc.backends.llvm.contraction.micro import Ahead, Columns, Panel, accumulate, accumulate_some
+from graphc.backends.llvm.contraction.micro import (
+    Ahead,
+    Columns,
+    Following,
+    Panel,
+    accumulate,
+    accumulate_some,
+)
 from graphc.backends.llvm.contraction.order import Order
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
@@ -102,7 +109,9 @@ def emit_strip(
         name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline"
     )
     buffers, a_address, b_address, steps, kept, block, m, n, batch, count, far = builder.params
-    distance = a_next if tiling.a == "place" and min(problem.k, tiling.kc) >= _LEAST_STEPS_TO_FETCH else 0
+    long = min(problem.k, tiling.kc) >= _LEAST_STEPS_TO_FETCH
+    distance = a_next if tiling.a == "place" and tiling.b != "kept" and long else 0
+    tiles = problem.m // shape.rows
     placed = side.place(builder, shape, b_address, n)
     pointers = load_pointers(builder, problem, buffers)
     uniform = emit_uniform(builder, problem, pointers)
@@ -120,7 +129,11 @@ def emit_strip(
         if not lines.in_turn:
             lines.at_once(row, keeps)
         between = lines.below(row, keeps) if lines.in_turn else None
-        ahead = Ahead(distance, far, between) if distance or between else None
+        following = None
+        if tiling.b == "kept" and long and shape == TileShape(tiling.rows, tiling.vectors, 0):
+            following = Following(tiling.kc * tiling.columns, tiling.columns, i, tiles)
+        needed = distance or between or following
+        ahead = Ahead(distance, far, between, following=following) if needed else None
         tile.emit(here, a, steps, keeps, block, kept_lead, ahead)
         return [
             builder.gep(here, a_next, problem.scalar),

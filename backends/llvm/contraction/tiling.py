@@ -32,15 +32,17 @@ __all__ = [
     "fold_steps",
     "is_near",
     "leads",
+    "panel_rows",
     "register_rows",
     "round_up",
     "step_numbers",
 ]
 
-Source = Literal["place", "runs", "columns", "panels", "transpose"]
+Source = Literal["place", "kept", "runs", "columns", "panels", "transpose"]
 """How the register tile gets an operand.
 
 place      from its own buffer
+kept       from its own buffer, which has the layout of `panels` (B only)
 runs       packed [row][k], copied along k (A only)
 columns    packed [k][row] with one row stride for the whole block, copied along rows
 panels     packed [row / tile][k][row % tile], copied along rows
@@ -156,6 +158,12 @@ def step_numbers(extents: Sequence[int]) -> tuple[int, int]:
     return fold, cached_steps(prod(long), fold) if len(long) == 1 else fold
 
 
+_KEPT_ROWS = {16: 4, 32: 8}
+"""Rows of a register tile of three vectors beside an operand that lies packed: fewer instructions for a multiply-add than two
+vectors, which needs that no column is packed again for every few rows."""
+
+_KEPT_VECTORS = 3
+
 _ROWS = {16: {1: 12, 2: 6}, 32: {1: 16, 2: 12, 3: 8}}
 """Rows of a register tile by registers of the target and vectors of a row."""
 
@@ -167,8 +175,16 @@ def register_rows(target: Target, vectors: int) -> tuple[int, int]:
     return _ROWS[16 if few else 32][vectors], vectors
 
 
+def panel_rows(target: Target, bits: int) -> int:
+    """Columns of the packed panels that register tiles read in place."""
+    return _KEPT_VECTORS * target.width(bits)
+
+
 def _register_tile(problem: Problem, target: Target, width: int) -> tuple[int, int]:
     """(rows, vectors) that leave registers for one row of B and a broadcast."""
+    if problem.b.panels is not None and problem.b.panels.rows == panel_rows(target, problem.dtype.bits):
+        rows = _KEPT_ROWS[16 if target.vector_registers <= 16 else 32]
+        return min(rows, max(1, problem.m)), _KEPT_VECTORS
     rows, vectors = register_rows(target, -(-problem.n // width))
     return min(rows, max(1, problem.m)), vectors
 
@@ -190,15 +206,20 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     rows, vectors = _register_tile(problem, target, width)
     columns = width * vectors
     fold = fold_steps(problem)
+    kept_panels = problem.b.panels is not None and problem.b.panels.rows == columns
     deep = len(problem.step_axes) == 1 and problem.order is None
     kc = cached_steps(problem.k, fold) if deep else fold
     if problem.symbols:
         kc = DEPTH + FOLD
+    if kept_panels:
+        kc = fold  # a panel of B stays in L1 while all rows pass
     row_tiles, column_tiles = max(1, -(-problem.m // rows)), max(1, -(-problem.n // columns))
     mc = rows * min(row_tiles, max(1, target.l2_bytes // 3 // (kc * size) // rows))
     if problem.order is not None and not problem.order.of_results:
         mc = rows * min(row_tiles, max(1, _ROWS_IN_ORDER // rows))
     a = _source_of_a(problem.a, column_tiles, size)
+    if kept_panels:
+        a = "transpose" if along_steps(problem.a) else "panels"  # once, all steps before the first column
     # A block of B that stays in L2. Where A is packed again for each, a larger one, of which a panel at a
     # time is in L1; but partial sums that are kept for all its columns are to stay near.
     kept = (kc < problem.k or bool(problem.symbols)) and problem.plain_store is None
@@ -207,8 +228,14 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     if rows_outside:
         block_bytes = target.l2_bytes // 4
     nc = columns * min(column_tiles, max(1, block_bytes // (kc * size) // columns))
+    if kept_panels:
+        mc = round_up(problem.m, rows)
     mb = round_up(max(1, min(problem.m, max(mc, 1024))), mc)
-    b = _source_of_b(problem.b, row_tiles, problem.n % width != 0, size, target)
+    b: Source = (
+        "kept" if kept_panels else _source_of_b(problem.b, row_tiles, problem.n % width != 0, size, target)
+    )
+    if kept_panels:
+        nc = columns
     chosen = Tiling(
         full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, fold=fold, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
         a_lead=0, b_lead=0, rows_outside=rows_outside,
@@ -218,8 +245,8 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
 
 def leads(tiling: Tiling, size: int) -> Tiling:
     """The tiling with the strides that packed blocks of its sizes have, elements having `size` bytes."""
-    a_leads = {"runs": tiling.kc + 64 // size, "panels": tiling.rows}
-    panels = tiling.b in ("panels", "transpose")
+    a_leads = {"runs": tiling.kc + 64 // size, "panels": tiling.rows, "transpose": tiling.rows}
+    panels = tiling.b in ("kept", "panels", "transpose")
     return dataclasses.replace(
         tiling,
         a_lead=a_leads.get(tiling.a, _odd_lines(tiling.mc + tiling.width, size)),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from graphc.backends.llvm.host.objects import LIST_ITEMS, TUPLE_ITEMS, type_of
 from graphc.backends.llvm.host.routine import INLINED, NULL, RARE, Routine, Variable, i64
 from graphc.backends.llvm.text import ModuleText, Val
-from graphc.runtime.layout import BINDING, BLOCKS, EXECUTABLE, FRAME, POOL, TEMPORARY
+from graphc.runtime.layout import BINDING, BLOCKS, EXECUTABLE, FRAME, KEPT, KEPT_HEAD, LOCK, POOL, TEMPORARY
 
 __all__ = ["add_calls", "run_released"]
 
@@ -23,6 +23,7 @@ def add_calls(module: ModuleText) -> None:
     _add_frame_give(module)
     _add_frames_free(module)
     _add_storage_locks(module)
+    _add_kept(module)
     _add_execute(module)
     _add_set_rows(module)
     _add_run_addresses(module)
@@ -167,10 +168,56 @@ def _add_storage_locks(module: ModuleText) -> None:
     )  # fmt: skip
     (binding,) = r.params
     locks = r.read_ptr(binding, BINDING, "locks")
-    change = r.select(r.nonzero(r.read(binding, BINDING, "exclusive")), i64(1), i64(-1))
+    exclusive = r.nonzero(r.read(binding, BINDING, "exclusive"))
+    change = r.select(exclusive, i64(1), i64(-1))
     with r.each(r.read(binding, BINDING, "lock_count")) as n:
-        r.atomic("add", r.load_ptr(locks, n), change, "release")
+        lock = r.load_ptr(locks, n)
+        with r.if_(exclusive):
+            r.write(r.add(r.read(lock, LOCK, "writes"), i64(1)), lock, LOCK, "writes")
+        r.atomic("add", lock, change, "release")
     r.ret()
+
+
+def _add_kept(module: ModuleText) -> None:
+    """`i64 kept_begin(ptr binding)`: says of each kept block whether this call fills it; gives the sum of what stamps are to be.
+
+    `void kept_end(ptr binding, i64 sum)`: stamps the blocks after a call, unless one is to be filled again meanwhile. Storage
+    locks are held from the one to the other, so no program writes what they are made from.
+    """
+    r = Routine.start(
+        module, "kept_begin", "i64", [("ptr", "binding")],
+        linkage="internal", attributes="nounwind noinline",
+    )  # fmt: skip
+    (binding,) = r.params
+    total = r.variable(i64(0))
+    with r.each(r.read(binding, BINDING, "kept_count")) as n:
+        head, stamp = _stamp(r, binding, n)
+        stale = r.icmp("ne", stamp, r.read(head, KEPT_HEAD, "stamp"))
+        r.write(r.select(stale, i64(1), i64(0)), head, KEPT_HEAD, "fill")
+        total.set(r.add(total.get(), stamp))
+    r.ret(total.get())
+
+    r = Routine.start(
+        module, "kept_end", "void", [("ptr", "binding"), ("i64", "sum")],
+        linkage="internal", attributes="nounwind noinline",
+    )  # fmt: skip
+    binding, before = r.params
+    total = r.variable(i64(0))
+    count = r.read(binding, BINDING, "kept_count")
+    with r.each(count) as n:
+        _, stamp = _stamp(r, binding, n)
+        total.set(r.add(total.get(), stamp))
+    with r.if_(r.icmp("eq", total.get(), before)), r.each(count) as n:
+        head, stamp = _stamp(r, binding, n)
+        r.write(stamp, head, KEPT_HEAD, "stamp")
+    r.ret()
+
+
+def _stamp(r: Routine, binding: Val, n: Val) -> tuple[Val, Val]:
+    """The head of the n-th kept block, and what its stamp is where it is current."""
+    kept = r.record_at(r.read_ptr(binding, BINDING, "kept"), n, KEPT)
+    head, lock = r.read_ptr(kept, KEPT, "head"), r.read_ptr(kept, KEPT, "lock")
+    return head, r.add(r.read(lock, LOCK, "writes"), r.read(head, KEPT_HEAD, "renewals"))
 
 
 def _add_execute(module: ModuleText) -> None:
@@ -184,7 +231,10 @@ def _add_execute(module: ModuleText) -> None:
     locked = r.nonzero(r.read(binding, BINDING, "lock_count"))
     with r.if_(locked):
         r.call_void("storage_locks_take", [binding])
-    result = r.variable(i64(0))
+    result, stamps = r.variable(i64(0)), r.variable(i64(0))
+    keeps = r.nonzero(r.read(binding, BINDING, "kept_count"))
+    with r.if_(keeps):
+        stamps.set(r.call("i64", "kept_begin", [binding]))
     serial, shared, done = r.label("serial"), r.label("try.pool"), r.label("ran")
     r.branch_if(r.nonzero(r.read(executable, EXECUTABLE, "parallel")), shared, serial)
     r.block(shared)
@@ -193,6 +243,8 @@ def _add_execute(module: ModuleText) -> None:
     result.set(r.call("i64", "run_serial", [frame, program]))
     r.branch(done)
     r.block(done)
+    with r.if_(r.and_(keeps, r.zero(result.get()))):
+        r.call_void("kept_end", [binding, stamps.get()])
     with r.if_(locked):
         r.call_void("storage_locks_give", [binding])
     r.ret(result.get())
