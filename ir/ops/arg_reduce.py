@@ -14,16 +14,14 @@ from graphc.ir.ops.reduce import REDUCED, highest, lowest
 from graphc.ir.scalar import ScalarBuilder, Term
 from graphc.ir.types import DTYPES, DType, TensorType, int64
 
-__all__ = ["ArgMax", "ArgMin", "prefer"]
+__all__ = ["ArgMax", "ArgMin"]
 
 
-def prefer(
-    s: ScalarBuilder[Any], better: str, a: Sequence[Any], b: Sequence[Any], *, last_nan: bool = False
-) -> list[Any]:
+def _prefer(s: ScalarBuilder[Any], better: str, a: Sequence[Any], b: Sequence[Any]) -> list[Any]:
     """Of two (value, position) pairs the one with the better value, by opcode `lt` or `gt`.
 
     Equal values go to the lower position; NaN is better than any number, and of several the first
-    (with `last_nan` the last) wins. So the choice is commutative and associative.
+    wins. So the choice is commutative and associative.
     """
     (av, ai), (bv, bi) = ((Term(s, p[0]), Term(s, p[1])) for p in (a, b))
     beats = Term(s, s.apply(better, bv.value, av.value))
@@ -32,9 +30,8 @@ def prefer(
         take = beats | (tie & lower)
     else:
         a_nan, b_nan = Term(s, s.apply("is_nan", av.value)), Term(s, s.apply("is_nan", bv.value))
-        order = bi.gt(ai) if last_nan else lower
         a_number = Term(s, s.apply("not", a_nan.value))
-        take = beats | (tie & lower) | (b_nan & (a_number | order))
+        take = beats | (tie & lower) | (b_nan & (a_number | lower))
     return [take.select(bv, av).value, take.select(bi, ai).value]
 
 
@@ -80,7 +77,7 @@ class ArgExtremum(Reduce):
     def combine(
         cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
     ) -> Sequence[Any]:
-        return prefer(s, cls.better, a, b)
+        return _prefer(s, cls.better, a, b)
 
     @classmethod
     def finish(

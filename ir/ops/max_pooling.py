@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from graphc.ir.dims import Dim, product
 from graphc.ir.families import Access, Attrs, Index, Sample, Types
 from graphc.ir.graph import Value
-from graphc.ir.ops.arg_reduce import prefer
 from graphc.ir.ops.pooling import Pooling, positions
 from graphc.ir.ops.reduce import highest
 from graphc.ir.scalar import ScalarBuilder, Term
-from graphc.ir.types import DTYPES, DType, TensorType, int64
+from graphc.ir.types import DTYPES, DType, TensorType, int32, int64
 
 __all__ = ["MaxPool2d", "MaxPool2dGrad", "MaxPool2dValues"]
 
@@ -33,6 +33,12 @@ CASES: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
     ((1, 1, 1, 1), {"kernel": (1, 1), "stride": (1, 1)}),
     ((0, 2, 4, 4), {"kernel": (2, 2), "stride": (2, 2)}),
 )
+
+
+def _place_dtype(plane: Sequence[Dim]) -> DType:
+    """What holds a position in an H x W plane: as many bits as a float32 where they do, so that both have the same lanes."""
+    size = product(plane)
+    return int32 if isinstance(size, int) and size < 1 << 31 else int64
 
 
 class MaxPool2d(Pooling):
@@ -60,7 +66,8 @@ class MaxPool2d(Pooling):
 
     @classmethod
     def init(cls, attrs: Attrs, types: Types) -> Sequence[tuple[DType, float | int | bool]]:
-        return [(types[0].dtype.accumulator, float("-inf")), (int64, highest(int64))]
+        place = _place_dtype(types[0].shape[2:])
+        return [(types[0].dtype.accumulator, float("-inf")), (place, highest(place))]
 
     @classmethod
     def element(
@@ -68,10 +75,10 @@ class MaxPool2d(Pooling):
     ) -> Sequence[Any]:
         at, guards = cls.window_read(attrs, types[0].shape[2:], index, reduced)
         position = at[2] * types[0].shape[3] + at[3]
-        wide = types[0].dtype.accumulator
-        none = s.const(int64, highest(int64))
+        wide, place = types[0].dtype.accumulator, _place_dtype(types[0].shape[2:])
+        none = s.const(place, highest(place))
         where = (
-            s.guarded(guards, lambda: s.index(position, int64), none) if guards else s.index(position, int64)
+            s.guarded(guards, lambda: s.index(position, place), none) if guards else s.index(position, place)
         )
         return [x[0] if wide is types[0].dtype else s.cast(x[0], wide), where]
 
@@ -79,7 +86,11 @@ class MaxPool2d(Pooling):
     def combine(
         cls, s: ScalarBuilder[Any], attrs: Attrs, a: Sequence[Any], b: Sequence[Any]
     ) -> Sequence[Any]:
-        return prefer(s, "gt", a, b, last_nan=True)
+        # Windows are folded in row-major order, so b is the later one: it wins where it is larger, where it is NaN,
+        # and where there was nothing before.
+        (av, ai), (bv, bi) = ((Term(s, p[0]), Term(s, p[1])) for p in (a, b))
+        take = bv.gt(av) | Term(s, s.apply("is_nan", bv.value)) | bi.lt(ai)
+        return [take.select(bv, av).value, take.select(bi, ai).value]
 
     def simplify(self, b: Any) -> Sequence[Value] | None:
         """Values alone where nothing asks for the positions."""
@@ -208,9 +219,10 @@ class MaxPool2dGrad(Pooling):
     def element(
         cls, s: ScalarBuilder[Any], attrs: Attrs, types: Types, index: Index, reduced: Index, x: Sequence[Any]
     ) -> Sequence[Any]:
-        here = s.index(index[2] * attrs["size"][1] + index[3], int64)
+        place = _place_dtype(attrs["size"])
+        here = s.index(index[2] * attrs["size"][1] + index[3], place)
         g = Term(s, s.cast(x[0], types[0].dtype.accumulator))
-        return [Term(s, s.apply("eq", x[1], here)).select(g, 0).value]
+        return [Term(s, s.apply("eq", s.cast(x[1], place), here)).select(g, 0).value]
 
     @classmethod
     def combine(
