@@ -37,7 +37,7 @@ CASES: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
 
 def _place_dtype(plane: Sequence[Dim]) -> DType:
     """What holds a position in an H x W plane: as many bits as a float32 where they do, so that both have the same lanes."""
-    size = product(plane)
+    size = product(tuple(plane))
     return int32 if isinstance(size, int) and size < 1 << 31 else int64
 
 
