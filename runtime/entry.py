@@ -402,7 +402,7 @@ class Dispatcher:
     def __init__(self, slow: Callable[..., Any], name: str = "call") -> None:
         self._self = _Self()
         self._self[DISPATCHER.offset["slow"]] = id(slow)
-        self._slow = slow
+        self.slow = slow
         self._variants: tuple[Variant, ...] = ()
         self._name = name
         self.set_variants(())
@@ -424,7 +424,7 @@ class Dispatcher:
             variant.link(variants[position] if position < len(variants) else None)
         self._self[DISPATCHER.offset["variants"]] = variants[0].address if variants else 0
         self._variants = tuple(variants)
-        self._self.keep = (self._slow, self._variants)
+        self._self.keep = (self.slow, self._variants)
 
 
 def _interned(names: Sequence[str]) -> tuple[str, ...]:

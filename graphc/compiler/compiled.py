@@ -103,7 +103,8 @@ class Compiled:
 
     @staticmethod
     def make(function: Callable[..., Any], options: CompileOptions, axes: Axes | None = None) -> Compiled:
-        """A Compiled whose class will have the native entry as `__call__`; `axes` are the dynamic ones."""
+        """A Compiled whose class has the native entry as `__call__` once there is a program for it; `axes` are
+        the dynamic ones."""
         name = getattr(function, "__name__", type(function).__name__)
         kind = type(f"Compiled_{name}" if name.isidentifier() else "Compiled_function", (Compiled,), {})
         self: Compiled = object.__new__(kind)
@@ -115,6 +116,7 @@ class Compiled:
         self._programs = {}
         self._hits = self._misses = self._disk_hits = self._recompiles = 0
         self._dispatcher = entry.Dispatcher(self._slow, self._name)
+        kind.__call__ = self._dispatcher.slow  # type: ignore[method-assign]
         functools.update_wrapper(self, function, updated=())
         return self
 
@@ -265,9 +267,7 @@ class Compiled:
         found.variant.epoch = now
         others = [v for v in self._dispatcher.variants if v is not found.variant and v.epoch == now]
         self._dispatcher.set_variants([found.variant, *others][:_MOST_NATIVE_VARIANTS])
-        kind = type(self)
-        if "__call__" not in vars(kind):
-            kind.__call__ = self._dispatcher.function  # type: ignore[method-assign]
+        type(self).__call__ = self._dispatcher.function  # type: ignore[method-assign]
 
     # -- looking ----------------------------------------------------------------------
 

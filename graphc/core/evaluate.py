@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from graphc.core.build import REPLAY, SECTION_PLANS, GraphBuild, ReplayPlan
+from graphc.core.copies import Copy, take_copies
 from graphc.core.node import Entry, Node
-from graphc.core.recording import Recording, flush_random
+from graphc.core.recording import Recording, take_random
 from graphc.core.scopes import ScopeWords
 from graphc.core.storage import Memory, Storage, allocate_memory
 from graphc.core.tape import FREED, Tape, Way, ways_back
@@ -108,6 +109,8 @@ class _Layout:
         self.donated = _donated(entries, rest)
         self.outputs: list[tuple[Node, Storage | None]] = []
         self.find_outputs(recording, rest)
+        self.copies: list[Copy] = []
+        """What is copied instead of being computed; no outputs then."""
         self.roots = [n for n in dict.fromkeys(n for n, _ in self.outputs) if _needs_tape(n)]
         self.wrt, way = ways(self.roots) if self.roots else ([], set())
         if not self.wrt:
@@ -236,8 +239,7 @@ def ways(roots: Sequence[Node]) -> tuple[list[Node], set[Entry]]:
 def evaluate(recording: Recording, upto: int | None = None) -> None:
     """Compiles (at most once per structure) and runs the first `upto` entries, or all of them."""
     with recording.lock:
-        if upto is None:
-            flush_random(recording)
+        advances = take_random(recording) if upto is None else []
         entries = recording.entries if upto is None else recording.entries[:upto]
         rest = [] if upto is None else recording.entries[upto:]
         recording.entries = rest
@@ -248,8 +250,14 @@ def evaluate(recording: Recording, upto: int | None = None) -> None:
         if not entries:
             return
         layout = _Layout(recording, entries, rest)
+        layout.copies, layout.outputs = take_copies(layout.outputs)
         try:
-            _run(layout, rest)
+            _keep_old_values(layout, rest)
+            _run(layout)
+            for copy in layout.copies:
+                copy.perform()
+            for advance in advances:
+                advance()
         except BaseException:
             _abandon(layout)
             raise
@@ -260,14 +268,13 @@ def evaluate(recording: Recording, upto: int | None = None) -> None:
                 entry.clear()
 
 
-def _run(layout: _Layout, rest: list[Entry]) -> None:
+def _run(layout: _Layout) -> None:
     key = layout.key()
     if not layout.outputs:
         return
     program = _programs.get(key)
     if program is None:
         program = _programs[key] = _compile_layout(layout)
-    _keep_old_values(layout, rest)
     fresh: list[Memory] = []
     results: list[Memory] = []
     for (node, _), alias in zip(layout.outputs, layout.aliases, strict=True):
@@ -333,7 +340,8 @@ def _keep_old_values(layout: _Layout, rest: list[Entry]) -> None:
     """Copies state that later entries still read as it was before this program writes it."""
     if not rest:
         return
-    written = {id(layout.memories[a]) for a in layout.aliases if a is not None}
+    written = {id(s.memory) for _, s in layout.outputs if s is not None and s.memory is not None}
+    written |= {id(c.target) for c in layout.copies}
     for entry in rest:
         for node in entry.operands:
             if node.memory is not None and id(node.memory) in written:
@@ -344,7 +352,7 @@ def _keep_old_values(layout: _Layout, rest: list[Entry]) -> None:
 
 def _abandon(layout: _Layout) -> None:
     """After a failure: states keep the value that their memory holds; other results have none."""
-    for _, storage in layout.outputs:
+    for storage in [s for _, s in layout.outputs] + [c.storage for c in layout.copies]:
         if storage is not None and storage.memory is not None:
             leaf = storage.node.leaf
             storage.node = Node(storage.memory.type, memory=storage.memory)

@@ -67,6 +67,7 @@ class Entry:
 
     __slots__ = (
         "attrs",
+        "copies",
         "freed",
         "key",
         "kind",
@@ -103,6 +104,8 @@ class Entry:
         """True once a `backward` without `retain_graph` went through it."""
         self.taped = False
         """True where gradients flow through it."""
+        self.copies = False
+        """True where it is its operand again, on memory of its own."""
         self.results = (
             (Node(types[0], self),)
             if len(types) == 1

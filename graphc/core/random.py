@@ -8,7 +8,7 @@ whatever was drawn.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from graphc.core.evaluate import evaluate
 from graphc.core.location import annotate
 from graphc.core.modes import unrecorded
+from graphc.core.node import Node
 from graphc.core.recording import current
 from graphc.core.tensor import TensorBase, assign, constant, from_array, record
 from graphc.devices import check_device
@@ -79,7 +80,7 @@ class Generator:
             self._state._values()[...] = values
             bump_epoch()
         else:
-            current().random.pop(self._advance, None)
+            current().random.pop(self, None)
             with unrecorded():
                 assign(self._state, constant(np.array(values, np.int64)))
 
@@ -140,9 +141,9 @@ class Generator:
 
     def _flush(self) -> None:
         """Records the advance for what was drawn so far."""
-        drawn = current().random.pop(self._advance, 0)
+        drawn = current().random.pop(self, 0)
         if drawn:
-            self._advance(drawn)
+            self.advance(drawn)
 
     def initial_seed(self) -> int:
         """The seed that the stream was started with."""
@@ -151,11 +152,26 @@ class Generator:
     def next(self, count: int) -> tuple[Any, int]:
         """(state tensor, offset) for a random op that draws `count` elements."""
         drawn = current().random
-        offset = drawn.get(self._advance, 0)
-        drawn[self._advance] = offset + count
+        offset = drawn.get(self, 0)
+        drawn[self] = offset + count
         return self._state, offset
 
-    def _advance(self, count: Dim) -> None:
+    def advance_behind(self, count: Dim) -> Callable[[], None] | None:
+        """What advances the state's memory behind a program that reads it; None where the state is pending."""
+        storage = self._state._storage
+        memory = storage.node.memory
+        if memory is None or not isinstance(count, int):
+            return None
+
+        def advance() -> None:
+            memory.array[1:] += count
+            memory.version += 1
+            storage.node = Node(memory.type, memory=memory)
+
+        return advance
+
+    def advance(self, count: Dim) -> None:
+        """Records the advance of the state by a number of elements."""
         with unrecorded():
             if isinstance(count, int):
                 step = constant(np.array([0, count], np.int64))

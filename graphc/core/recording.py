@@ -42,6 +42,7 @@ __all__ = [
     "pop",
     "push",
     "record_nodes",
+    "take_random",
 ]
 
 
@@ -177,8 +178,25 @@ def record_nodes(
 def flush_random(recording: Recording) -> None:
     """Records the advance of every random generator drawn from, once per recording."""
     drawn, recording.random = recording.random, {}
-    for advance, count in drawn.items():
-        advance(count)
+    for generator, count in drawn.items():
+        generator.advance(count)
+
+
+def take_random(recording: Recording) -> list[Callable[[], None]]:
+    """What advances the generators drawn from once the recording's program has run.
+
+    Recorded instead where the state is pending, or a tape may read what the program read.
+    """
+    drawn, recording.random = recording.random, {}
+    taped = any(e.taped for e in recording.entries) if drawn else False
+    found = []
+    for generator, count in drawn.items():
+        advance = None if taped else generator.advance_behind(count)
+        if advance is None:
+            generator.advance(count)
+        else:
+            found.append(advance)
+    return found
 
 
 @contextmanager

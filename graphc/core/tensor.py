@@ -520,6 +520,8 @@ def assign(x: Any, value: Any) -> None:
     elif node.entry is None or node.leaf is not None or any(node is n for n in (storage.node,)):
         # A copy of its own: a node realised elsewhere cannot be this storage's value.
         node = record_nodes("reshape", (node,), {"shape": x.tensor_type.shape})[0]
+        if node.entry is not None:
+            node.entry.copies = True
     if recording.trace is not None:
         recording.trace.write(storage)
     replace_value(recording, storage, node)
