@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +40,8 @@ _TEXT_WORTH_WORKERS = 100_000
 """Characters of text, about 0.15 s of compiling, from which starting workers pays."""
 _AHEAD = 2
 """Requests that a worker has at a time: what it compiles, and what it takes next without waiting for us."""
+_TEXT_WORTH_HELP = 60_000
+"""Characters of text up to which who waits compiles it: more would take memory that a worker has anyway."""
 _PIPE_BYTES = 1 << 20
 _START = "import runpy, sys; sys.path.append(sys.argv[2]); runpy.run_path(sys.argv[1], run_name='__main__')"
 
@@ -49,13 +52,16 @@ class Request:
     def __init__(self, pool: CompileWorkers, text: str, target: Target) -> None:
         parts = [s.encode() for s in (target.triple, target.cpu, target.features, text)]
         self.message = b"".join((emitter.REQUEST.pack(*map(len, parts)), *parts))
+        self.text, self.target = text, target
         self.answer: bytes | CompileError | None = None
         self._pool = pool
 
     def result(self) -> bytes:
         """The object, once it is there. Raises `CompileError`, also where the worker died."""
         while self.answer is None:
-            self._pool.look(wait=True)
+            self._pool.look()
+            if self.answer is None and not self._pool.help():
+                self._pool.look(wait=True)
         if isinstance(self.answer, CompileError):
             raise self.answer
         return self.answer
@@ -117,7 +123,8 @@ class CompileWorkers:
     """Up to a number of workers; `submit` never waits. Any thread may use them.
 
     The second and further ones start when enough text is waiting: a worker takes as long to start as to compile
-    several small kernels, and meanwhile whoever submits makes text on a core of its own.
+    several small kernels, and meanwhile whoever submits makes text on a core of its own. Who waits for an answer while
+    a core is without worker compiles what is short and not yet begun.
     """
 
     def __init__(self, count: int) -> None:
@@ -150,9 +157,30 @@ class CompileWorkers:
                 self._wait()
             for worker in list(self._workers):
                 self._attend(worker)
-            if len(self._workers) < self._count and -sum(r[0] for r in self._waiting) > _TEXT_WORTH_WORKERS:
+            if self._crowded():
                 self._workers.append(_Worker())
                 self._attend(self._workers[-1])
+
+    def _crowded(self) -> bool:
+        """Whether a further worker would pay; where it takes a core from who submits, much has to wait for it."""
+        running = len(self._workers)
+        worth = _TEXT_WORTH_WORKERS * (1 if running + 1 < self._count else 4)
+        return 0 < running < self._count and -sum(r[0] for r in self._waiting) > worth
+
+    def help(self) -> bool:
+        """Compiles the shortest request that no worker has, here; False where there is none that is short."""
+        with self._lock:
+            found = max(self._waiting, default=None)
+            if found is None or -found[0] > _TEXT_WORTH_HELP or len(self._workers) >= self._count:
+                return False
+            self._waiting.remove(found)
+            heapq.heapify(self._waiting)
+        request = found[2]
+        try:
+            request.answer = compile_text(request.text, request.target)
+        except CompileError as error:
+            request.answer = error
+        return True
 
     def _attend(self, worker: _Worker) -> None:
         try:
@@ -185,6 +213,8 @@ class CompileWorkers:
                     selector.register(worker.requests, selectors.EVENT_WRITE)
             if selector.get_map():
                 selector.select()
+            else:
+                time.sleep(0.001)  # another thread compiles what is waited for
 
     def close(self) -> None:
         """Ends the workers; what they have not answered is lost."""
