@@ -9,7 +9,7 @@ to do, and kernels are compiled without them. Invariant: an instruction stands b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import field
 
@@ -41,7 +41,7 @@ class _Scope:
 
     before: list[Line] | None = None
     """Where instructions go that a loop repeats in vain; None of a condition."""
-    known: list[str] = field(default_factory=list)
+    known: list[Hashable] = field(default_factory=list)
     """Texts of the instructions whose values are there from here to the scope's end."""
 
 
@@ -51,7 +51,7 @@ class Instructions:
     def __init__(self) -> None:
         self._lines: list[Line] = []
         self._scopes = [_Scope()]
-        self._known: dict[str, str] = {}
+        self._known: dict[Hashable, str] = {}
         """Names of the values that are there now, by text."""
         self._levels: dict[str, int] = {}
         """How many scopes stand around the place from which a value is known."""
@@ -80,17 +80,13 @@ class Instructions:
         if found is not None:
             return found
         operation, _, rest = text.partition(" ")
-        name = f"%v{self._next}"
-        self._next += 1
+        if operation in _DIVISION and not _NONZERO.match(text):
+            return self._placed(text, _NAME.findall(rest), len(self._scopes) - 1, self._lines)
         if operation in _PURE or (operation == "call" and _PURE_CALL.match(text)):
             operands = _NAME.findall(rest)
-            level, lines = self._outermost(type_, operation, text, operands)
-            self._known[text] = name
-            self._scopes[level].known.append(text)
-            self._levels[name] = level
-            lines.append((name, text))
-            self._operands[name] = operands
-            return name
+            return self._placed(text, operands, *self._outermost(type_, operands))
+        name = f"%v{self._next}"
+        self._next += 1
         if operation == "phi" or (operation == "load" and not rest.startswith(("atomic", "volatile"))):
             self._lines.append((name, text))
             self._operands[name] = _NAME.findall(rest)
@@ -99,33 +95,49 @@ class Instructions:
         self._levels[name] = len(self._scopes) - 1
         return name
 
-    def _outermost(
-        self, type_: str, operation: str, text: str, operands: list[str]
-    ) -> tuple[int, list[Line]]:
+    def pure(self, type_: str, text: str, operands: list[str]) -> str:
+        """As `define` for a pure instruction that is no division; `operands` are the names that it uses."""
+        found = self._known.get(text)
+        if found is not None:
+            return found
+        return self._placed(text, operands, *self._outermost(type_, operands))
+
+    def _placed(self, text: str, operands: list[str], level: int, lines: list[Line]) -> str:
+        """Adds a pure instruction at a place; its name."""
+        name = f"%v{self._next}"
+        self._next += 1
+        self._known[text] = name
+        self._scopes[level].known.append(text)
+        self._levels[name] = level
+        lines.append((name, text))
+        self._operands[name] = operands
+        return name
+
+    def _outermost(self, type_: str, operands: list[str]) -> tuple[int, list[Line]]:
         """Where a pure instruction goes: in front of the outermost loop that its operands do not change in."""
-        here = len(self._scopes) - 1
+        scopes = self._scopes
+        here = len(scopes) - 1
         if not operands or type_.endswith("x i1>"):
             # Between blocks, vectors of bits are kept in a wider form, and it takes longer to make that than to
             # make most of them again; what is made of constants is folded only where it is used.
-            return here, self._lines
-        if operation in _DIVISION and not _NONZERO.match(text):
             return here, self._lines
         level, levels = 0, self._levels
         for operand in operands:
             at = levels.get(operand, here)
             if at > level:
                 level = at
-        for n in range(level + 1, here + 1):
-            before = self._scopes[n].before
+        while level < here:
+            level += 1
+            before = scopes[level].before
             if before is not None:
-                return n - 1, before
+                return level - 1, before
         return here, self._lines
 
-    def recall(self, key: str) -> str | None:
+    def recall(self, key: Hashable) -> str | None:
         """What was remembered under a key on every way to here."""
         return self._known.get(key)
 
-    def remember(self, key: str, name: str) -> None:
+    def remember(self, key: Hashable, name: str) -> None:
         """Keeps a name under a key, which is no instruction's text, to the end of this scope or block."""
         self._known[key] = name
         self._scopes[-1].known.append(key)
@@ -172,24 +184,28 @@ class Instructions:
 
     def text(self) -> list[str]:
         """The lines whose values are used, and those that stay."""
-        flat = list(_flatten(self._lines))
-        wanted = [n for line in flat if isinstance(line, str) for n in _NAME.findall(line)]
+        flat: list[str | tuple[str, str]] = []
+        _flatten(self._lines, flat)
+        wanted = _NAME.findall("\n".join([line for line in flat if line.__class__ is str]))
         used: set[str] = set()
+        operands = self._operands
         while wanted:
             name = wanted.pop()
             if name not in used:
                 used.add(name)
-                wanted += self._operands.get(name, ())
-        return [
-            line if isinstance(line, str) else f"  {line[0]} = {line[1]}"
-            for line in flat
-            if isinstance(line, str) or line[0] in used
-        ]
+                wanted += operands.get(name, ())
+        found = []
+        for line in flat:
+            if isinstance(line, str):
+                found.append(line)
+            elif line[0] in used:
+                found.append(f"  {line[0]} = {line[1]}")
+        return found
 
 
-def _flatten(lines: list[Line]) -> Iterator[str | tuple[str, str]]:
+def _flatten(lines: list[Line], flat: list[str | tuple[str, str]]) -> None:
     for line in lines:
         if isinstance(line, list):
-            yield from _flatten(line)
+            _flatten(line, flat)
         else:
-            yield line
+            flat.append(line)

@@ -7,9 +7,9 @@ loop does not change is added before it. Arithmetic is modulo 2^64, as the instr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from math import gcd
+from typing import NamedTuple
 
 __all__ = ["Linear", "bytes_of", "scale_of"]
 
@@ -37,8 +37,7 @@ def scale_of(factors: list[int]) -> int:
     return min(common & -common, 8)
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
+class Linear(NamedTuple):
     """Σ factor·name + constant; the names in the order in which they came."""
 
     terms: tuple[tuple[str, int], ...]

@@ -169,6 +169,9 @@ _COMPARISONS: dict[str, Callable[[int, int], bool]] = {
 }
 
 
+_FLOAT_ARITHMETIC = frozenset(("fadd", "fsub", "fmul", "fdiv"))
+
+
 def _number(value: Val) -> int | None:
     text = value.text
     return None if text[0] == "%" else _literal(text)
@@ -244,6 +247,11 @@ class Builder:
         """Adds `%n = text` and returns `%n` as a value of `type_`; a pure one that is known is not made again."""
         return Val(type_, self._instructions.define(type_, text))
 
+    def _pure(self, type_: str, text: str, *operands: Val) -> Val:
+        """As `op` for a pure instruction that is no division, with its operands."""
+        names = [v.text for v in operands if v.text[0] == "%"]
+        return Val(type_, self._instructions.pure(type_, text, names))
+
     def comment(self, text: str) -> None:
         """Appends a comment line."""
         self._instructions.add(f"  ; {text}")
@@ -283,11 +291,14 @@ class Builder:
             if known is not None:
                 return known
             if a.type == "i64" and operation in ("add", "sub", "mul"):
-                made = self.op("i64", f"{opcode} {a}, {b.text}")
+                made = self._pure("i64", f"{opcode} i64 {a.text}, {b.text}", a, b)
                 if made.text not in self._linear:
                     self._linear[made.text] = self._sum(operation, a, b) or Linear(((made.text, 1),))
                 return made
-        return self.op(a.type, f"{opcode} {a}, {b.text}")
+        text = f"{opcode} {a.type} {a.text}, {b.text}"
+        if opcode in _FLOAT_ARITHMETIC:
+            return self._pure(a.type, text, a, b)
+        return self.op(a.type, text)
 
     def _sum(self, operation: str, a: Val, b: Val) -> Linear | None:
         x, y = self._linear_of(a), self._linear_of(b)
@@ -344,11 +355,13 @@ class Builder:
             x, y = _number(a), _number(b)
             if x is not None and y is not None:
                 return Val("i1", "true" if _COMPARISONS[predicate](x, y) else "false")
-        return self.op(vector("i1", lanes(a.type)), f"icmp {predicate} {a}, {b.text}")
+        text = f"icmp {predicate} {a.type} {a.text}, {b.text}"
+        return self._pure(vector("i1", lanes(a.type)), text, a, b)
 
     def fcmp(self, predicate: str, a: Val, b: Val) -> Val:
         """Float comparison; the result is i1 or a vector of i1."""
-        return self.op(vector("i1", lanes(a.type)), f"fcmp {predicate} {a}, {b.text}")
+        text = f"fcmp {predicate} {a.type} {a.text}, {b.text}"
+        return self._pure(vector("i1", lanes(a.type)), text, a, b)
 
     def select(self, condition: Val, a: Val, b: Val) -> Val:
         if condition.text in ("true", "false"):
@@ -383,7 +396,11 @@ class Builder:
         LLVM would call `fmaf` on a target without FMA, and no kernel may call a library.
         """
         if self.target.has_fma:
-            return self.intrinsic("fma", a.type, [a, b, c])
+            type_ = a.type
+            name = f"llvm.fma.{mangle(type_)}"
+            self.module.declare(name, type_, (type_, type_, type_))
+            text = f"call {type_} @{name}({type_} {a.text}, {type_} {b.text}, {type_} {c.text})"
+            return self._pure(type_, text, a, b, c)
         return self.fadd(self.fmul(a, b), c)
 
     # -- vectors ----------------------------------------------------------------------
@@ -395,8 +412,17 @@ class Builder:
         type_ = vector(scalar.type, width)
         if not scalar.text.startswith("%"):
             return Val(type_, f"splat ({scalar})")
-        one = self.op(type_, f"insertelement {type_} poison, {scalar}, i64 0")
-        return self.op(type_, f"shufflevector {one}, {type_} poison, <{width} x i32> zeroinitializer")
+        one = self._pure(type_, f"insertelement {type_} poison, {scalar}, i64 0", scalar)
+        return self._pure(type_, f"shufflevector {one}, {type_} poison, <{width} x i32> zeroinitializer", one)
+
+    def load_splat(self, scalar: str, address: Val, width: int) -> Val:
+        """Loads a `float` or `double` and broadcasts it over `width` lanes: one instruction of text less than `splat`."""
+        align = 8 if scalar == "double" else 4
+        if width == 1:
+            return self.load(scalar, address, align)
+        one = self.load(f"<1 x {scalar}>", address, align)
+        text = f"shufflevector {one}, <1 x {scalar}> poison, <{width} x i32> zeroinitializer"
+        return self._pure(vector(scalar, width), text, one)
 
     def shuffle(self, a: Val, b: Val | None, indices: Sequence[int]) -> Val:
         """`shufflevector`; an index of -1 is poison."""
@@ -439,7 +465,7 @@ class Builder:
         if not offset.terms:
             at = root
         else:
-            key = f"@{root.text}{offset.terms}"
+            key = (root.text, offset.terms)
             found = self._instructions.recall(key)
             if found is not None:
                 at = Val("ptr", found)
@@ -447,7 +473,7 @@ class Builder:
                 at = self._further(root, offset)
                 self._instructions.remember(key, at.text)
         if offset.constant:
-            at = self.op("ptr", f"getelementptr i8, {at}, i64 {offset.constant}")
+            at = self._pure("ptr", f"getelementptr i8, ptr {at.text}, i64 {offset.constant}", at)
         if at is not root:
             self._addresses.setdefault(at.text, (root, offset))
         return at
@@ -477,7 +503,7 @@ class Builder:
 
     def load(self, type_: str, address: Val, align: int | None = None) -> Val:
         suffix = f", align {align}" if align else ""
-        return self.op(type_, f"load {type_}, {address}{suffix}")
+        return self.op(type_, f"load {type_}, {address.type} {address.text}{suffix}")
 
     def store_past_caches(self, value: Val, address: Val, align: int) -> None:
         """Stores lines that nobody reads soon; see `fence_stores`."""

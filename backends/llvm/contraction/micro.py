@@ -26,6 +26,7 @@ __all__ = [
     "PanelColumns",
     "accumulate",
     "accumulate_some",
+    "broadcast_from",
     "multiply_add",
     "unroll",
 ]
@@ -97,6 +98,13 @@ def multiply_add(builder: Builder, a: Val, b: Val, c: Val) -> Val:
     if element(c.type).startswith("i"):
         return builder.add(builder.mul(a, b), c)
     return builder.fma(a, b, c)
+
+
+def broadcast_from(builder: Builder, scalar: str, address: Val, width: int) -> Val:
+    """A loaded scalar in all lanes."""
+    if scalar in ("float", "double"):
+        return builder.load_splat(scalar, address, width)
+    return builder.splat(builder.load(scalar, address), width)
 
 
 def unroll(even: int) -> int:
@@ -208,7 +216,7 @@ def accumulate(
             columns = b.load(builder, walking, u)
             for i in range(rows):
                 place = builder.gep(address, u * panel.step + i * panel.lane, scalar)
-                broadcast = builder.splat(builder.load(scalar, place), width)
+                broadcast = broadcast_from(builder, scalar, place, width)
                 for j in range(vectors):
                     at = i * vectors + j
                     acc[at] = multiply_add(builder, broadcast, columns[j], acc[at])
@@ -260,7 +268,7 @@ def accumulate_some(
             place = builder.gep(
                 builder.gep(start, times(builder, k, panel.step), scalar), i * panel.lane, scalar
             )
-            broadcast = builder.splat(builder.load(scalar, place), width)
+            broadcast = broadcast_from(builder, scalar, place, width)
             present = there(k, i)
             for j in range(vectors):
                 old = carried[i * vectors + j]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from graphc.backends.llvm.contraction.axes import Env, constant, plus
 from graphc.backends.llvm.contraction.epilogue import emit_spread, emit_uniform, length
 from graphc.backends.llvm.contraction.field import Field
-from graphc.backends.llvm.contraction.micro import multiply_add
+from graphc.backends.llvm.contraction.micro import broadcast_from, multiply_add
 from graphc.backends.llvm.contraction.nest import Nest
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
@@ -149,9 +149,8 @@ def _accumulate(
         for a_step, b_step in zip(nest.a_inner, nest.b_inner, strict=True):
 
             def broadcast(i: int, step: int = a_step) -> Val:
-                return builder.splat(
-                    builder.load(scalar, builder.gep(here, i * row_lead + step, scalar)), width
-                )
+                place = builder.gep(here, i * row_lead + step, scalar)
+                return broadcast_from(builder, scalar, place, width)
 
             def line(j: int, step: int = b_step) -> Val:
                 return builder.load(type_, builder.gep(columns[j], step, scalar), size)
