@@ -25,14 +25,21 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llvmlite
 
-from graphc.backends.llvm import emitter
-from graphc.backends.llvm.compile import compile_text
 from graphc.ir.errors import CompileError
+from graphc.ir.lazy import lazy_module
 from graphc.ir.target import Target
 from graphc.runtime.threads import usable_cores
+
+if TYPE_CHECKING:
+    from graphc.backends.llvm import compile as native
+    from graphc.backends.llvm import emitter
+else:  # a worker starts while this process loads LLVM
+    native = lazy_module("graphc.backends.llvm.compile")
+    emitter = lazy_module("graphc.backends.llvm.emitter")
 
 __all__ = ["CompileWorkers", "Request", "compile_many", "running_workers", "start_workers", "workers_pay"]
 
@@ -72,7 +79,8 @@ class _Worker:
 
     def __init__(self) -> None:
         package = Path(llvmlite.__file__).parent.parent
-        command = [sys.executable, "-I", "-S", "-c", _START, str(Path(emitter.__file__)), str(package)]
+        script = Path(__file__).with_name("emitter.py")
+        command = [sys.executable, "-I", "-S", "-c", _START, str(script), str(package)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.requests, self.answers = self.process.stdin.fileno(), self.process.stdout.fileno()
@@ -177,7 +185,7 @@ class CompileWorkers:
             heapq.heapify(self._waiting)
         request = found[2]
         try:
-            request.answer = compile_text(request.text, request.target)
+            request.answer = native.compile_text(request.text, request.target)
         except CompileError as error:
             request.answer = error
         return True
@@ -265,6 +273,6 @@ def compile_many(texts: Iterable[str], target: Target) -> list[bytes]:
     """
     modules = list(texts)
     if len(modules) < 2 or not workers_pay(sum(map(len, modules))):
-        return [compile_text(text, target) for text in modules]
+        return [native.compile_text(text, target) for text in modules]
     requests = [_workers().submit(text, target) for text in modules]
     return [request.result() for request in requests]

@@ -15,10 +15,13 @@ from graphc.runtime.cache import cache_key, default_cache
 from graphc.runtime.host import is_loaded
 
 if TYPE_CHECKING:
+    import llvmlite
+
     from graphc.backends.llvm import compile as native
     from graphc.backends.llvm import jit, workers
     from graphc.backends.llvm.host import module
 else:
+    llvmlite = lazy_module("llvmlite")
     native = lazy_module("graphc.backends.llvm.compile")
     jit = lazy_module("graphc.backends.llvm.jit")
     workers = lazy_module("graphc.backends.llvm.workers")
@@ -27,26 +30,35 @@ else:
 __all__ = ["begin_host", "load_host", "load_pool"]
 
 
+_MACHINE = os.uname().machine
+
+
 def _baseline() -> Target:
     """The architecture's common subset: this code is shared by all processors."""
-    host = native.host_target()
-    name = "aarch64" if host.triple.startswith(("aarch64", "arm64")) else "x86-64"
-    return replace(TARGETS[name], triple=host.triple)
+    return replace(
+        TARGETS["aarch64" if _MACHINE in ("aarch64", "arm64") else "x86-64"],
+        triple=native.host_target().triple,
+    )
 
 
-def _key(target: Target) -> str:
-    """The text depends on graphc's sources, which are in every key, and on the interpreter's objects."""
+@functools.cache
+def _key() -> str:
+    """The text depends on graphc's sources, which are in every key, and on the interpreter's objects.
+
+    Found without loading LLVM, since a process that has to make the object starts a worker before that.
+    """
     interpreter = f"{sys.version} {sysconfig.get_config_var('Py_GIL_DISABLED')}"
-    return cache_key("host", native.COMPILER_VERSION, interpreter, str(target))
+    return cache_key("host", llvmlite.__version__, interpreter, sys.platform, _MACHINE)
 
 
 @functools.cache
 def _begun() -> workers.Request | None:
     """The module's compilation by a worker; None where its object is on disk or there is one core."""
-    target = _baseline()
-    if default_cache().get(_key(target)) is not None or not workers.workers_pay(_CHARACTERS):
+    if default_cache().get(_key()) is not None or not workers.workers_pay(_CHARACTERS):
         return None
-    return workers.start_workers().submit(str(module.host_module(target)), target)
+    running = workers.start_workers()
+    target = _baseline()
+    return running.submit(str(module.host_module(target)), target)
 
 
 os.register_at_fork(after_in_child=_begun.cache_clear)  # a worker answers to the process that started it
@@ -71,12 +83,12 @@ def load_pool() -> jit.LinkedCode | None:
 
 def load_host() -> jit.LinkedCode:
     """Compiles the module (or takes it from the cache on disk) and links it for ever."""
-    target = _baseline()
 
     def make() -> bytes:
         request = _begun()
         if request is None:
+            target = _baseline()
             return native.compile_text(str(module.host_module(target)), target)
         return request.result()
 
-    return jit.link([default_cache().get_or_make(_key(target), make)], permanent=True)
+    return jit.link([default_cache().get_or_make(_key(), make)], permanent=True)
