@@ -9,7 +9,6 @@ it, and makes it known to the builtin.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +25,7 @@ from graphc.compiler.program import CompiledProgram, SizedProgram, is_exposed
 from graphc.compiler.tracing import Traced, trace_function
 from graphc.compiler.tree import argument_names, flatten, unflatten
 from graphc.core.evaluate import evaluate
+from graphc.core.location import warn_user
 from graphc.core.modes import is_grad_enabled, on_grad_mode_change
 from graphc.core.recording import current
 from graphc.core.tensor import from_array
@@ -172,10 +172,9 @@ class Compiled:
 
     def _uncompiled(self, args: Any, kwargs: Any) -> Any:
         """The call as it is without `compile`: recorded, where every view of a tensor is known to be one."""
-        warnings.warn(
+        warn_user(
             f"{self._name}(): an argument shares memory with another tensor that the function writes in place, so "
-            "this call is recorded instead of running the compiled program; pass a clone() to avoid it",
-            stacklevel=3,
+            "this call is recorded instead of running the compiled program; pass a clone() to avoid it"
         )
         leaves, tree = flatten((args, kwargs))
         shared = [from_array(x, share=True) if isinstance(x, np.ndarray) else x for x in leaves]

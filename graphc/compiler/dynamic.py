@@ -9,12 +9,11 @@ the types that the trace says.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graphc.compiler.tree import argument_names
-from graphc.core.location import user_location
+from graphc.core.location import user_location, warn_user
 from graphc.core.symint import Assumption, holds, is_decided
 from graphc.ir.dims import Dim as Size
 from graphc.ir.dims import Symbol
@@ -263,11 +262,7 @@ class ShapeWatch:
             f"{function} is compiled for the {len(seen)}th shape of its arguments, because each shape gets a program of "
             f"its own: {said}. graphc.compile(..., dynamic={{{how}}}) makes one program for all sizes"
         )
-        where = user_location()
-        if where is None:
-            warnings.warn(message, stacklevel=2)
-        else:
-            warnings.warn_explicit(message, UserWarning, where.filename, where.lineno)
+        warn_user(message)
 
 
 class _Check(NamedTuple):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from types import CodeType
 
 from graphc.ir.errors import Error
 from graphc.ir.graph import Location
 
-__all__ = ["annotate", "locate", "user_location"]
+__all__ = ["annotate", "locate", "user_location", "warn_user"]
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # The packages beside graphc/ are reached through links; frames name the path they were imported by.
@@ -38,6 +39,15 @@ def user_location() -> Location | None:
             return found[1]
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+def warn_user(message: str) -> None:
+    """A UserWarning at the user's line, however many of our own frames are in between."""
+    where = user_location()
+    if where is None:
+        warnings.warn(message, stacklevel=2)
+    else:
+        warnings.warn_explicit(message, UserWarning, where.filename, where.lineno)
 
 
 def locate(error: Error) -> None:

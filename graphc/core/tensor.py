@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import functools
 import struct
-import warnings
 import weakref
 from typing import Any, ClassVar
 
 import numpy as np
 
 from graphc.core.evaluate import evaluate
-from graphc.core.location import annotate, user_location
+from graphc.core.location import annotate, user_location, warn_user
 from graphc.core.modes import _mode
 from graphc.core.node import Node
 from graphc.core.recording import UNLIMITED, Recording, current, record_nodes
@@ -405,17 +404,13 @@ def _wrapped_and_evaluated(results: tuple[Node, ...]) -> Any:
 
 def _warn_of_length(recording: Recording) -> None:
     """Warns, once for each trace, that it has become long."""
-    where = user_location()
     message = (
         f"the trace of a compiled function has passed {recording.limit} operations, most likely because a Python "
         "loop is unrolled: the time to compile it grows with its length. graphc.scan (or fori_loop, while_loop) "
         "records one step, whatever the length"
     )
     recording.limit = UNLIMITED
-    if where is None:
-        warnings.warn(message, stacklevel=2)
-    else:
-        warnings.warn_explicit(message, UserWarning, where.filename, where.lineno)
+    warn_user(message)
 
 
 def record_view(name: str, x: Any, **attrs: Any) -> Any:
