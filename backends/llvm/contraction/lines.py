@@ -13,7 +13,7 @@ from graphc.backends.llvm.contraction.axes import Env, constant, index_value, mi
 from graphc.backends.llvm.contraction.body import lane_step
 from graphc.backends.llvm.contraction.micro import STRETCH
 from graphc.backends.llvm.contraction.problem import Problem
-from graphc.backends.llvm.contraction.tiling import Tiling
+from graphc.backends.llvm.contraction.tiling import Tiling, sums_in_result
 from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, Val
@@ -59,7 +59,7 @@ class Lines:
     @property
     def in_turn(self) -> bool:
         """True where `below` is to be called while a tile sums, and `at_once` for the first tile alone."""
-        if self.tiling.b == "kept":
+        if self.tiling.near:
             return False
         return self._steps >= _LEAST_STEPS_IN_TURN and self.rows > 1 and bool(self._places[0] or self._keeps)
 
@@ -68,7 +68,7 @@ class Lines:
         if self._steps < _LEAST_STEPS:
             return
         own, shared = self._places
-        if self.tiling.b == "kept" and self._keeps:
+        if self.tiling.near and self._keeps:
             # Kept sums are near.
             with self.builder.if_(is_last_block(self.builder, self.problem, self.tiling, self.block)):
                 for r in range(self.rows):
@@ -98,7 +98,7 @@ class Lines:
     @property
     def _keeps(self) -> bool:
         several = self.tiling.blocks(self.problem.k) > 1 or bool(self.problem.symbols)
-        return self.problem.plain_store is None and several
+        return several and not sums_in_result(self.problem, self.tiling)
 
     @cached_property
     def _places(self) -> tuple[Places, Places]:

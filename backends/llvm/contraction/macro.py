@@ -30,7 +30,7 @@ from graphc.backends.llvm.contraction.packing import (
 from graphc.backends.llvm.contraction.problem import Operand, Problem, Side
 from graphc.backends.llvm.contraction.share import each, load_pointers, place_scratch, shares
 from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit_strip
-from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up
+from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up, sums_in_result
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.records import dataclass
 
@@ -58,7 +58,7 @@ def scratch_of(problem: Problem, tiling: Tiling) -> Scratch:
     """What one partition needs; every part is a multiple of 64 bytes."""
     size = problem.dtype.itemsize
     kept = 0
-    if (tiling.blocks(problem.k) > 1 or problem.symbols) and problem.plain_store is None:
+    if (tiling.blocks(problem.k) > 1 or problem.symbols) and not sums_in_result(problem, tiling):
         kept = tiling.mb * _kept_lead(tiling)
     return Scratch(
         packed_elements(tiling.b, tiling, tiling.nc, tiling.b_lead) * size,
@@ -69,7 +69,7 @@ def scratch_of(problem: Problem, tiling: Tiling) -> Scratch:
 
 def _packed_blocks(problem: Problem, tiling: Tiling) -> int:
     """Blocks of k of which A is packed at once."""
-    return tiling.blocks(problem.k) if tiling.b == "kept" else 1
+    return tiling.blocks(problem.k) if tiling.near else 1
 
 
 def packed_elements(source: Source, tiling: Tiling, rows: int, lead: int) -> int:
@@ -184,7 +184,7 @@ class _Blocked:
         self.batch = batch
         self.batch_env: Env = self.problem.batch.split(self.builder, batch)
         self.rows_share, self.columns_share = rows, columns
-        if self.tiling.b == "kept":
+        if self.tiling.near:
             self.builder.loop(0, self.problem.k, self.tiling.kc, (), self._pack_all_rows, "kc")
         self.builder.loop(*rows, self.tiling.mb, (), self._row_block, "mb")
 
@@ -195,7 +195,7 @@ class _Blocked:
         end = minimum(builder, plus(builder, k, self.kc), self.k)
         block = Block(
             problem.a, problem.buffers, self.pointers, self.batch_env, problem.scalar, tiling.a_lead,
-            constant(0), constant(problem.m), k, end, self._block_of_rows(),
+            *self.rows_share, k, end, self._block_of_rows(),
         )  # fmt: skip
         pack_rows(builder, block, tiling.a, tiling.a_lead, tiling.depth)
         return []
@@ -203,7 +203,7 @@ class _Blocked:
     def _block_of_rows(self) -> Val:
         """Where the packed rows of the block of k begin."""
         tiling = self.tiling
-        if tiling.b != "kept" or self.block_k.text == "0":
+        if not tiling.near or self.block_k.text == "0":
             return self.packed_a
         number = self.builder.binary("udiv", self.block_k, self.kc)
         size = packed_elements(tiling.a, tiling, tiling.mc, tiling.a_lead)
@@ -247,7 +247,7 @@ class _Blocked:
         self.inner_m = m
         self.inner_m_end = minimum(builder, plus(builder, m, constant(tiling.mc)), self.block_m_end)
         steps = self._steps_of(m, self.inner_m_end)
-        if tiling.b != "kept":
+        if not tiling.near:
             self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, steps, self.packed_a)
         self._tile_columns()
         return []
@@ -278,9 +278,21 @@ class _Blocked:
         tiling = self.tiling
         block = Block(
             operand, self.problem.buffers, self.pointers, self.batch_env, self.problem.scalar, tiling.width,
-            row, row_end, self.block_k, steps[1], target, steps[0],
+            row, row_end, self.block_k, steps[1], target, steps[0], self._following(operand),
         )  # fmt: skip
         pack_rows(self.builder, block, source, lead, tiling.depth)
+
+    def _following(self, operand: Operand) -> Val | None:
+        """How far on the block of B lies that is packed next, where each is used at once."""
+        tiling, direct, k = self.tiling, operand.direct, self.problem.k
+        if not tiling.near or direct is None:
+            return None
+        there = constant(tiling.kc * direct.step)
+        if k <= tiling.kc:
+            return constant(tiling.columns * direct.row)
+        begin = (tiling.blocks(k) - 1) * tiling.kc
+        below = constant(tiling.columns * direct.row - begin * direct.step)
+        return self.builder.select(self.builder.icmp("eq", self.block_k, constant(begin)), below, there)
 
     def _tile_columns(self) -> None:
         """Register tiles of the packed rows.
@@ -351,7 +363,7 @@ class _Blocked:
     def _call(self, m: Val, n: Val, shape: TileShape, count: Val) -> None:
         """`count` tiles of the shape below one another, the first at (m, n)."""
         builder = self.builder
-        first = constant(0) if self.tiling.b == "kept" else self.inner_m
+        first = self.rows_share[0] if self.tiling.near else self.inner_m
         a = self._address(self.problem.a, self.tiling.a, m, first, self._block_of_rows())
         b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b)
         relative = times(builder, builder.sub(m, self.block_m), _kept_lead(self.tiling))

@@ -35,7 +35,8 @@ _STEPS_AT_ONCE = 8
 class Block:
     """One block of an operand: flat rows [row, row_end) × flat steps [step, step_end), and where it goes.
 
-    Steps before `begin` are left out; None is `step`.
+    Steps before `begin` are left out; None is `step`. `following` is how many elements on in its array the block lies that
+    is packed next: its lines are asked for meanwhile.
     """
 
     operand: Operand
@@ -50,6 +51,7 @@ class Block:
     step_end: Val
     target: Val
     begin: Val | None = None
+    following: Val | None = None
 
     @property
     def first(self) -> Val:
@@ -70,6 +72,14 @@ class Block:
 
     def ask(self, builder: Builder, row: Val, step: Val) -> None:
         """Fetches the line of the source that holds (row, step), where the operand is a plain array."""
+        self._ask(builder, row, step, None)
+
+    def ask_following(self, builder: Builder, row: Val, step: Val) -> None:
+        """Fetches into L2 the line of the next block where this one has (row, step)."""
+        if self.following is not None:
+            self._ask(builder, row, step, self.following)
+
+    def _ask(self, builder: Builder, row: Val, step: Val, shift: Val | None) -> None:
         direct = self.operand.direct
         if direct is None:
             return
@@ -77,7 +87,9 @@ class Block:
         base = builder.gep(
             self.pointers[direct.buffer], index_value(builder, direct.offset, self.batch), self.scalar
         )
-        builder.prefetch(builder.gep(base, place, self.scalar))
+        if shift is not None:
+            place = plus(builder, place, shift)
+        builder.prefetch(builder.gep(base, place, self.scalar), level=1 if shift is None else 2)
 
 
 def _fastest(axis: Symbol | None, env: Env, flat: Val, origin: Val, builder: Builder) -> Env:
@@ -178,6 +190,9 @@ def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
             if whole and steps > 1:
                 for i in range(steps):
                     block.ask(builder, r, plus(builder, k, constant(steps + i)))
+                    for j in range(0, panel, block.width):
+                        place = plus(builder, r, constant(j))
+                        block.ask_following(builder, place, plus(builder, k, constant(i)))
             for i, at_step in enumerate(at_steps):
                 for j in range(0, reach, block.width):
                     row = plus(builder, r, constant(j))
@@ -229,6 +244,7 @@ def pack_transposed(builder: Builder, block: Block, panel: int, depth: int) -> N
                 lines = []
                 for i in range(width):
                     block.ask(builder, plus(builder, r, constant(width + i)), k)
+                    block.ask_following(builder, plus(builder, r, constant(i)), k)
                 for at_row in at_rows:
                     at = _fastest(operand.steps.inner, env | at_row, k, origin, builder)
                     lines.append(block.value(builder, at, "steps", mask))

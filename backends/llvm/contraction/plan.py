@@ -24,6 +24,7 @@ from graphc.backends.llvm.contraction.tiling import (
     along_steps,
     choose_tiling,
     is_near,
+    near_tiling,
 )
 from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.ir.kernel import Kernel, Loop, Schedule, size_of
@@ -100,6 +101,9 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None, resume
                 if field.minor is None or (field.share >= field.values and problem.m <= t.mc)
             ]
             continue
+        near = near_tiling(problem, target)
+        if near is not None:
+            plans.append(Plan(problem, near))
         crossing = find_crossing(problem, target)
         if crossing is not None:
             plans.append(Plan(problem, tiling, crossing=crossing))
@@ -230,7 +234,11 @@ def estimate(plan: Plan) -> float:
         packed = _crossed_pack(problem, plan.crossing)
         return problem.batch.total * (problem.k * tiles + packed + sums + finish)
     pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
-    pack_a *= max(1, -(-problem.n // tiling.nc))
+    if tiling.near:
+        small = problem.batch.total * problem.m * problem.n * problem.k < _NEAR_WORK
+        tiles *= 1.0 if small else _NEAR
+    else:
+        pack_a *= max(1, -(-problem.n // tiling.nc))
     pack_b = (
         problem.n * problem.k * _copy_cost(problem.b, tiling.b, tiling.width) * -(-problem.m // tiling.mb)
     )
@@ -251,6 +259,11 @@ def _tiles_cycles(plan: Plan) -> float:
     columns = _tile_counts(plan.totals["columns"], tiling.columns)
     return sum(rc * cc * _tile_cycles(r, -(-c // tiling.width)) for r, rc in rows for c, cc in columns)
 
+
+_NEAR = 0.95
+"""Time of register tiles of three vectors whose panel of B is in L1, beside that of others."""
+_NEAR_WORK = 3 << 26
+"""Multiply-adds of a product below which that is not so: operands that are near come fast enough in longer blocks of k."""
 
 _CROSS = 4.0
 """Cycles a vector of sums takes to be transposed."""

@@ -168,12 +168,7 @@ class Problem:
 
     @property
     def plain_store(self) -> Instruction | None:
-        """The epilogue where it only stores the sum as it is, contiguously along columns.
-
-        None of a product with a packed operand, whose sums stay in L1 while all steps of a few columns are summed.
-        """
-        if self.b.panels is not None:
-            return None
+        """The epilogue where it only stores the sum as it is, contiguously along columns."""
         stores = [i for i in self.epilogue if i.opcode == "store"]
         if (
             self.run != self.n

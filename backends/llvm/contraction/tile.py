@@ -33,7 +33,7 @@ from graphc.backends.llvm.contraction.micro import (
 from graphc.backends.llvm.contraction.order import Order
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.contraction.share import load_pointers
-from graphc.backends.llvm.contraction.tiling import Tiling
+from graphc.backends.llvm.contraction.tiling import Tiling, sums_in_result
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
 from graphc.ir.records import dataclass
 
@@ -110,7 +110,7 @@ def emit_strip(
     )
     buffers, a_address, b_address, steps, kept, block, m, n, batch, count, far = builder.params
     long = min(problem.k, tiling.kc) >= _LEAST_STEPS_TO_FETCH
-    distance = a_next if tiling.a == "place" and tiling.b != "kept" and long else 0
+    distance = a_next if tiling.a == "place" and not tiling.near and long else 0
     tiles = problem.m // shape.rows
     placed = side.place(builder, shape, b_address, n)
     pointers = load_pointers(builder, problem, buffers)
@@ -179,7 +179,7 @@ class Tile:
             even = gcd(even, 4)  # less code for what runs seldom
         earlier: Earlier | None
         if problem.symbols:
-            stored = self.stored if problem.plain_store is not None else self._kept(kept, kept_lead)
+            stored = self.stored if sums_in_result(problem, tiling) else self._kept(kept, kept_lead)
             earlier = Earlier(builder.icmp("eq", block, constant(0)), stored)
             fold = builder.sizes["fold"]
             total = accumulate_folds(*sizes, (a_address, a), source, steps, fold, 1, ahead, earlier)
@@ -188,7 +188,7 @@ class Tile:
         if tiling.kc > tiling.fold and problem.k > tiling.fold:
             earlier = None
             if tiling.blocks(problem.k) > 1 or problem.resumed:
-                stored = self.stored if problem.plain_store is not None else self._kept(kept, kept_lead)
+                stored = self.stored if sums_in_result(problem, tiling) else self._kept(kept, kept_lead)
                 earlier = Earlier(self._begins(block), stored)
             total = accumulate_folds(*sizes, (a_address, a), source, steps, tiling.fold, even, ahead, earlier)
             self._settle(total, kept, block, kept_lead)
@@ -225,7 +225,7 @@ class Tile:
         """Keeps the total over this block and those before it, or finishes it after the last one."""
         builder, problem, tiling = self.builder, self.problem, self.tiling
         several = tiling.blocks(problem.k) > 1 or bool(problem.symbols)
-        if not several or problem.plain_store is not None:
+        if not several or sums_in_result(problem, tiling):
             self.finish(total)
             return
         more, last, done = (builder.label(x) for x in ("more", "last", "done"))
@@ -317,7 +317,7 @@ class Tile:
             return
         first, later, done = (builder.label(x) for x in ("first", "later", "done"))
         builder.branch_if(self._begins(block), first, later)
-        if problem.plain_store is not None:
+        if sums_in_result(problem, tiling):
             builder.block(later)
             self.finish(
                 [[builder.fadd(self.stored(i, j), x) for j, x in enumerate(r)] for i, r in enumerate(grid)]

@@ -32,10 +32,12 @@ __all__ = [
     "fold_steps",
     "is_near",
     "leads",
+    "near_tiling",
     "panel_rows",
     "register_rows",
     "round_up",
     "step_numbers",
+    "sums_in_result",
 ]
 
 Source = Literal["place", "kept", "runs", "columns", "panels", "transpose"]
@@ -57,7 +59,8 @@ class Tiling:
     `kc` is a multiple of `fold`: so many steps are summed from zero and added to what there is.
     `mb` rows are finished before the next ones are begun, which bounds the partial sums kept.
     `a_lead` and `b_lead` are element strides of packed blocks (see `Source`). `rows_outside` says
-    that register tiles follow one another along rows of the result.
+    that register tiles follow one another along rows of the result. `near` says that A is packed as a whole, and all steps
+    of a panel of B, block by block in L1, come before the next panel: sums are kept in scratch, few columns at a time.
     """
 
     full_width: int
@@ -74,6 +77,7 @@ class Tiling:
     a_lead: int
     b_lead: int
     rows_outside: bool = False
+    near: bool = False
 
     @property
     def columns(self) -> int:
@@ -238,9 +242,46 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
         nc = columns
     chosen = Tiling(
         full_width=target.width(size * 8), width=width, rows=rows, vectors=vectors, fold=fold, kc=kc, mc=mc, nc=nc, mb=mb, a=a, b=b,
-        a_lead=0, b_lead=0, rows_outside=rows_outside,
+        a_lead=0, b_lead=0, rows_outside=rows_outside, near=kept_panels,
     )  # fmt: skip
     return leads(chosen, size)
+
+
+_NEAR_ROWS, _NEAR_COLUMNS, _NEAR_STEPS = 128, 96, 96
+"""From how many rows, columns and steps on packing both operands once is little beside the products."""
+
+
+def near_tiling(problem: Problem, target: Target) -> Tiling | None:
+    """The tiling whose panels of B are packed one after the other, a fold at a time; None where there is none.
+
+    Tiles of three vectors need fewer instructions for a multiply-add than those of two, and a panel of a fold takes a third of L1.
+    """
+    large = problem.m >= _NEAR_ROWS and problem.n >= _NEAR_COLUMNS and problem.k >= _NEAR_STEPS
+    if not large or problem.batch.total != 1 or (problem.k <= _SHORT and _updates(problem)):
+        return None
+    if len(problem.a.steps.axes) != 1 or len(problem.b.steps.axes) != 1:
+        return None
+    if target.vector_registers > 16 or problem.a.panels or problem.b.panels:
+        return None
+    size = problem.dtype.itemsize
+    sources: list[Source] = []
+    for operand in (problem.a, problem.b):
+        along = along_steps(operand)
+        if not along and len(operand.rows.axes) > 1:
+            return None
+        sources.append("transpose" if along else "panels")
+    width, rows, fold = target.width(size * 8), _KEPT_ROWS[16], fold_steps(problem)
+    mc = round_up(problem.m, rows)
+    chosen = Tiling(
+        full_width=width, width=width, rows=rows, vectors=_KEPT_VECTORS, fold=fold, kc=fold, mc=mc, nc=width * _KEPT_VECTORS,
+        mb=mc, a=sources[0], b=sources[1], a_lead=0, b_lead=0, near=True,
+    )  # fmt: skip
+    return leads(chosen, size)
+
+
+def sums_in_result(problem: Problem, tiling: Tiling) -> bool:
+    """Whether sums of earlier blocks of k are kept in the result's own memory."""
+    return problem.plain_store is not None and not tiling.near
 
 
 def leads(tiling: Tiling, size: int) -> Tiling:

@@ -61,7 +61,7 @@ def _choices(plan: Plan) -> dict[str, tuple[Any, ...]]:
     problem, tiling = plan.problem, plan.tiling
     if plan.field is not None or plan.crossing is not None or problem.is_vector or problem.symbols:
         return {}
-    if problem.order is not None:
+    if problem.order is not None or tiling.near:
         return {}
     found: dict[str, tuple[Any, ...]] = {
         "b": _sources_of_b(problem, tiling),
