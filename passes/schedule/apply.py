@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import overload
 
 from graphc.ir.chains import interleaved
+from graphc.ir.columns import walks_rows
 from graphc.ir.dims import Symbol, split_linear
 from graphc.ir.kernel import (
     FOLD_IN_LANES,
@@ -151,8 +152,11 @@ class _Scheduler:
         axes = [a for a in self.kernel.axes if a is not vector]
         options = self.context.options
         parts = partitions(self.kernel, options.grain, options.max_parts)
-        if any(s.kind == "scatter" for s in self.kernel.stages):
-            parts = min(parts, self.context.target.cores)  # each looks at all positions
+        if any(s.kind == "scatter" for s in self.kernel.stages) or walks_rows(
+            self.kernel, self.context.target
+        ):
+            # Each looks at all positions, or reads a part of each row.
+            parts = min(parts, self.context.target.cores)
         loops: list[Loop] = []
         items = 1
         for a in axes:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from graphc.backends.llvm.kernel.ahead import Ahead, reads_ahead
 from graphc.backends.llvm.kernel.apart import stages_apart
 from graphc.backends.llvm.kernel.body import run, run_point
+from graphc.backends.llvm.kernel.columns import emit_columns, sums_along_rows, with_sums
 from graphc.backends.llvm.kernel.loops import Range, Step, bound_after, run_loops, steps_of
 from graphc.backends.llvm.kernel.memory import fetch
 from graphc.backends.llvm.kernel.placement import Placement, place
@@ -55,6 +56,8 @@ class _Plan:
     stages: tuple[tuple[Step, ...], ...]
     placement: Placement
     ahead: Ahead
+    along_rows: bool = False
+    """True of sums of columns that are made row by row."""
 
     @property
     def local_lanes(self) -> int:
@@ -77,7 +80,11 @@ def _plan(kernel: Kernel, target: Target) -> _Plan:
     if any(stages):
         outer = tuple(_around_stages(s, kernel, stages) if s.role == "vector" else s for s in outer)
     where = place(kernel, bound_after(outer), [bound_after(s) for s in stages])
-    return _Plan(kernel, outer, stages, where, reads_ahead(kernel, outer, stages, target))
+    ahead = reads_ahead(kernel, outer, stages, target)
+    along_rows = sums_along_rows(kernel, outer, target)
+    if along_rows:
+        kernel = with_sums(kernel, outer[-1].size)
+    return _Plan(kernel, outer, stages, where, ahead, along_rows)
 
 
 def _power_of_two(n: int) -> int:
@@ -265,6 +272,9 @@ def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
 
     if not parallel:
         with b.if_(b.icmp("eq", part, Val("i64", "0"))):
+            if plan.along_rows:
+                _emit_along_rows(plan, scope, (Val("i64", "0"), scope.dim(plan.outer[-1].extent)))
+                return
             run_loops(plan.outer, scope, {}, (), point, entered)
         return
     granules = [_granule(s, inside) for s in parallel]
@@ -281,6 +291,9 @@ def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
             entered(inner, n + 1)
         last, granule = parallel[-1], granules[-1]
         ranges[last.axis] = _points(scope, first, end, granule, last.extent)
+        if plan.along_rows:
+            _emit_along_rows(plan, inner, ranges[last.axis])
+            return
         rest = inside if not last.last else (Step(last.axis, "sequential", last.extent), *inside)
         depth = len(parallel) - (1 if last.last else 0)
         if not last.last and len(plan.outer) > len(parallel):
@@ -308,6 +321,17 @@ def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
         return ()
 
     b.loop(first_row, end_row, 1, (), row, "row")
+
+
+def _emit_along_rows(plan: _Plan, scope: Scope, columns: Range) -> None:
+    """All stages at some columns."""
+
+    def finish(at: Scope) -> None:
+        for number, stage in enumerate(plan.kernel.stages[1:], 1):
+            _emit_stage(plan, number, stage, at, at.lane.name if at.lane is not None else None)
+
+    lists = plan.placement.stages[0]
+    emit_columns(plan.kernel, plan.outer[-1], columns, scope, lists, finish)
 
 
 def _share(b: Builder, part: Val, parts: Val, size: Val) -> Range:

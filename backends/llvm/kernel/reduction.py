@@ -27,7 +27,7 @@ from graphc.ir.errors import CompileError
 from graphc.ir.kernel import FOLD_IN_LANES, Combine, Stage, size_of
 from graphc.ir.target import Target
 
-__all__ = ["partial_count", "run_reduce"]
+__all__ = ["level_length", "partial_count", "run_reduce"]
 
 Accumulators = tuple[Val, ...]
 Body = Callable[[Scope], Accumulators]
@@ -106,7 +106,7 @@ def _in_order(
 
         def over(first: Val, size: int) -> Accumulators:
             """The sum over `size` points of the axis."""
-            run = _level_length(size)
+            run = level_length(size)
             whole = size // run * run
             end = b.add(first, Val("i64", str(whole)))
             if run == 1:
@@ -351,7 +351,7 @@ def _run_blocks(scope: Scope, blocks: Val) -> Val:
     return b.select(b.icmp("slt", blocks, Val("i64", str(_LEAST_BLOCKS))), short, long)
 
 
-def _level_length(size: int) -> int:
+def level_length(size: int) -> int:
     """Points in one run of a sum in order: one of a short axis, else a power of `_LEVEL`, at least two runs."""
     run = 1
     while run * _LEVEL * 2 <= size:

@@ -187,6 +187,10 @@ class Scope:
         """Lanes of the vector axis; 1 without one."""
         return self.lane.width if self.lane is not None else 1
 
+    def position(self, axis: str) -> Val:
+        """Where an axis is, i64: its first lane."""
+        return self._symbols[axis]
+
     def set(self, number: int, value: Val) -> None:
         """Gives scalar `number` a value, a scalar or one value per lane."""
         self.values[number] = value
