@@ -18,11 +18,11 @@ from graphc.backends import reference
 from graphc.backends.llvm.codegen import LlvmBackend, kernel_modules
 from graphc.backends.llvm.compile import assembly_text, host_target, resolve_target
 from graphc.backends.llvm.tuning import TuningBackend
+from graphc.compiler.budget import within
 from graphc.ir.dims import Symbol, size_symbols
-from graphc.ir.errors import CompileError
 from graphc.ir.graph import Graph, Op, Value
 from graphc.ir.kernel import Kernel
-from graphc.ir.marks import GRADIENT, has_mark, is_clone
+from graphc.ir.marks import is_clone
 from graphc.ir.program import Program
 from graphc.ir.records import dataclass
 from graphc.ir.target import Target
@@ -31,7 +31,6 @@ from graphc.passes.context import CompileContext, Options
 from graphc.passes.dce import Dce
 from graphc.passes.decompose import Decompose
 from graphc.passes.drop_checks import DropChecks
-from graphc.passes.free import bytes_of
 from graphc.passes.fuse import Fused, Group, fuse
 from graphc.passes.gradients import ExpandGradients
 from graphc.passes.kept import Keeper
@@ -41,7 +40,7 @@ from graphc.passes.pipeline import OPTIMISE
 from graphc.passes.plan import plan
 from graphc.passes.plan.in_place import shareable
 from graphc.passes.plan.resolve import Resolver
-from graphc.passes.remat import ATTEMPTS, THOROUGH, Attempt, frugal_copy, part_of, rematerialise
+from graphc.passes.remat import frugal_copy
 from graphc.passes.schedule import schedule
 from graphc.passes.schedule.cost import work
 
@@ -130,64 +129,10 @@ def lower_graph(
         graph = frugal_copy(graph)  # what a checkpoint computes again is to come late
     if memory_budget is None:
         return _planned(joint, graph, context, on_kernel, keep)
-    stages = _within(joint, graph, context, memory_budget)
+    stages = within(graph, memory_budget, lambda g: _planned(joint, g, context, None))
     for kernel in stages.kernels if on_kernel is not None else ():
         on_kernel(kernel)  # type: ignore[misc]
     return stages
-
-
-def _within(joint: Graph, graph: Graph, context: CompileContext, budget: int) -> Stages:
-    """The attempt at computing values again that costs least time of those whose temporaries fit in `budget` bytes."""
-    plain = _planned(joint, graph.copy(), context, None)
-    if plain.program.arena_bytes <= budget:
-        return plain
-
-    def tried(attempt: Attempt) -> Stages:
-        changed = graph.copy() if any(has_mark(op, GRADIENT) for op in graph.ops) else frugal_copy(graph)
-        if not rematerialise(changed, attempt):
-            return plain
-        found = _planned(joint, frugal_copy(changed), context, None)
-        return found if found.program.arena_bytes < plain.program.arena_bytes else plain
-
-    least = plain
-    for attempt in THOROUGH:
-        found = tried(attempt)
-        least = min(least, found, key=lambda s: s.program.arena_bytes)
-        if least.program.arena_bytes <= budget:
-            break
-    else:
-        least = min(least, *map(tried, ATTEMPTS), key=lambda s: s.program.arena_bytes)
-        if least.program.arena_bytes > budget:
-            raise _over(graph, budget, plain, least)
-        return least
-    # What is computed again grows from attempt to attempt: the first that fits is looked for by halves.
-    first, end = 0, len(ATTEMPTS)
-    while first < end:
-        middle = (first + end) // 2
-        found = tried(ATTEMPTS[middle])
-        if found.program.arena_bytes <= budget:
-            least, end = found, middle
-        else:
-            first = middle + 1
-    return least
-
-
-def _over(graph: Graph, budget: int, plain: Stages, least: Stages) -> CompileError:
-    """The error of a budget that no attempt meets. It names the line that makes the largest value."""
-    sizes, bytes_least = plain.program.arena_bytes, least.program.arena_bytes
-    large = max(
-        part_of(graph).forward or graph.ops, key=lambda op: max(map(bytes_of, op.results)), default=None
-    )
-    loc = None if large is None else large.loc
-    value = (
-        "" if large is None else f"; the largest value is {large.results[0].type}, made here by {large.name}"
-    )
-    return CompileError(
-        f"memory_budget={budget} cannot be met: the temporaries of {graph.name!r} take {sizes} bytes, and {bytes_least} "
-        f"where as much as possible is computed again; give a budget of at least {bytes_least} or a smaller batch{value}",
-        filename=None if loc is None else loc.filename,
-        lineno=None if loc is None else loc.lineno,
-    )
 
 
 def _planned(

@@ -4,7 +4,7 @@ Every op is pure and its bits depend on its operands alone, so nothing that a pr
 """
 
 from graphc.passes.remat.apply import ATTEMPTS, THOROUGH, Attempt, rematerialise
-from graphc.passes.remat.order import frugal_copy
+from graphc.passes.remat.order import frugal_copy, likely_peak
 from graphc.passes.remat.parts import part_of
 
-__all__ = ["ATTEMPTS", "THOROUGH", "Attempt", "frugal_copy", "part_of", "rematerialise"]
+__all__ = ["ATTEMPTS", "THOROUGH", "Attempt", "frugal_copy", "likely_peak", "part_of", "rematerialise"]

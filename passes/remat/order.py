@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import heapq
 
+from graphc.ir.families import Contraction, Elementwise
 from graphc.ir.graph import Graph, Op, Value, clone_ops
 from graphc.passes.free import bytes_of, made_of
 
-__all__ = ["SMALL", "frugal_copy"]
+__all__ = ["SMALL", "frugal_copy", "likely_peak"]
 
 SMALL = 1 << 12
 """Bytes that do not matter: an op that adds no more runs as soon as it can."""
+
+_SOON = 32
+"""So many ops behind a product elements are likely to be in its kernel."""
 
 
 def frugal_copy(graph: Graph) -> Graph:
@@ -85,3 +89,37 @@ def _order(graph: Graph) -> list[Op]:
             if not waiting[follower]:
                 push(follower)
     return order
+
+
+def likely_peak(graph: Graph) -> int:
+    """Most bytes live at once where the ops run in their order, as far as the graph alone tells: an estimate of the arena.
+
+    Elements that share a kernel with their reader take nothing, nor do products that elements alone read soon, and
+    what only adds elements writes over what it frees.
+    """
+    ops = list(graph.ops)
+    outputs = graph.output_uses()
+    passing = made_of(ops, outputs)
+    place = {op: n for n, op in enumerate(ops) if not any(r in passing for r in op.results)}
+    reads = {op: list(dict.fromkeys(r for v in op.operands for r in passing.get(v, (v,)))) for op in place}
+    readers: dict[Value, list[Op]] = {}
+    for op, operands in reads.items():
+        for v in operands:
+            readers.setdefault(v, []).append(op)
+
+    def counts(v: Value) -> bool:
+        if v.op is None or v in outputs or v not in readers:
+            return False
+        alone = all(isinstance(r, Elementwise) for r in readers[v])
+        soon = place[readers[v][-1]] - place[v.op] <= _SOON
+        return not (alone and soon and isinstance(v.op, Contraction))
+
+    live = most = 0
+    for op, operands in reads.items():
+        made = sum(bytes_of(v) for v in op.results if counts(v))
+        freed = sum(bytes_of(v) for v in operands if readers[v][-1] is op and counts(v))
+        inside = max((likely_peak(region) for region in op.regions), default=0)
+        over = min(made, freed) if isinstance(op, Elementwise) else 0
+        most = max(most, live + made - over + inside)
+        live += made - freed
+    return most

@@ -1,24 +1,33 @@
 """Memory of training steps: peak of the process against PyTorch's, and the arena against what must live at once.
 
     python -m tests.benchmarks.memory [ROW ...]
+    python -m tests.benchmarks.memory --budget 0.5 [--lock FILE] [ROW ...]
 
 Both processes build the row, run it (graphc compiles it with an empty cache in that process) and report their
 largest resident set. An arena's bound is the largest sum of buffers that are live in one phase: from the
 first phase that writes a buffer to the last that reads it, a repeated range counting as one.
+
+With `--budget` a row is compiled twice, without and with a memory budget of that share of its arena, and both take turns.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
+from graphc.compiler.compiled import Compiled
 from graphc.compiler.driver import lower_graph, make_context
 from graphc.ir.program import Program
 from tests.benchmarks.kernels import captured_step
 from tests.benchmarks.measure import Pool
+from tests.benchmarks.quietness import undisturbed
 from tests.benchmarks.workloads import ROWS, Workload, chosen
 
-__all__ = ["largest_live", "row_program"]
+__all__ = ["budget_line", "largest_live", "row_program"]
 
 _LINE = 64
 
@@ -71,6 +80,44 @@ def _peaks(pool: Pool, workload: Workload, peers: Sequence[str]) -> list[str]:
     return cells
 
 
+def _median(call: Callable[[], Any], count: int) -> float:
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def budget_line(row: str, share: float, lock: str | None, rounds: int = 8) -> str:
+    """Arena without and with a budget, its share, seconds of compiling with it, and steps' time with it by time without."""
+    plain, arguments = captured_step(row)
+    arena = lower_graph(plain.trace(*arguments), make_context()).program.arena_bytes
+    budget = int(share * arena)
+    tight = Compiled.make(plain._function, replace(plain._options, memory_budget=budget))
+    begin = time.perf_counter()
+    less = lower_graph(plain.trace(*arguments), make_context(), memory_budget=budget).program.arena_bytes
+    planning = time.perf_counter() - begin
+    times: list[tuple[float, float]] = []
+    for step in (plain, tight):
+        step(*arguments)
+    for _ in range(rounds):
+        with undisturbed(lock):
+            times.append((_median(lambda: plain(*arguments), 3), _median(lambda: tight(*arguments), 3)))
+    ratio = statistics.median(b / a for a, b in times)
+    mib = [f"{b / 2**20:,.2f}" for b in (arena, less)]
+    return "".join(f"{c:>14}" for c in (*mib, f"{less / arena:.1%}", f"{planning:.2f}", f"{ratio:.3f}"))
+
+
+def _budgets(names: Sequence[str], share: float, lock: str | None) -> None:
+    print(
+        f"{'':46}" + "".join(f"{c:>14}" for c in ("arena MiB", "with budget", "share", "planning s", "time"))
+    )
+    for workload in chosen(ROWS, names):
+        if workload.kind == "train":
+            print(f"{workload.title:46}" + budget_line(workload.name, share, lock), flush=True)
+
+
 def main() -> None:
     """Prints a line a row."""
     parser = argparse.ArgumentParser(
@@ -78,7 +125,16 @@ def main() -> None:
     )
     parser.add_argument("rows", nargs="*", default=["*"], metavar="ROW")
     parser.add_argument("--arena", action="store_true", help="only the arena; starts no other process")
+    parser.add_argument(
+        "--budget", type=float, metavar="SHARE", help="a memory budget of this share of the arena"
+    )
+    parser.add_argument(
+        "--lock", metavar="FILE", help="hold this file's lock, at real-time priority, while timing"
+    )
     options = parser.parse_args()
+    if options.budget is not None:
+        _budgets(options.rows, options.budget, options.lock)
+        return
     peers = ("graphc", "graphc plain", "torch eager")
     print(f"{'MiB':46}" + "".join(f"{p:>14}" for p in (*peers, "arena", "live at once", "ratio")))
     with Pool() as pool:

@@ -14,7 +14,7 @@ from tests.benchmarks.accuracy import BOUND, compare
 from tests.benchmarks.floor import Floor, lenet_floor, resnet18_floor
 from tests.benchmarks.frameworks import PEERS, runs
 from tests.benchmarks.measure import Measured, Pool, RowResult, measure
-from tests.benchmarks.memory import largest_live, row_program
+from tests.benchmarks.memory import budget_line, largest_live, row_program
 from tests.benchmarks.micro import MICRO
 from tests.benchmarks.peak import best_probes
 from tests.benchmarks.roofline import Machine
@@ -152,3 +152,10 @@ def test_accuracy_of_small_rows(row: str) -> None:
 def test_accuracy_of_all_rows(row: str) -> None:
     pytest.importorskip("torch")
     assert [e for e in compare(row) if max(e.ratio, e.rounding) > BOUND] == []
+
+
+def test_budget_line() -> None:
+    arena, less, share, _, ratio = budget_line("lenet", 0.8, None, rounds=1).split()
+    assert float(less) <= 0.8 * float(arena) + 0.01
+    assert float(share.rstrip("%")) <= 80
+    assert float(ratio) > 0
