@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphc.compiler.arguments import apart, argument, is_copy, write_back
+from graphc.compiler.collection import collection_paused
 from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import compile_graph, lower_graph, make_context
 from graphc.compiler.dynamic import Axes, ShapeWatch, SizeChecks
@@ -154,7 +155,8 @@ class Compiled:
         program = next((p for p in self._programs.get(call.key, ()) if p.valid(call.tensors)), None)
         known = program is not None
         if program is None:
-            program = self._compile(call)
+            with collection_paused():
+                program = self._compile(call)
         now = epoch()
         found = program.at(call.sizes)
         if found.overlaps(call.tensors) or not found.returnable(call.copies):

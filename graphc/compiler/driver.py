@@ -7,13 +7,12 @@ pass, and imports neither the passes nor the code generator.
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from graphc.backends.llvm.host import begin_host
+from graphc.compiler.collection import collection_paused
 from graphc.core.evaluate import on_compile
 from graphc.core.storage import Memory
 from graphc.ir.errors import CompileError, located
@@ -177,7 +176,7 @@ def compile_graph(
         if found is not None:
             return found
     begin_host()
-    with _collection_paused():
+    with collection_paused():
         compiler = codegen.KernelCompiler(resolved, large=len(graph) >= _MANY_OPS)
         stages = lowering.lower_graph(
             graph, make_context(target, tune), passes, compiler.add, memory_budget, keep
@@ -189,18 +188,6 @@ def compile_graph(
         if content is not None:
             default_cache().put(key, content)
     return made
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Compiling makes many objects that live until it ends; looking through them for cycles took a quarter of its time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _cacheable(graph: Graph, passes: str | None) -> Fingerprint | None:
