@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from graphc.ir.dims import Expr
 from graphc.ir.errors import VerifyError
-from graphc.ir.families import GraphOp
+from graphc.ir.families import GraphOp, Types
 from graphc.ir.graph import ROLES, Graph, Op, Use, Value
 from graphc.ir.printer import dim_symbols, op_text, value_names
 
-__all__ = ["verify"]
+__all__ = ["Inferred", "verify"]
 
 
-def verify(graph: Graph) -> None:
-    """Raises VerifyError, naming the op, where an invariant of `graphc.ir.graph` does not hold."""
-    _Verifier(graph).run()
+Inferred = dict[Op, tuple[Types, Types]]
+"""Of ops whose types were inferred: those of operands and results then."""
+
+
+def verify(graph: Graph, inferred: Inferred | None = None) -> None:
+    """Raises VerifyError, naming the op, where an invariant of `graphc.ir.graph` does not hold.
+
+    `inferred` is kept from one check of a graph that passes change to the next: types of ops without regions that have not
+    changed are not inferred again.
+    """
+    _Verifier(graph, {} if inferred is None else inferred).run()
 
 
 class _Verifier:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, inferred: Inferred) -> None:
         self.graph = graph
+        self.inferred = inferred
         self.defined: set[Value] = set(graph.inputs)
 
     def fail(self, message: str, op: Op | None = None) -> None:
@@ -60,6 +69,17 @@ class _Verifier:
                 self.fail(f"operand {i} is not defined before its use", op)
             if Use(op, i) not in v.uses:
                 self.fail(f"operand {i} does not list this use", op)
+        types = (op.operand_types, op.result_types)
+        if self.inferred.get(op) != types:
+            self.check_types(op)
+            if not op.regions:
+                self.inferred[op] = types
+        for r in op.results:
+            self.check_uses(r)
+        for region in op.regions:
+            verify(region, self.inferred)
+
+    def check_types(self, op: GraphOp) -> None:
         missing = [k for k in op.attributes if k not in op.attrs]
         unknown = [k for k in op.attrs if k not in op.attributes]
         if missing or unknown:
@@ -74,10 +94,6 @@ class _Verifier:
             return
         if tuple(expected) != op.result_types:
             self.fail(f"result types should be {', '.join(map(str, expected))}", op)
-        for r in op.results:
-            self.check_uses(r)
-        for region in op.regions:
-            verify(region)
 
     def check_uses(self, value: Value) -> None:
         for use in value.uses:

@@ -18,6 +18,7 @@ from graphc.ir.errors import VerifyError
 from graphc.ir.graph import Graph
 from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
+from graphc.ir.verifier import Inferred, verify
 from graphc.passes.base import Pass
 from graphc.passes.context import CompileContext
 from graphc.passes.pipeline import pass_text
@@ -38,9 +39,12 @@ class Instrument:
 class Verify(Instrument):
     """Checks the invariants of the graph after each pass that changed it."""
 
+    def __init__(self) -> None:
+        self._inferred: Inferred = {}
+
     def after(self, pass_: Pass, graph: Graph, context: CompileContext, changed: bool) -> None:
         if changed:
-            graph.verify()
+            verify(graph, self._inferred)
 
 
 @dataclass

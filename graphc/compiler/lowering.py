@@ -9,6 +9,7 @@ something is compiled or looked at: a program that is on disk needs none of this
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field
@@ -146,6 +147,7 @@ def _planned(
     fused = fuse(graph, context)
     depth = _depths(fused)
     over = {(fused.graph.outputs[i], fused.graph.inputs[j]) for i, j in fused.graph.aliases.items()}
+    known: dict[tuple[Any, ...], Kernel] = {}
     scheduled: list[Lowered | LoweredControl] = []
     found: list[Kernel] = []
     keeper = Keeper(graph, context) if keep else None
@@ -153,7 +155,7 @@ def _planned(
         lowered = lower(fused, group)
         if keeper is not None:
             lowered = keeper.applied(lowered)
-        for low in schedule(lowered, context):
+        for low in _scheduled(lowered, context, known):
             scheduled.append(low)
             found += kernels_of(low)
             if on_kernel is not None and _settled(low, group, depth, over):
@@ -163,6 +165,23 @@ def _planned(
     found += [k.filling.kernel for k in kept]
     kernels = KernelList(found)
     return Stages(joint, graph, fused, kernels, plan(fused, scheduled, context, kept), context)
+
+
+def _scheduled(
+    lowered: Lowered | LoweredControl, context: CompileContext, known: dict[tuple[Any, ...], Kernel]
+) -> tuple[Lowered | LoweredControl, ...]:
+    """As `schedule`, but equal kernels, as those of equal layers, are scheduled once and are one object. `known` has the
+    scheduled ones by all that a schedule follows from."""
+    if isinstance(lowered, LoweredControl):
+        return schedule(lowered, context)
+    key = (str(lowered.kernel), lowered.along, lowered.contraction, lowered.vector)
+    kernel = known.get(key)
+    if kernel is not None:
+        return (dataclasses.replace(lowered, kernel=kernel),)
+    found = schedule(lowered, context)
+    if len(found) == 1 and dataclasses.replace(lowered, kernel=found[0].kernel) == found[0]:
+        known[key] = found[0].kernel
+    return found
 
 
 def _depths(fused: Fused) -> dict[Op, int]:

@@ -56,7 +56,8 @@ class Planner:
         self.place: dict[Value, Value] = {}
         """Values that live in another value's buffer: a state's, an output's or a dying temporary's."""
         self.outputs: list[Value] = []
-        self._scratch: dict[Call, tuple[Kernel, int]] = {}
+        self._scratch: dict[int, tuple[Kernel, int]] = {}
+        """Scratch memory by the identity of kernels, which equal calls share."""
         self._return_values()
         self.overwriting = self._overwrite_states()
         order = Order(self.calls)
@@ -178,12 +179,10 @@ class Planner:
         if isinstance(call, ControlCall):
             return max(region.most_live for region in self.steps[call]) * call.control.instances
         kernel = call.lowered.kernel
-        known = self._scratch.get(call)
-        if known is None or known[0] is not kernel:
-            known = self._scratch[call] = (
-                kernel,
-                self.context.backend.scratch_bytes(kernel, self.context.target),
-            )
+        known = self._scratch.get(id(kernel))
+        if known is None:
+            size = self.context.backend.scratch_bytes(kernel, self.context.target)
+            known = self._scratch[id(kernel)] = (kernel, size)
         return known[1]
 
     def _can_replace(self, call: Call, new: Value, old: Value) -> bool:
