@@ -153,10 +153,13 @@ class Compiled:
         evaluate(current())
         call = self._prepare(args, kwargs)
         program = next((p for p in self._programs.get(call.key, ()) if p.valid(call.tensors)), None)
-        known = program is not None
-        if program is None:
-            with collection_paused():
-                program = self._compile(call)
+        if program is not None:
+            return self._run(program, call, args, kwargs, known=True)
+        with collection_paused():  # until the result is there: compiling leaves much to look through
+            return self._run(self._compile(call), call, args, kwargs, known=False)
+
+    def _run(self, program: CompiledProgram, call: _Call, args: Any, kwargs: Any, *, known: bool) -> Any:
+        """Runs a program that fits the call, and makes it known to the native entry."""
         now = epoch()
         found = program.at(call.sizes)
         if found.overlaps(call.tensors) or not found.returnable(call.copies):
