@@ -23,6 +23,7 @@ __all__ = [
     "Dim",
     "Expr",
     "Symbol",
+    "ample",
     "axis_symbols",
     "bounds",
     "ceil_div",
@@ -582,8 +583,8 @@ def _split_product(x: Dim, symbol: Symbol) -> tuple[Dim, Dim] | None:
     return _make(factor), _make(rest)
 
 
-TYPICAL = 64
-"""The size that choices are made for where a dimension is symbolic."""
+TYPICAL, AMPLE = 64, 1024
+"""The sizes that choices are made for, and that memory is weighed for, where a dimension is symbolic."""
 
 
 def typical(x: Dim) -> int:
@@ -591,6 +592,16 @@ def typical(x: Dim) -> int:
     if isinstance(x, int):
         return x
     found = substitute(x, {s: _typical_of(s) for s in symbols(x)})
+    assert isinstance(found, int)
+    return found
+
+
+def ample(x: Dim) -> int:
+    """`x` at the sizes that memory is weighed for where it is asked to be saved: 1024 for each symbol, or what of its
+    bounds is nearest."""
+    if isinstance(x, int):
+        return x
+    found = substitute(x, {s: max(s.lo, AMPLE if s.hi is None else min(AMPLE, s.hi)) for s in symbols(x)})
     assert isinstance(found, int)
     return found
 

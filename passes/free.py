@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from graphc.ir.dims import ample
 from graphc.ir.families import Accumulate, Contraction, Creation, Elementwise, Random, View, Window
 from graphc.ir.graph import Op, Value
 
 __all__ = ["behind_views", "bytes_of", "made_of", "takes_nothing"]
-
-SYMBOLIC = 16
-"""What a symbolic size counts for."""
 
 
 def takes_nothing(op: Op) -> bool:
@@ -60,5 +58,5 @@ def bytes_of(value: Value) -> int:
     """Bytes that a value takes where it is stored."""
     total = value.type.dtype.itemsize
     for size in value.type.shape:
-        total *= size if isinstance(size, int) else SYMBOLIC
+        total *= ample(size)
     return total

@@ -76,7 +76,8 @@ def compile(
     pipeline in text form; `keep_grads` keeps gradients that are both made and consumed inside the call
     readable as `.grad`. With a `memory_budget` values of the forward part are computed again in the backward part until
     the temporaries of a call fit in so many bytes: results keep their bits; the call that compiles raises CompileError
-    where even the most that can be computed again does not fit, and says what would.
+    where even the most that can be computed again does not fit, and says what would. With `dynamic` that is so at the
+    largest sizes, whose `Dim` must have a `max`.
 
     With `tune` the plans that matrix products and convolutions may have are measured on this machine when a function is
     compiled, which takes seconds for each kernel of its own; the fastest are remembered in the compile cache, so the next process measures
@@ -98,10 +99,6 @@ def compile(
             raise TypeError(
                 f"graphc.compile: memory_budget must be a number of bytes, got {type(memory_budget).__name__}"
             )
-        if dynamic is not None:
-            raise NotImplementedError(
-                "graphc.compile: memory_budget is not supported with dynamic yet: what fits depends on the sizes"
-            )
         if memory_budget < 0:
             raise ValueError(f"graphc.compile: memory_budget must be at least 0, got {memory_budget}")
     if threads is not None:
@@ -121,7 +118,15 @@ def compile(
 def _compile(options: CompileOptions, dynamic: Any, fn: Callable[..., Any]) -> Compiled:
     if not callable(fn):
         raise TypeError(f"graphc.compile expects a function or a Module, got {type(fn).__name__}")
-    return Compiled.make(fn, options, declared_axes(fn, dynamic))
+    axes = declared_axes(fn, dynamic)
+    if options.memory_budget is not None and axes is not None:
+        open_ = [s.name for s in axes.symbols if s.hi is None]
+        if open_:
+            raise ValueError(
+                f"graphc.compile: memory_budget is what temporaries take at the largest sizes, but {', '.join(open_)} has no "
+                f'bound; give one, like Dim("{open_[0]}", max=…)'
+            )
+    return Compiled.make(fn, options, axes)
 
 
 def run_graph(graph: Graph, *arrays: Any, backend: str = "llvm") -> list[Any]:

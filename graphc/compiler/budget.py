@@ -14,6 +14,7 @@ from graphc.ir.errors import CompileError
 from graphc.ir.graph import Graph
 from graphc.ir.marks import GRADIENT, has_mark
 from graphc.passes.free import bytes_of
+from graphc.passes.plan.resolve import most_bytes
 from graphc.passes.remat import (
     ATTEMPTS,
     THOROUGH,
@@ -36,9 +37,9 @@ _TRIES = 3
 
 
 def within(graph: Graph, budget: int, plan: Callable[[Graph], Stages]) -> Stages:
-    """A plan of `graph` whose temporaries fit in `budget` bytes. Raises CompileError where none is found."""
+    """A plan of `graph` whose temporaries fit in `budget` bytes, at the largest sizes where there are symbolic ones. Raises CompileError where none is found."""
     plain = plan(graph.copy())
-    if plain.program.arena_bytes <= budget:
+    if most_bytes(plain.program) <= budget:
         return plain
     return _Search(graph, budget, plan, plain).found()
 
@@ -54,7 +55,7 @@ class _Search:
         self.last = self.least = plain
         self.made: dict[Attempt, tuple[Graph, int]] = {}
         self.planned: set[Attempt] = set()
-        self.ratio = plain.program.arena_bytes / max(1, likely_peak(frugal_copy(graph)))
+        self.ratio = most_bytes(plain.program) / max(1, likely_peak(frugal_copy(graph)))
         """What the last plan took by its estimate."""
 
     def found(self) -> Stages:
@@ -101,9 +102,9 @@ class _Search:
         graph, estimate = self.made_of(attempt)
         self.planned.add(attempt)
         self.last = self.plan(graph)
-        self.ratio = self.last.program.arena_bytes / max(1, estimate)
-        self.least = min(self.least, self.last, key=lambda s: s.program.arena_bytes)
-        return self.last.program.arena_bytes <= self.budget
+        self.ratio = most_bytes(self.last.program) / max(1, estimate)
+        self.least = min(self.least, self.last, key=lambda s: most_bytes(s.program))
+        return most_bytes(self.last.program) <= self.budget
 
     def refusal(self) -> CompileError:
         """The error of a budget that no attempt meets. It names the line that makes the largest value."""
@@ -115,7 +116,7 @@ class _Search:
             if large is None
             else f"; the largest value is {large.results[0].type}, made here by {large.name}"
         )
-        sizes, least = self.plain.program.arena_bytes, self.least.program.arena_bytes
+        sizes, least = most_bytes(self.plain.program), most_bytes(self.least.program)
         return CompileError(
             f"memory_budget={self.budget} cannot be met: the temporaries of {self.graph.name!r} take {sizes} bytes, and "
             f"{least} where as much as possible is computed again; give a budget of at least {least} or a smaller "

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.control import Branch, Control, Loop, While
+from graphc.ir.dims import ample, typical
 from graphc.ir.graph import Value
 from graphc.ir.kernel import Kernel
+from graphc.ir.marks import is_clone
 from graphc.ir.program import Program
 from graphc.ir.symbolic import graph_sizes
 from graphc.passes.context import CompileContext
@@ -172,7 +174,11 @@ class Planner:
                 ]
                 if pairs:
                     over[c] = pairs
-        return Needs(self.calls, {v: v.type.typical_bytes for v in values}, over, given, self.scratch_bytes)
+        # What is computed again is to save memory where there is much of it.
+        weigh = ample if any(is_clone(op) for op in self.graph.ops) else typical
+        return Needs(
+            self.calls, {v: weigh(v.type.size_bytes) for v in values}, over, given, self.scratch_bytes
+        )
 
     def scratch_bytes(self, call: Call) -> int:
         """Bytes of memory for itself that a call takes in each partition, or an op with regions for what they make."""

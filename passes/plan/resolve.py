@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from graphc.ir.dims import Dim, Symbol, substitute
+from graphc.ir.dims import Dim, Symbol, substitute, symbols, typical
 from graphc.ir.kernel import Kernel
 from graphc.ir.program import Buffer, KernelCall, Move, Phase, Program, Repeat, SizeArray
 from graphc.ir.types import TensorType
@@ -20,7 +20,7 @@ from graphc.passes.context import CompileContext
 from graphc.passes.plan.arena import Lifetime, assign_offsets, most_live, places_below, stacked
 from graphc.passes.schedule.cost import work_expression
 
-__all__ = ["Resolver"]
+__all__ = ["Resolver", "most_bytes"]
 
 _WORSE = 16
 """Temporaries keep the order in which the plan put them unless that takes one part in so many more than there must be."""
@@ -45,11 +45,7 @@ class Resolver:
     @cached_property
     def below(self) -> dict[int, list[int]]:
         """Which temporaries lie under each, as the program was planned."""
-        buffers = self.program.buffers
-        lives = [
-            Lifetime(buffers[r].type.typical_bytes, first, last) for r, first, last in self.program.lives
-        ]
-        return places_below(lives, [buffers[r].offset for r, _, _ in self.program.lives])
+        return _below(self.program)
 
     def at(self, sizes: Mapping[Symbol, int]) -> Program:
         """The program at these sizes, which has the kernels of the given one."""
@@ -69,6 +65,30 @@ class Resolver:
             return context.backend.division(kernel, context.target)
         work, grain = work_expression(kernel), context.options.grain
         return lambda sizes: _number(work, sizes) // grain
+
+
+def most_bytes(program: Program) -> int:
+    """Bytes of temporaries at the largest sizes, all of which are bounded; at no sizes there are more."""
+    if not program.lives:
+        return program.arena_bytes
+
+    def largest(x: Dim) -> int:
+        return _number(x, {s: s.hi for s in symbols(x) if s.hi is not None})
+
+    return stacked(_lives(program, largest), _below(program))[1]
+
+
+def _lives(program: Program, number: Callable[[Dim], int]) -> list[Lifetime]:
+    """The temporaries, of sizes that `number` gives."""
+    return [
+        Lifetime(max(_LEAST_BYTES, number(program.buffers[r].type.size_bytes)), first, last)
+        for r, first, last in program.lives
+    ]
+
+
+def _below(program: Program) -> dict[int, list[int]]:
+    """Which temporaries lie under each, as the program was planned."""
+    return places_below(_lives(program, typical), [program.buffers[r].offset for r, _, _ in program.lives])
 
 
 def _number(x: Dim, sizes: Mapping[Symbol, int]) -> int:
@@ -104,13 +124,10 @@ class _AtSizes:
 
     def _buffers(self) -> tuple[tuple[Buffer, ...], int]:
         found = [b if b.type.is_static else replace(b, type=self._type(b.type)) for b in self.program.buffers]
-        lives = [
-            Lifetime(max(_LEAST_BYTES, found[r].type.nbytes), first, last)
-            for r, first, last in self.program.lives
-        ]
+        lives = _lives(self.program, self.number)
         offsets, total = stacked(lives, self.resolver.below)
         if total - total // _WORSE > most_live(lives):
-            offsets, total = assign_offsets(lives)
+            offsets, total = min((offsets, total), assign_offsets(lives), key=lambda found: found[1])
         for (row, _, _), offset in zip(self.program.lives, offsets, strict=True):
             found[row] = replace(found[row], offset=offset)
         return tuple(found), total

@@ -450,11 +450,6 @@ def test_one_tensor_as_a_dynamic_and_a_fixed_argument() -> None:
         graphc.compile(lambda x, y: x + y, dynamic=BATCH)(x, x)
 
 
-def test_what_is_not_built_yet() -> None:
-    with pytest.raises(NotImplementedError, match="memory_budget is not supported with dynamic"):
-        graphc.compile(lambda x: x, dynamic=BATCH, memory_budget=1)
-
-
 # -- a program for each shape -----------------------------------------------------------------
 
 

@@ -5,13 +5,16 @@ shape on other addresses. So one function for each of a few sizes of block serve
 of fixed shapes, and with its bits: an element's sum depends on the steps of k alone, not on how many rows there are.
 
 Blocks of the largest size are divided among partitions where there are enough; every other block is divided itself.
+Numbers that count along the axis (those of random draws, positions) begin at what stands in one more buffer, which the
+kernel of a block reads.
 What is left at the end is a block that begins in the one before where that costs less: its rows are made twice, alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import prod
 
 from graphc.backends.llvm.contraction.axes import constant, size_value
@@ -20,9 +23,12 @@ from graphc.backends.llvm.contraction.tiling import block_steps
 from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.dims import Dim, Symbol, size_symbols, split_linear, substitute
+from graphc.ir.dims import symbols as symbols_of
 from graphc.ir.kernel import (
+    Instruction,
     Kernel,
     KernelBuffer,
+    Stage,
     extent,
     kernel_sizes,
     new_axis,
@@ -30,7 +36,7 @@ from graphc.ir.kernel import (
     size_of,
 )
 from graphc.ir.records import dataclass
-from graphc.ir.types import TensorType
+from graphc.ir.types import TensorType, int64
 
 __all__ = ["Blocks", "at_sizes", "blocks_of", "emit_blocks", "emit_sum", "parts_of_sum"]
 
@@ -57,6 +63,9 @@ class Blocks:
     fold: int = 0
     """Of parts of a sum: the steps of its folds."""
     axis: Symbol | None = None
+    starts: tuple[tuple[int, Dim], ...] = ()
+    """Of numbers in the kernel that count along the axis: by how much they grow with a point of it, and what they begin
+    at. A block has one more buffer with what its own numbers begin at."""
 
     @property
     def repeatable(self) -> bool:
@@ -66,17 +75,52 @@ class Blocks:
 
     def fixed(self, size: int) -> Kernel:
         """The kernel of a block."""
+        kernel = self._counting() if self.starts else self.kernel
         if self.axis is None:
             (symbol,) = kernel_sizes(self.kernel)
-            return at_sizes(self.kernel, {symbol: size})
-        found = at_axis(self.kernel, self.axis, new_axis(self.axis.name, size))
+            return at_sizes(kernel, {symbol: size})
+        found = at_axis(kernel, self.axis, new_axis(self.axis.name, size))
         buffers = tuple(
             b
             if b.type.is_static
             else KernelBuffer(TensorType(b.type.dtype, (max(1, abs(stride)) * size,)), b.access)
-            for b, stride in zip(found.buffers, self.strides, strict=True)
+            for b, stride in zip(found.buffers, (*self.strides, 0), strict=False)
         )
         return dataclasses.replace(found, buffers=buffers)
+
+    def _counting(self) -> Kernel:
+        """The kernel with what its numbers begin at in a last buffer."""
+        (axis,) = [a for a in self.kernel.axes if a.size is not None]
+        combined = [i for s in self.kernel.stages if s.combine for i in s.combine.body]
+        fresh = itertools.count(1 + max(i.id for i in (*self.kernel.instructions(), *combined)))
+
+        def body(stage: Stage) -> Iterator[Instruction]:
+            for i in stage.body:
+                start = _counted(i, axis)
+                if start is None:
+                    yield i
+                    continue
+                first, local = next(fresh), next(fresh)
+                at = self.starts.index(start)
+                yield Instruction(first, "load", int64, buffer=len(self.kernel.buffers), index=(at,))
+                yield dataclasses.replace(i, id=local, index=(i.index[0] - start[1],))
+                yield Instruction(i.id, "add", int64, (first, local))
+
+        return dataclasses.replace(
+            self.kernel,
+            buffers=(*self.kernel.buffers, KernelBuffer(TensorType(int64, (len(self.starts),)), "in")),
+            stages=tuple(dataclasses.replace(s, body=tuple(body(s))) for s in self.kernel.stages),
+        )
+
+    @property
+    def points(self) -> int:
+        """Points of the axis of symbolic size in a unit."""
+        if self.axis is not None:
+            return 1
+        (axis,) = [a for a in self.kernel.axes if a.size is not None]
+        split = split_linear(size_of(axis), kernel_sizes(self.kernel)[0])
+        assert split is not None
+        return split[0]
 
     def count_at(self, sizes: Mapping[Symbol, int]) -> int:
         """The number of units at given sizes."""
@@ -126,9 +170,11 @@ def blocks_of(kernel: Kernel) -> Blocks | None:
     if len(axes) != 1 or axes[0] not in kernel.axes:
         return None
     (axis,) = axes
-    strides = _strides(kernel, axis)
+    counting = [(i, start) for i in kernel.instructions() if (start := _counted(i, axis)) is not None]
+    strides = _strides(kernel, axis, [i for i, _ in counting])
     if strides is None:
         return None
+    starts = tuple(dict.fromkeys(start for _, start in counting))
     others = 1
     for a in kernel.axes:
         others *= 1 if a is axis else size_of(a)  # type: ignore[assignment]
@@ -136,17 +182,32 @@ def blocks_of(kernel: Kernel) -> Blocks | None:
     split = split_linear(size_of(axis), symbols[0])
     if len(symbols) == 1 and split is not None and split[1] == 0:
         steps = tuple(stride * split[0] for stride in strides)
-        return Blocks(kernel, symbols[0].expr, lengths, steps)
+        return Blocks(kernel, symbols[0].expr, lengths, steps, starts=starts)
     if any(b.type.rank > 1 and not b.type.is_static for b in kernel.buffers):
         return None
-    return Blocks(kernel, size_of(axis), lengths, strides, axis=axis)
+    return Blocks(kernel, size_of(axis), lengths, strides, axis=axis, starts=starts)
 
 
-def _strides(kernel: Kernel, axis: Symbol) -> tuple[int, ...] | None:
+def _counted(i: Instruction, axis: Symbol) -> tuple[int, Dim] | None:
+    """By how much a number grows with each point of an axis, and its part that depends on sizes alone; None of what
+    depends on neither, or otherwise."""
+    if i.opcode != "index" or i.dtype is not int64:
+        return None
+    along = split_linear(i.index[0], axis)
+    if along is None:
+        return None
+    sizes = size_symbols(along[1])
+    start = substitute(along[1], dict.fromkeys(symbols_of(along[1]) - sizes, 0)) if sizes else 0
+    return None if (along[0] == 0 and not sizes) or size_symbols(along[1] - start) else (along[0], start)
+
+
+def _strides(kernel: Kernel, axis: Symbol, apart: Collection[Instruction] = ()) -> tuple[int, ...] | None:
     """By how many elements the places in each buffer move along an axis; None where that is not constant, or
-    something else depends on the axis or on a symbolic size."""
+    something else but the numbers `apart` depends on the axis or on a symbolic size."""
     strides: dict[int, int] = {}
     for i in kernel.instructions():
+        if any(i is number for number in apart):
+            continue
         places = [e for g in i.guards for e in g]
         if i.opcode in ("load", "store"):
             offset = linear_offset(kernel.buffers[i.buffer], i.index)
@@ -220,7 +281,7 @@ def _opened(found: Blocks, builder: Builder) -> tuple[list[Val], Val, Val]:
     array = builder.load("ptr", builder.gep(buffers, count, "ptr"), 8)
     for n, symbol in enumerate(kernel_sizes(found.kernel)):
         builder.sizes[symbol.name] = builder.load("i64", builder.gep(array, n, "i64"), 8)
-    return pointers, size_value(builder, found.count), builder.alloca("ptr", count + 2)
+    return pointers, size_value(builder, found.count), builder.alloca("ptr", count + 3)
 
 
 def _place(found: Blocks, builder: Builder, pointers: Sequence[Val], table: Val, first: Val) -> None:
@@ -241,12 +302,21 @@ def emit_blocks(
     count = len(found.kernel.buffers)
     part, parts, error = builder.params[1:]
     pointers, size, table = _opened(found, builder)
+    numbers = builder.alloca("i64", max(1, len(found.starts)))
+    if found.starts:
+        builder.store(numbers, builder.gep(table, count, "ptr"), 8)
     if scratch:
         place = builder.load("ptr", builder.gep(builder.params[0], count + 1, "ptr"), 8)
-        builder.store(place, builder.gep(table, count, "ptr"), 8)
+        builder.store(place, builder.gep(table, count + bool(found.starts), "ptr"), 8)
+
+    def place_block(first: Val) -> None:
+        _place(found, builder, pointers, table, first)
+        for n, (step, start) in enumerate(found.starts):
+            begin = builder.add(size_value(builder, start), builder.mul(first, constant(step * found.points)))
+            builder.store(begin, builder.gep(numbers, n, "i64"), 8)
 
     def call(first: Val, length: int, number: Val, of: Val) -> None:
-        _place(found, builder, pointers, table, first)
+        place_block(first)
         builder.call_void(functions[length], [table, number, of, error])
 
     def all_blocks() -> None:
@@ -257,7 +327,7 @@ def emit_blocks(
         return
     single = builder.icmp("eq", size, constant(1))
     with builder.if_(single):
-        _place(found, builder, pointers, table, constant(0))
+        place_block(constant(0))
         builder.call_void(alone, [table, part, parts, error])
     with builder.if_(builder.icmp("ne", size, constant(1))):
         all_blocks()
