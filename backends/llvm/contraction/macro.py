@@ -184,18 +184,17 @@ class _Blocked:
         self.batch = batch
         self.batch_env: Env = self.problem.batch.split(self.builder, batch)
         self.rows_share, self.columns_share = rows, columns
-        if self.tiling.near:
-            self.builder.loop(0, self.problem.k, self.tiling.kc, (), self._pack_all_rows, "kc")
         self.builder.loop(*rows, self.tiling.mb, (), self._row_block, "mb")
 
     def _pack_all_rows(self, k: Val, _: tuple[Val, ...]) -> list[Val]:
-        """A block of k of all rows, in panels as high as a register tile: each is read again for every few columns."""
+        """A block of k of the rows that are finished before the next ones, in panels as high as a register tile: each is
+        read again for every few columns."""
         builder, problem, tiling = self.builder, self.problem, self.tiling
         self.block_k = k
         end = minimum(builder, plus(builder, k, self.kc), self.k)
         block = Block(
             problem.a, problem.buffers, self.pointers, self.batch_env, problem.scalar, tiling.a_lead,
-            *self.rows_share, k, end, self._block_of_rows(),
+            self.block_m, self.block_m_end, k, end, self._block_of_rows(),
         )  # fmt: skip
         pack_rows(builder, block, tiling.a, tiling.a_lead, tiling.depth)
         return []
@@ -214,6 +213,8 @@ class _Blocked:
         self.block_m_end = minimum(
             self.builder, plus(self.builder, m, constant(self.tiling.mb)), self.rows_share[1]
         )
+        if self.tiling.near:
+            self.builder.loop(0, self.problem.k, self.tiling.kc, (), self._pack_all_rows, "kc")
         self.builder.loop(*self.columns_share, self.tiling.nc, (), self._column_block, "nc")
         return []
 
@@ -363,7 +364,7 @@ class _Blocked:
     def _call(self, m: Val, n: Val, shape: TileShape, count: Val) -> None:
         """`count` tiles of the shape below one another, the first at (m, n)."""
         builder = self.builder
-        first = self.rows_share[0] if self.tiling.near else self.inner_m
+        first = self.block_m if self.tiling.near else self.inner_m
         a = self._address(self.problem.a, self.tiling.a, m, first, self._block_of_rows())
         b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b)
         relative = times(builder, builder.sub(m, self.block_m), _kept_lead(self.tiling))

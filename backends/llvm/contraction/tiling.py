@@ -59,8 +59,8 @@ class Tiling:
     `kc` is a multiple of `fold`: so many steps are summed from zero and added to what there is.
     `mb` rows are finished before the next ones are begun, which bounds the partial sums kept.
     `a_lead` and `b_lead` are element strides of packed blocks (see `Source`). `rows_outside` says
-    that register tiles follow one another along rows of the result. `near` says that A is packed as a whole, and all steps
-    of a panel of B, block by block in L1, come before the next panel: sums are kept in scratch, few columns at a time.
+    that register tiles follow one another along rows of the result. `near` says that all steps of `mb` rows of A are packed
+    at once, and all steps of a panel of B, block by block in L1, come before the next panel: sums are kept in scratch, few columns at a time.
     """
 
     full_width: int
@@ -271,7 +271,8 @@ def near_tiling(problem: Problem, target: Target) -> Tiling | None:
             return None
         sources.append("transpose" if along else "panels")
     width, rows, fold = target.width(size * 8), _KEPT_ROWS[16], fold_steps(problem)
-    mc = round_up(problem.m, rows)
+    most = max(_NEAR_ROWS, target.l3_bytes // 4 // (problem.k * size) // rows * rows)
+    mc = min(round_up(problem.m, rows), most, 1024)
     chosen = Tiling(
         full_width=width, width=width, rows=rows, vectors=_KEPT_VECTORS, fold=fold, kc=fold, mc=mc, nc=width * _KEPT_VECTORS,
         mb=mc, a=sources[0], b=sources[1], a_lead=0, b_lead=0, near=True,
