@@ -22,9 +22,8 @@ class BackendInfo(Protocol):
         the order of its sum may depend on that, and not on what the kernel reads in their place.
         """
 
-    def contraction_cycles(self, kernel: Kernel, target: Target) -> float | None:
-        """Estimated cycles of a contraction kernel that is no product with a vector, on one core; None where nobody
-        can say."""
+    def contraction_cycles(self, kernel: Kernel, target: Target, vector: bool) -> float | None:
+        """Estimated cycles of a contraction kernel on one core; None where nobody can say. `vector` as for its schedule."""
 
     def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:
         """(buffer, columns of a panel) of a matrix that an unscheduled contraction kernel had better read packed, where that

@@ -5,6 +5,7 @@
 `checkpoint:1.2`   recorded inside checkpoint 2 of checkpoint 1: a way back computes its values again; also on what a
                    gradient of such an op is made of
 `recompute:1.2`    a clone that does so, or part of the way back beside it; never merged with what is before
+`kept`             to be in memory of its own, since it is made once for many calls
 `recompute`        a clone that rematerialisation or fusion made
 
 Invariant: a pass that replaces an op gives its words to what stands for it.
@@ -17,6 +18,7 @@ from graphc.ir.graph import Op
 __all__ = [
     "CHECKPOINT",
     "GRADIENT",
+    "KEPT",
     "NO_GRAD",
     "RECOMPUTE",
     "add_mark",
@@ -30,6 +32,7 @@ __all__ = [
 NO_GRAD = "no_grad"
 GRADIENT = "gradient"
 CHECKPOINT = "checkpoint:"
+KEPT = "kept"
 RECOMPUTE = "recompute"
 
 

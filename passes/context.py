@@ -32,6 +32,8 @@ class Options:
     """False gives one kernel per op (views and scalars are still inlined), for debugging."""
     max_parts: int = 16
     """Most partitions of one kernel. Shapes the splits of reductions, so it is part of a program's key."""
+    keep: bool = False
+    """True where a map of a state may be kept from call to call: the program writes no state."""
     grain: int = 256 * 1024
     """Least work of one partition, in element operations."""
 
@@ -42,7 +44,7 @@ class PlainBackend:
     def contraction_schedule(self, kernel: Kernel, target: Target, vector: bool) -> Schedule | None:
         return None
 
-    def contraction_cycles(self, kernel: Kernel, target: Target) -> float | None:
+    def contraction_cycles(self, kernel: Kernel, target: Target, vector: bool) -> float | None:
         return None
 
     def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:

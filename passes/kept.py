@@ -9,6 +9,7 @@ is said in `graphc.ir.program.Kept`.
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from dataclasses import dataclass, field
 
 from graphc.ir.dims import Symbol, floor_div, mod
@@ -21,13 +22,16 @@ from graphc.passes.schedule import schedule
 
 __all__ = ["KEPT_HEAD", "Keeper", "KeptOperand"]
 
+LEAST_BYTES, MOST_BYTES = 1 << 12, 1 << 22
+"""Bytes of a map of a state that is kept: less is made as fast as looked for."""
 KEPT_HEAD = 64
 """Bytes before a kept buffer: the first one says whether it is to be filled, the rest belongs to the runtime."""
 
 
 @dataclass(frozen=True, eq=False)
 class KeptOperand:
-    """`packed` is `source` (a state) in panels of `columns`; `head` are the bytes before it. `filling` makes it."""
+    """`packed` is made of `source` (a state) by `filling`; `head` are the bytes before it. `columns` are those of its
+    panels, or a number below 0 that says what else it is."""
 
     source: Value
     columns: int
@@ -51,6 +55,26 @@ class Keeper:
             (filling,) = schedule(kept.filling, self.context)
             made.append(dataclasses.replace(kept, filling=filling))
         return made
+
+    def keeps(self, lowered: Lowered | LoweredControl) -> bool:
+        """Whether the kernel is a map of one state, large enough to be kept whole; then it is to be run nowhere else."""
+        if isinstance(lowered, LoweredControl) or self.graph.aliases:
+            return False
+        kernel = lowered.kernel
+        outer = [p.access for p in kernel.parameters]
+        if kernel.checks or outer != ["in", "out"] or any(s.kind != "map" for s in kernel.stages):
+            return False
+        source, made = lowered.values
+        if not source.is_state or made.op is None or made.op.graph is None or made in made.op.graph.outputs:
+            return False
+        if not (
+            source.type.is_static and made.type.is_static and LEAST_BYTES <= made.type.nbytes <= MOST_BYTES
+        ):
+            return False
+        layout = -1 - zlib.crc32(str(kernel).encode())
+        head = Value(TensorType(uint8, (KEPT_HEAD,)), self.graph, 0, f"{source.name or 'state'}.kept")
+        self.operands[made, layout] = KeptOperand(source, layout, head, made, lowered)
+        return True
 
     def applied(self, lowered: Lowered | LoweredControl) -> Lowered | LoweredControl:
         """The unscheduled kernel, reading kept operands where these are worth it."""

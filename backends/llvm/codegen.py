@@ -54,8 +54,8 @@ class LlvmBackend:
     def contraction_schedule(self, kernel: Kernel, target: Target, vector: bool) -> Schedule | None:
         return contraction.contraction_schedule(kernel, target, vector)
 
-    def contraction_cycles(self, kernel: Kernel, target: Target) -> float | None:
-        return contraction.cycles(kernel, target)
+    def contraction_cycles(self, kernel: Kernel, target: Target, vector: bool) -> float | None:
+        return contraction.cycles(kernel, target, vector)
 
     def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:
         return contraction.kept_operand(kernel, target)

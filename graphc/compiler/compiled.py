@@ -300,7 +300,11 @@ class Compiled:
     def _lowered(self, args: Any, kwargs: Any) -> Stages:
         context = make_context(self._options.target, self._options.tune)
         return lower_graph(
-            self.trace(*args, **kwargs), context, self._options.passes, self._options.memory_budget
+            self.trace(*args, **kwargs),
+            context,
+            self._options.passes,
+            self._options.memory_budget,
+            keep=self._axes is None,
         )
 
     def stages(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -311,6 +315,7 @@ class Compiled:
             make_context(self._options.target, self._options.tune),
             self._options.passes,
             self._options.memory_budget,
+            keep=self._axes is None,
         )
         return {
             "trace": graph,

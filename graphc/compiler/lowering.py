@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from graphc.backends import reference
@@ -119,6 +119,9 @@ def lower_graph(
     temporaries of a call fit in so many bytes. Raises CompileError where an op or shape cannot be compiled or the
     budget cannot be met.
     """
+    keep = keep and memory_budget is None and not graph.aliases
+    if keep:
+        context = replace(context, options=replace(context.options, keep=True))
     ExpandGradients(keep=memory_budget is not None).run(graph, context)
     joint = graph.copy()
     run_pipeline(graph, OPTIMISE if passes is None else passes, context)
@@ -154,6 +157,8 @@ def _planned(
     for group in fused.groups:
         lowered = lower(fused, group)
         if keeper is not None:
+            if keeper.keeps(lowered):
+                continue
             lowered = keeper.applied(lowered)
         for low in _scheduled(lowered, context, known):
             scheduled.append(low)

@@ -14,7 +14,7 @@ import heapq
 from graphc.ir.control import Control
 from graphc.ir.dims import plain_symbol
 from graphc.ir.graph import Graph, Op
-from graphc.ir.marks import RECOMPUTE
+from graphc.ir.marks import KEPT, RECOMPUTE, has_mark
 from graphc.ir.symbolic import marked
 from graphc.passes.context import CompileContext
 from graphc.passes.fuse.blocks import read_whole
@@ -101,6 +101,7 @@ class _Grouping:
         group.spaces = {space}
         group.contraction, group.scatter = node.kind == "contraction", node.kind == "scatter"
         group.control = node.op if isinstance(node.op, Control) else None
+        group.apart = has_mark(node.op, KEPT)
         if node.kind != "map":
             group.outer = space
             group.fixed = own

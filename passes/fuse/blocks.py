@@ -12,6 +12,7 @@ from graphc.ir.control import Control
 from graphc.ir.dims import Dim, size_symbols, symbols
 from graphc.ir.families import Creation, Elementwise, View
 from graphc.ir.graph import Graph, Op, Value
+from graphc.ir.marks import KEPT, has_mark
 from graphc.ir.records import dataclass
 from graphc.passes.fuse.sources import Index, axes, is_buffer_constant, linear
 
@@ -32,7 +33,7 @@ class Block:
 
 def read_whole(graph: Graph) -> set[Op]:
     """Ops that an op with regions reads and that would cost nothing to inline, but whose results are no blocks of
-    anything in memory: these have to be computed."""
+    anything in memory: these have to be computed. So are those that are to be kept from call to call."""
     outputs = graph.output_uses()
     found: set[Op] = set()
     for op in graph.ops:
@@ -40,6 +41,8 @@ def read_whole(graph: Graph) -> set[Op]:
             for v in op.operands:
                 if v.op is not None and not _in_memory(block_of(v, outputs, found).value):
                     found.add(v.op)
+        if has_mark(op, KEPT):
+            found.add(op)
     return found
 
 

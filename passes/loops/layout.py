@@ -16,6 +16,7 @@ from graphc.ir.dims import Dim, Symbol, split_linear, typical
 from graphc.ir.families import Contraction, axes_of
 from graphc.ir.graph import Graph, Value
 from graphc.ir.kernel import Combine, Instruction, Kernel, KernelBuffer, Stage
+from graphc.ir.marks import KEPT, add_mark
 from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 from graphc.passes.base import Pass, nested_graphs
@@ -25,8 +26,12 @@ from graphc.passes.reductions import is_vector_product
 __all__ = ["LoopLayouts"]
 
 LEAST_COLUMNS = 8
-COPY = 2.0
-"""Cycles an element of a transposition, which reads and writes memory."""
+COPY, NEAR_COPY, NEAR = 2.0, 0.6, 1 << 15
+"""Cycles an element of a transposition, which reads and writes memory; of one of at most so many elements."""
+LEAST_KEPT, MOST_KEPT = 1 << 12, 1 << 22
+"""Bytes of a state that is worth keeping in another order of axes, and the most that a program keeps of such."""
+WORTH = 0.05
+"""Part of a product's time that a state in another order has to save."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,36 @@ class LoopLayouts(Pass):
                     steps = op.attrs["length"] if isinstance(op, Loop) else op.attrs["limit"]
                     if steps is None or typical(steps) >= self.least_steps:
                         changed = _transpose_constants(op, steps, context) or changed
+        if context.options.keep:
+            left = MOST_KEPT
+            for contraction in [op for op in graph.ops if isinstance(op, Contraction)]:
+                taken = _keep_transposed(contraction, left, context)
+                left, changed = left - taken, changed or taken > 0
         return changed
+
+
+def _keep_transposed(op: Contraction, most: int, context: CompileContext) -> int:
+    """Makes a product read states in another order of axes, which is kept from call to call, where that takes less time.
+
+    Gives the bytes that are kept, at most `most`."""
+    assert op.graph is not None
+    taken = 0
+    for i, v in enumerate(op.operands):
+        if not _is_fixed(v) or not LEAST_KEPT <= v.type.nbytes < min(context.target.l2_bytes, most - taken):
+            continue  # what is longer than L2 the code generator reads in panels, where that pays
+        order = _wanted_order(op, i, None, context, free=True)
+        if order is not None:
+            b = Builder(op.graph, before=op, loc=op.loc)
+            turned = b.permute(v, axes=order)
+            add_mark(turned.op, KEPT)
+            op.set_operand(i, b.permute(turned, axes=tuple(order.index(k) for k in range(len(order)))))
+            taken += v.type.nbytes
+    return taken
+
+
+def _is_fixed(value: Value) -> bool:
+    """True of a state that can be kept in another order of axes."""
+    return value.op is None and value.is_state and value.type.is_static
 
 
 def _transpose_constants(loop: Loop | While, steps: Dim | None, context: CompileContext) -> bool:
@@ -52,7 +86,10 @@ def _transpose_constants(loop: Loop | While, steps: Dim | None, context: Compile
     assert loop.graph is not None
     changed = False
     for i in range(len(loop.operands)):
-        orders = {order for v in loop.arrivals(i) for order in _wanted_orders(v, steps, context)}
+        free = (
+            context.options.keep and _is_fixed(loop.operands[i]) and loop.operands[i].type.nbytes <= MOST_KEPT
+        )
+        orders = {order for v in loop.arrivals(i) for order in _wanted_orders(v, steps, context, free)}
         order = orders.pop() if len(orders) == 1 else None
         if order is None:
             continue
@@ -65,7 +102,9 @@ def _transpose_constants(loop: Loop | While, steps: Dim | None, context: Compile
     return changed
 
 
-def _wanted_orders(value: Value, steps: Dim | None, context: CompileContext) -> set[tuple[int, ...] | None]:
+def _wanted_orders(
+    value: Value, steps: Dim | None, context: CompileContext, free: bool
+) -> set[tuple[int, ...] | None]:
     """The orders of axes that uses of a region's input ask for, in regions inside of it too."""
     assert isinstance(value.owner, Graph)
     found: set[tuple[int, ...] | None] = set()
@@ -74,25 +113,30 @@ def _wanted_orders(value: Value, steps: Dim | None, context: CompileContext) -> 
     for use in value.uses:
         if isinstance(use.op, Control):
             further = use.op.arrivals(use.index)
-            found.update(*(_wanted_orders(v, steps, context) for v in further), () if further else (None,))
+            found.update(
+                *(_wanted_orders(v, steps, context, free) for v in further), () if further else (None,)
+            )
         else:
             found.add(
-                _wanted_order(use.op, use.index, steps, context) if isinstance(use.op, Contraction) else None
+                _wanted_order(use.op, use.index, steps, context, free)
+                if isinstance(use.op, Contraction)
+                else None
             )
     return found
 
 
 def _wanted_order(
-    op: Contraction, operand: int, steps: Dim | None, context: CompileContext
+    op: Contraction, operand: int, steps: Dim | None, context: CompileContext, free: bool
 ) -> tuple[int, ...] | None:
     """The order of an operand's axes with which the product takes less time; None where it is so already, or where
     that does not matter.
 
     Last is the axis along which the product makes columns, or the one along which it sums: few rows by a large
-    matrix read it where it lies along its sums, any other product copies such an operand in every step.
+    matrix read it where it lies along its sums, any other product copies such an operand in every step. `free` says that
+    the operand is turned once for many calls.
     """
     types, result = op.operand_types, op.results[0].type
-    if is_vector_product(op) or not all(t.is_static for t in (*types, result)):
+    if not all(t.is_static for t in (*types, result)):
         return None
     outer = axes_of("o", result.shape)
     inner = axes_of("i", op.domain(op.attrs, types, result))
@@ -109,9 +153,12 @@ def _wanted_order(
         return None
     order = (*(k for k in range(type_.rank) if k != places[-1]), places[-1])
     now, then = (_cycles(op, operand, o, outer, inner, context) for o in (None, order))
+    if free and now is not None and then is not None:
+        return order if now - then > WORTH * now else None
     if now is None or then is None or steps is None:
-        return order if sums else None
-    return order if (now - then) * typical(steps) > COPY * type_.numel else None
+        return order if sums and not is_vector_product(op) else None
+    copy = type_.numel * (NEAR_COPY if type_.numel <= NEAR else COPY)
+    return order if (now - then) * typical(steps) > copy else None
 
 
 def _cycles(
@@ -143,7 +190,9 @@ def _cycles(
         Stage("map", (), (store,)),
     )
     buffers.append(KernelBuffer(TensorType(dtype, result.shape), "out"))
-    return context.backend.contraction_cycles(Kernel(tuple(buffers), tuple(outer), stages), context.target)
+    return context.backend.contraction_cycles(
+        Kernel(tuple(buffers), tuple(outer), stages), context.target, is_vector_product(op)
+    )
 
 
 def _plain(x: object, axes: Sequence[Symbol]) -> Symbol | None:

@@ -39,7 +39,7 @@ def plan(
     kept: Sequence[KeptOperand] = (),
 ) -> Program:
     """The program of the scheduled `kernels` of all groups, in group order, and of what they keep."""
-    program = program_of(Planner(fused, kernels, context), kept)
+    program = program_of(Planner(fused, kernels, context, [k.packed for k in kept]), kept)
     if context.options.verify:
         verify_program(program)
     return program
@@ -49,7 +49,11 @@ class Planner:
     """The calls of one graph: of the whole program or of a loop's step."""
 
     def __init__(
-        self, fused: Fused, kernels: Sequence[Lowered | LoweredControl], context: CompileContext
+        self,
+        fused: Fused,
+        kernels: Sequence[Lowered | LoweredControl],
+        context: CompileContext,
+        kept: Sequence[Value] = (),
     ) -> None:
         self.graph = fused.graph
         self.context = context
@@ -70,7 +74,7 @@ class Planner:
             order = Order(self.calls)
             levels, cyclic = order.levels(self.overwriting)
         self.order = order
-        self._fixed = {*self.outputs, *self.constants, *self.place}
+        self._fixed = {*self.outputs, *self.constants, *self.place, *kept}
         self.steps = {
             c: [Planner(r.body, r.steps, context) for r in c.control.regions]
             for c in self.calls

@@ -32,7 +32,7 @@ from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, es
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.tiling import step_numbers
 from graphc.backends.llvm.contraction.variants import base_names, plan_named, variations
-from graphc.backends.llvm.contraction.vector import emit_vector, vector_scratch
+from graphc.backends.llvm.contraction.vector import emit_vector, vector_cycles, vector_scratch
 from graphc.backends.llvm.text import Builder, ModuleText
 from graphc.ir.dims import Dim, Symbol, substitute
 from graphc.ir.errors import CompileError
@@ -131,10 +131,12 @@ def named_schedule(name: str, kernel: Kernel, target: Target, vector: bool | Non
     return dataclasses.replace(describe(kernel, plan, _partitions([plan], target)), plan=name)
 
 
-def cycles(kernel: Kernel, target: Target) -> float | None:
-    """Estimated cycles of a kernel of fixed sizes as rows × columns; None where it is no contraction."""
-    plan = make_plan(kernel, target, False)
-    return None if plan is None else estimate(plan)
+def cycles(kernel: Kernel, target: Target, vector: bool) -> float | None:
+    """Estimated cycles of a kernel of fixed sizes on one core; None where it is no contraction."""
+    plan = make_plan(kernel, target, vector)
+    if plan is None:
+        return None
+    return vector_cycles(plan.problem, target) if plan.problem.is_vector else estimate(plan)
 
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:

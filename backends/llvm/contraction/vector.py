@@ -29,7 +29,7 @@ from graphc.backends.llvm.contraction.tiling import along_steps, round_up
 from graphc.backends.llvm.text import Builder, Val, lanes, vector
 from graphc.ir.target import Target
 
-__all__ = ["STEPS", "emit_vector", "vector_scratch", "vector_units"]
+__all__ = ["STEPS", "emit_vector", "vector_cycles", "vector_scratch", "vector_units"]
 
 STEPS = 2048
 """Steps of k in a block; a multiple of every vector width."""
@@ -38,6 +38,8 @@ _COLUMNS = 2048
 """Most columns that are walked along: their partial sums for one step stay in L1."""
 _STRAIGHT = 12
 """Vectors of k up to which there is no loop along k: leaving a loop of few turns costs as much as some of them."""
+_SHORT_CYCLES, _LONG_CYCLES = 0.84, 1.1
+"""Cycles a vector of the matrix: along the columns of a short sum, where nothing is turned in registers, and else."""
 _DEEP = 8
 """Steps that one walk along columns adds to the same partial sums."""
 
@@ -64,6 +66,14 @@ def emit_vector(problem: Problem, target: Target, builder: Builder) -> None:
     bounds = shares(builder, problem.totals, units)
     emit = _Vector(builder, problem, units["columns"], target.vector_registers)
     each(builder, bounds["batch"], lambda b: emit.share(b, bounds["columns"]), "batch")
+
+
+def vector_cycles(problem: Problem, target: Target) -> float:
+    """Estimated cycles on one core: what a vector of the matrix costs in each walk, where it comes from L2."""
+    width = target.width(problem.dtype.bits)
+    short = not _walks_steps(problem) and _residues_at_once(problem.k, width, target.vector_registers) > 0
+    each = _SHORT_CYCLES if short else _LONG_CYCLES
+    return each * problem.batch.total * problem.n * problem.k / width
 
 
 def vector_units(problem: Problem, target: Target) -> Units:
