@@ -306,10 +306,14 @@ def program_tables(program: Program, kernel_symbols: Sequence[str]) -> ProgramTa
     marks = _Marks(program)
     together = {ranges[0][0]: _Together(ranges) for ranges in program.together}
     for number, phase in enumerate(program.phases):
-        if number in together:
-            together[number].reserve(phases, items)
+        beginning = together.get(number)
         for group in together.values():
-            group.note(number, len(phases))
+            if group is not beginning:
+                group.note(number, len(phases))
+        if beginning is not None:
+            # Ranges that end here end before the phase that begins these.
+            beginning.reserve(phases, items)
+            beginning.note(number, len(phases))
         marks.begin(number, phases)
         begin = len(items)
         items += _in_turn([call.parts for call in phase.calls], len(calls))

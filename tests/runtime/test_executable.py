@@ -160,6 +160,16 @@ def checked(check_base: int = 0) -> Executable:
     return executable(table, phases, arena_bytes=4096, writes=[1], check_base=check_base)
 
 
+def test_ranges_behind_one_another_end_before_the_next_begin() -> None:
+    """Two groups of ranges that run together, with no phase between them."""
+    phases = tuple(Phase(()) for _ in range(4))
+    program = Program("p", (), phases, 0, together=(((0, 1), (1, 2)), ((2, 3), (3, 4))))
+    tables = program_tables(program, [])
+    # Places: the first group and the mark behind it, phases 0 and 1, then the same for the second.
+    assert tables.items == ((-1 - 2, 3), (-1 - 3, 4), (-1 - 6, 7), (-1 - 7, 8))
+    assert [tables.phases[place][0] for place in (1, 5)] == [4, 8]
+
+
 @pytest.mark.parametrize(
     ("parts", "items"),
     [
