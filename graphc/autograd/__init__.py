@@ -1,11 +1,11 @@
 """Automatic differentiation as a module: `backward`, `grad`, grad modes, functions with a backward of their own.
 
-`graphc.autograd.functional` has derivatives of functions; `gradcheck` holds gradients against difference quotients.
+`graphc.autograd.functional` has derivatives of functions, `forward_ad` duals; `gradcheck` holds gradients against difference quotients.
 """
 
 from __future__ import annotations
 
-from graphc.autograd import functional
+from graphc.autograd import forward_ad, functional
 from graphc.autograd.anomaly import detect_anomaly, set_detect_anomaly
 from graphc.autograd.function import Function
 from graphc.autograd.gradient_checks import GradcheckError, gradcheck, gradgradcheck
@@ -18,6 +18,7 @@ __all__ = [
     "backward",
     "detect_anomaly",
     "enable_grad",
+    "forward_ad",
     "functional",
     "grad",
     "gradcheck",
