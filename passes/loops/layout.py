@@ -26,8 +26,8 @@ from graphc.passes.reductions import is_vector_product
 __all__ = ["LoopLayouts"]
 
 LEAST_COLUMNS = 8
-COPY, NEAR_COPY, NEAR = 2.0, 0.6, 1 << 15
-"""Cycles an element of a transposition, which reads and writes memory; of one of at most so many elements."""
+COPY, NEAR_COPY, NEAR = 2.0, 1.2, 1 << 15
+"""Cycles an element of a transposition, which reads and writes memory, another core's perhaps; of one of at most so many elements."""
 LEAST_KEPT, MOST_KEPT = 1 << 12, 1 << 22
 """Bytes of a state that is worth keeping in another order of axes, and the most that a program keeps of such."""
 WORTH = 0.05
