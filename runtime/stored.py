@@ -109,20 +109,23 @@ def program_from_bytes(content: bytes, name: str, lines: Lines) -> StoredProgram
 
 def _values(record: Any, **instead: Any) -> list[Any]:
     """The fields of a dataclass in order, some of them replaced."""
-    names = _NAMES[type(record)]
+    names = _names(type(record))
     return [instead[n] if n in instead else getattr(record, n) for n in names]
 
 
 def _made(cls: type[Any], rows: list[list[Any]], **read: Callable[[Any], Any]) -> tuple[Any, ...]:
     """Objects of a dataclass from rows of its fields, some of which `read` turns into what they were."""
-    places = [(_NAMES[cls].index(n), f) for n, f in read.items()]
+    places = [(_names(cls).index(n), f) for n, f in read.items()]
     for row in rows:
         for i, f in places:
             row[i] = f(row[i])
     return tuple([cls(*row) for row in rows])
 
 
-_NAMES = {cls: [f.name for f in fields(cls)] for cls in (Buffer, Choice, KernelCall, Move, Phase, Repeat)}
+def _names(cls: Any) -> tuple[str, ...]:
+    """Names of a dataclass's fields in order."""
+    names: tuple[str, ...] = cls.__match_args__
+    return names
 
 
 _REBUILT = {"buffers", "checks", "constants", "phases", "repeats", "choices"}
