@@ -552,7 +552,19 @@ def less_equal(a: Dim, b: Dim) -> bool | None:
             return True
         if hi is not None and hi < 0:
             return False
-    return None
+    return True if isinstance(difference, Expr) and _is_never_negative(difference) else None
+
+
+def _is_never_negative(x: Expr) -> bool:
+    """True where x >= 0 follows from d*(a//d) being in [a - d + 1, a], as that of n - n//2 and n - 2*(n//2) does."""
+    for monomial, k in x.terms:
+        atom = monomial[0][0] if len(monomial) == 1 and monomial[0][1] == 1 else None
+        if isinstance(atom, Apply) and atom.function == "//" and isinstance(d := atom.args[1], int) and d > 0:
+            least = atom.args[0] if k < 0 else atom.args[0] - (d - 1)
+            rest = (x - _make({monomial: k})) * d + least * k
+            low = bounds(rest)[0]
+            return (low is not None and low >= 0) or (isinstance(rest, Expr) and _is_never_negative(rest))
+    return False
 
 
 def _extreme(x: Dim, *, least: bool) -> Dim:

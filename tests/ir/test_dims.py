@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,3 +206,18 @@ def test_order_and_numbers() -> None:
     for convert in (int, float, range):
         with pytest.raises(TraceError, match="the size n is wanted as a Python number"):
             convert(n)  # type: ignore[call-overload]
+
+
+def test_floor_division_is_between_its_bounds() -> None:
+    n, m = Symbol("n"), Symbol("m")
+    x, y = n.expr, m.expr
+    assert less_equal(x // 2, x) and less_equal(2 * (x // 2), x) and less_equal(x - 1, 2 * (x // 2))
+    assert less_equal(x // 2, x - 1) is None and less_equal(x, x // 2) is None
+    rng = np.random.default_rng(0)
+    parts = (x, y, x // 2, y // 3, (x + y) // 4, (2 * x + 1) // 3, 1)
+    for factors in rng.integers(-3, 4, (500, len(parts))):
+        total = sum((int(k) * p for k, p in zip(factors, parts, strict=True)), 0)
+        answer = less_equal(0, total)
+        values = [substitute(total, {n: i, m: j}) for i in range(9) for j in range(9)]
+        assert answer is not True or all(v >= 0 for v in values), total
+        assert answer is not False or all(v < 0 for v in values), total
