@@ -19,12 +19,14 @@ __all__ = ["LaneAxis", "fits_32", "merge_division", "step_of"]
 @dataclass(frozen=True)
 class LaneAxis:
     """The vector axis: `width` consecutive points from `base` where that is a constant, else from a
-    multiple of `aligned`. `varying` names the `to_index` symbols that differ between lanes."""
+    multiple of `aligned`, the first `real` of them surely points of the axis. `varying` names the
+    `to_index` symbols that differ between lanes."""
 
     name: str
     width: int
     aligned: int = 1
     base: int | None = None
+    real: int = 1
     varying: frozenset[str] = frozenset()
     _offsets: dict[Dim, tuple[int, ...] | None] = field(default_factory=dict, compare=False, repr=False)
     _forms: dict[Dim, tuple[Dim, ...] | None] = field(default_factory=dict, compare=False, repr=False)
@@ -67,7 +69,7 @@ class LaneAxis:
     def _start(self, symbol: Symbol) -> Dim:
         if self.base is not None:
             return self.base
-        top = None if symbol.hi is None else symbol.hi // self.aligned
+        top = None if symbol.hi is None else max(0, symbol.hi + 1 - self.real) // self.aligned
         return self.aligned * Symbol(f"{symbol.name}'", 0, top).expr
 
 

@@ -168,9 +168,10 @@ class Scope:
             start = other._fixed.get(axis)
             if start is not None:
                 other._fixed = self._fixed
-            other.lane = LaneAxis(axis, width, width if aligned is None else aligned, start)
             other.active = width if active is None else active
             other.mask = mask
+            real = other.active if mask is None else 1
+            other.lane = LaneAxis(axis, width, width if aligned is None else aligned, start, real)
         return other
 
     def with_lanes(self, width: int) -> Scope:
