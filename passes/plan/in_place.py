@@ -80,6 +80,8 @@ def share(kernel: Kernel, read: int, written: int) -> Kernel:
         index = i.index
         if i.buffer == written and kernel.buffers[written].type.shape != shape.shape:
             index = place
+        if moved[i.buffer] == i.buffer and index is i.index:
+            return i
         return dataclasses.replace(i, buffer=moved[i.buffer], index=index)
 
     place = next(i.index for i in kernel.instructions() if i.opcode == "load" and i.buffer == read)
