@@ -7,6 +7,7 @@ input and write answers to standard output. So a worker starts without NumPy and
 from __future__ import annotations
 
 import functools
+import os
 import re
 import signal
 import struct
@@ -99,4 +100,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that waits
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    try:
+        serve(sys.stdin.buffer, sys.stdout.buffer)
+    except BrokenPipeError:
+        os._exit(0)  # nobody waits for the answer any more

@@ -228,6 +228,8 @@ class CompileWorkers:
         """Ends the workers; what they have not answered is lost."""
         with self._lock:
             for worker in self._workers:
+                if worker.asked:
+                    worker.process.kill()
                 worker.close()
             self._workers.clear()
 

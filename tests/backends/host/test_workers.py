@@ -109,6 +109,24 @@ def test_interpreter_exit_ends_the_workers() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+UNANSWERED = """
+from graphc.backends.llvm import workers
+from graphc.backends.llvm.compile import host_target
+from tests.backends.host.test_workers import module
+request = workers.start_workers().submit(module(0, size=20_000), host_target())
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "import os; os._exit(0)"])
+def test_nobody_waits_for_answers_at_exit(end: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", UNANSWERED.format(end=end)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_worker_loads_neither_numpy_nor_graphc() -> None:
     code = "import runpy, sys; runpy.run_path(sys.argv[1]); print([m for m in ('numpy', 'graphc') if m in sys.modules])"
     done = subprocess.run(
