@@ -6,13 +6,14 @@ else with gaps is passed as a copy, and what the program writes into that is cop
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from graphc.compiler.tree import flatten, unflatten
 from graphc.core.node import Node
-from graphc.core.storage import Memory
+from graphc.core.storage import Memory, Storage
 from graphc.core.tensor import from_array, native_record, wrap
 
 __all__ = ["apart", "argument", "is_copy", "meet", "span", "write_back"]
@@ -60,24 +61,37 @@ def write_back(leaf: Any, tensor: Any) -> None:
     leaf._storage.memory.written_otherwise()
 
 
-def apart(args: Any, kwargs: Any) -> tuple[Any, Any]:
+def apart(args: Any, kwargs: Any, same: Collection[int] = ()) -> tuple[Any, Any]:
     """Arguments whose storages no tensor that the function has otherwise shares: what it reads through such a
-    tensor is a state, and not the argument of another call."""
+    tensor is a state, and not the argument of another call. Leaves at the positions `same` stay as they are."""
     leaves, tree = flatten((args, kwargs))
     made: dict[int, Any] = {}
+    kept = {id(leaves[i]._storage) for i in same}
     for t in leaves:
         storage = t._storage
         if id(storage) not in made:
             node = storage.node
-            keep = (
-                t.requires_grad
-                or node.requires_grad
-                or node.leaf is not None
-                or storage.memory.foreign is not None
-            )
-            made[id(storage)] = t if keep else wrap(Node(node.type, memory=storage.memory.apart()))
+            keep = id(storage) in kept or storage.memory.foreign is not None
+            if not keep and t.requires_grad:
+                keep = not _plain_leaf(t)
+            made[id(storage)] = t if keep else _twin(t, Node(node.type, memory=storage.memory.apart()))
     args, kwargs = unflatten(tree, iter([made[id(t._storage)] for t in leaves]))
     return args, kwargs
+
+
+def _plain_leaf(t: Any) -> bool:
+    """True of a leaf without hooks, for which another tensor may stand."""
+    return t._leaf and not getattr(t, "_hooks", None) and not t.__dict__.get("_hooks_behind")
+
+
+def _twin(t: Any, node: Node) -> Any:
+    """A tensor that stands for an argument in a trace."""
+    if not t.requires_grad:
+        return wrap(node)
+    made = type(t)._new(Storage(node), node.type)
+    made.requires_grad_(True)
+    made._grad = t._grad
+    return made
 
 
 def span(memory: Memory) -> tuple[int, int]:

@@ -9,7 +9,7 @@ it, and makes it known to the builtin.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -206,20 +206,24 @@ class Compiled:
 
     def _traced(self, call: _Call, *, share: bool = False) -> Traced:
         traced = self._trace(call, share)
+        same = traced.shared
+        if same:
+            traced = self._trace(call, share, same)
         added = [owned(o, call.tensors) for o in traced.gradients.fresh]
-        if not added:
-            return traced
-        # Gradients that are neither cleared nor there accumulate from call to call: they need memory.
-        try:
-            for tensor in added:
-                tensor._grad = zero_gradient(tensor)
-            return self._trace(call, share)
-        finally:
-            for tensor in added:
-                tensor._grad = None
+        if added:
+            # Gradients that are neither cleared nor there accumulate from call to call: they need memory.
+            try:
+                for tensor in added:
+                    tensor._grad = zero_gradient(tensor)
+                traced = self._trace(call, share, same)
+            finally:
+                for tensor in added:
+                    tensor._grad = None
+        traced.same = [(i, call.tensors[i]) for i in same]
+        return traced
 
-    def _trace(self, call: _Call, share: bool) -> Traced:
-        args, kwargs = apart(call.args, call.kwargs)
+    def _trace(self, call: _Call, share: bool, same: Sequence[int] = ()) -> Traced:
+        args, kwargs = apart(call.args, call.kwargs, same)
         return trace_function(
             self._function,
             args,
@@ -228,6 +232,7 @@ class Compiled:
             keep_grads=self._options.keep_grads,
             types=call.types,
             share=share,
+            originals=call.tensors,
         )
 
     def _compile(self, call: _Call) -> CompiledProgram:

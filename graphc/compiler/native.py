@@ -38,7 +38,7 @@ def bind_states(found: SizedProgram) -> tuple[Any, list[tuple[int, int]]]:
 def native_variant(found: SizedProgram, args: Any, kwargs: Any, now: int) -> entry.Variant | None:
     """The signature for the native entry; None where only Python can serve it."""
     traced = found.traced
-    if found.way_back is not None or traced.grads or traced.gradients.of_arguments:
+    if found.way_back is not None or traced.grads or traced.gradients.of_arguments or traced.same:
         return None
     if any(p < found.arguments for p in found.compiled.aliases.values()):
         return None

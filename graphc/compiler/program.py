@@ -61,6 +61,10 @@ class CompiledProgram:
     def valid(self, tensors: Sequence[Any]) -> bool:
         """True where everything that the trace depended on is as it was, for a call with these argument leaves, and what
         is kept is of states that nobody outside can write."""
+        if any(tensors[i] is not t for i, t in self.traced.same):
+            return False
+        if not self.traced.same and any(id(t) in self.traced.others for t in tensors):
+            return False  # the gradient of a tensor by two names
         if not all(snapshot() == value for snapshot, value in self.traced.guards):
             return False
         if not all(d.holds(tensors) for d in self.traced.gradients.depends):

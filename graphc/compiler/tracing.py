@@ -135,6 +135,12 @@ class Traced:
     """Positions of the inputs that gradients of `roots` go to."""
     assumptions: list[Assumption] = field(default_factory=list)
     """What calls must bring of sizes, beyond what inference with them finds."""
+    shared: list[int] = field(default_factory=list)
+    """Positions of leaves that the function has otherwise, too: it is to be traced with these themselves."""
+    same: list[tuple[int, TensorBase]] = field(default_factory=list)
+    """Leaves that the function has otherwise, so that the trace holds for them alone."""
+    others: dict[int, TensorBase] = field(default_factory=dict)
+    """Tensors that the function has otherwise and whose gradients it sets, by identity: no argument may be one."""
 
 
 @contextmanager
@@ -158,10 +164,11 @@ def trace_function(
     keep_grads: bool,
     types: Sequence[TensorType] | None = None,
     share: bool = False,
+    originals: Sequence[Any] = (),
 ) -> Traced:
     """The graph of `function` on arguments whose tensor leaves are realised Tensors.
 
-    `types` are the leaves' types with symbolic sizes, where some are dynamic. With `share` results that share a
+    `types` are the leaves' types with symbolic sizes, where some are dynamic, `originals` the tensors that the leaves stand for. With `share` results that share a
     storage are one output, and aliases again when the tree is filled. Raises whatever the function
     raises, and TraceError where it asks for a value, or for a number in place of a symbolic size.
     """
@@ -192,6 +199,12 @@ def trace_function(
         if recording is not None:
             for entry in recording.entries:
                 entry.clear()
+    traced.shared = [
+        i
+        for i, (t, leaf) in enumerate(zip(originals, leaves, strict=False))
+        if leaf is not t and t._leaf and (id(t._storage) in trace.states or id(t) in trace.looks)
+    ]
+    traced.others = {i: look.tensor for i, look in trace.looks.items() if i not in trace.positions}
     storages = list(trace.states.values())
     trace.guard(lambda: [s.node.requires_grad for s in storages])
     return traced

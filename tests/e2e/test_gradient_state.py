@@ -248,3 +248,55 @@ def test_a_gradient_set_to_an_argument() -> None:
 
     with pytest.raises(graphc.TraceError, match="clone"):
         function(graphc.ones(3))
+
+
+def weighed(library: Any, w: Any, compiled: Any) -> Callable[[Any], Any]:
+    return compiled(lambda p: (w * p).sum())  # type: ignore[no-any-return]
+
+
+def weighed_within(library: Any, w: Any, compiled: Any) -> Callable[[Any], Any]:
+    def function(p: Any) -> Any:
+        loss = (w * p.sin()).sum()
+        loss.backward()
+        return loss.detach()
+
+    return compiled(function)  # type: ignore[no-any-return]
+
+
+def stepped(library: Any, w: Any, compiled: Any) -> Callable[[Any], Any]:
+    optimizer = library.optim.SGD([w], lr=0.1)
+
+    def function(p: Any) -> Any:
+        optimizer.zero_grad()
+        loss = (p * p).sum() + w.sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return compiled(function, keep_grads=True)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["recorded", "compiled"])
+@pytest.mark.parametrize("order", ["wqw", "qwq", "ww", "qqwwq", "dqw"])
+@pytest.mark.parametrize("make", [weighed, weighed_within, stepped])
+def test_an_argument_that_the_function_has_otherwise(make: Any, order: str, compiled: bool) -> None:
+    """`w` is closed over and an argument of some calls; `q` is another tensor, `d` is `w.detach()`."""
+
+    def seen(library: Any) -> list[Any]:
+        w = library.tensor(np.array([1.0, -1, 2]), requires_grad=True)
+        q = library.tensor(np.array([1.0, 2, 3]), requires_grad=True)
+        wrap = graphc.compile if compiled and library is graphc else lambda f, **_: f
+        function = make(library, w, wrap)
+        found: list[Any] = []
+        for letter in order:
+            out = function({"w": w, "q": q, "d": w.detach()}[letter])
+            if out.requires_grad:
+                out.backward()
+            found += [out.detach().clone(), w.detach().clone()]
+            found += [None if p.grad is None else p.grad.clone() for p in (w, q)]
+        return found
+
+    for a, b in zip(seen(graphc), seen(torch), strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
