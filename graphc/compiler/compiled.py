@@ -29,7 +29,7 @@ from graphc.core.evaluate import evaluate
 from graphc.core.location import warn_user
 from graphc.core.modes import is_grad_enabled, on_grad_mode_change
 from graphc.core.recording import current
-from graphc.core.tensor import from_array
+from graphc.core.tensor import TensorBase, from_array
 from graphc.ir.dims import Symbol
 from graphc.ir.graph import Graph
 from graphc.ir.records import dataclass
@@ -152,6 +152,8 @@ class Compiled:
             return self._function(*args, **kwargs)
         evaluate(current())
         call = self._prepare(args, kwargs)
+        if any(isinstance(x, TensorBase) and x._leaf for x in call.copies.values()):
+            return self._uncompiled(args, kwargs, "an argument requires grad and is a view of another tensor")
         program = next((p for p in self._programs.get(call.key, ()) if p.valid(call.tensors)), None)
         if program is not None:
             return self._run(program, call, args, kwargs, known=True)
@@ -164,7 +166,8 @@ class Compiled:
         found = program.at(call.sizes)
         if found.overlaps(call.tensors) or not found.returnable(call.copies):
             found.undo()
-            return self._uncompiled(args, kwargs)
+            shares = "an argument shares memory with another tensor that the function writes in place"
+            return self._uncompiled(args, kwargs, shares)
         self._hits += known
         result = found.run(call.tensors)
         for position, leaf in call.copies.items():
@@ -175,11 +178,11 @@ class Compiled:
             self._install(found, call.args, call.kwargs)
         return result
 
-    def _uncompiled(self, args: Any, kwargs: Any) -> Any:
+    def _uncompiled(self, args: Any, kwargs: Any, why: str) -> Any:
         """The call as it is without `compile`: recorded, where every view of a tensor is known to be one."""
         warn_user(
-            f"{self._name}(): an argument shares memory with another tensor that the function writes in place, so "
-            "this call is recorded instead of running the compiled program; pass a clone() to avoid it"
+            f"{self._name}(): {why}, so this call is recorded instead of running the compiled program; pass a clone() to "
+            "avoid it"
         )
         leaves, tree = flatten((args, kwargs))
         shared = [from_array(x, share=True) if isinstance(x, np.ndarray) else x for x in leaves]

@@ -300,3 +300,26 @@ def test_an_argument_that_the_function_has_otherwise(make: Any, order: str, comp
         assert (a is None) == (b is None)
         if a is not None:
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*is a view of another tensor")
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_leaf_over_a_part_of_a_tensor(inside: bool) -> None:
+    def seen(library: Any) -> list[Any]:
+        leaf = library.arange(6, dtype=library.float32)[2:5].detach().requires_grad_()
+
+        def function(x: Any) -> Any:
+            loss = (x * x).sum()
+            if inside:
+                loss.backward()
+            return loss
+
+        f = graphc.compile(function) if library is graphc else function
+        for _ in range(2):
+            loss = f(leaf)
+            if not inside:
+                loss.backward()
+        return [loss, leaf.grad]
+
+    for a, b in zip(seen(graphc), seen(torch), strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy())
