@@ -197,7 +197,14 @@ class Tensor(
         return strides.is_contiguous(self)
 
     def data_ptr(self) -> int:
-        """Address of the first element. Evaluates."""
+        """Address of the first element. Evaluates.
+
+        Whoever knows it may write there unseen, so compiled functions keep nothing made from these bytes any more.
+        """
+        self.realize()
+        memory = self._storage.memory
+        if memory is not None:
+            memory.point()
         return int(self.detach().numpy(force=True).ctypes.data)
 
     @property

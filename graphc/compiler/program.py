@@ -34,7 +34,7 @@ _MOST_SIZES = 256
 
 def is_exposed(memory: Memory) -> bool:
     """True where memory may be written without being told of: nothing that is made from it can be kept."""
-    return memory.shared or memory.whole is not None
+    return memory.shared or memory.pointed or memory.whole is not None
 
 
 class CompiledProgram:

@@ -43,6 +43,7 @@ class Memory:
         "kept",
         "name",
         "owner",
+        "pointed",
         "role",
         "type",
         "whole",
@@ -63,6 +64,8 @@ class Memory:
         """How often somebody outside got an array over the bytes."""
         self.kept = False
         """True where a compiled program may keep something that it has made from the bytes."""
+        self.pointed = False
+        """True where somebody outside knows the address, which nobody can see them write through."""
 
     @property
     def version(self) -> int:
@@ -122,6 +125,11 @@ class Memory:
         self._exports = [r for r in self._exports if r() is not None]
         self._exports.append(weakref.ref(first))
         return array
+
+    def point(self) -> None:
+        """Notes that somebody outside was given the address."""
+        self.pointed = True
+        self.written_otherwise()
 
     def written_otherwise(self) -> None:
         """Has compiled programs look at what they keep before they run: the bytes may be written by no program."""

@@ -81,6 +81,17 @@ def through_address(layer: Any) -> None:
     (ctypes.c_float * 4).from_address(address)[0] += 5.0
 
 
+def later_through_address() -> Callable[[Any], None]:
+    """The address is asked for at the first write, and used at the others too."""
+    addresses: dict[int, int] = {}
+
+    def write(layer: Any) -> None:
+        address = addresses.get(id(layer)) or addresses.setdefault(id(layer), layer.weight.data_ptr())
+        (ctypes.c_float * 4).from_address(address)[0] += 5.0
+
+    return write
+
+
 def trained(layer: Any) -> None:
     optimizer = optim.SGD(layer.parameters(), lr=0.5)
     layer(sample(3)).square().mean().backward()
@@ -104,7 +115,7 @@ def trained_compiled(layer: Any) -> None:
 
 
 WRITES: list[Callable[[Any], None]] = [
-    in_place, copied, replaced, loaded, through_numpy, through_part, through_address, trained, trained_compiled
+    in_place, copied, replaced, loaded, through_numpy, through_part, through_address, later_through_address(), trained, trained_compiled
 ]  # fmt: skip
 
 
