@@ -164,9 +164,7 @@ def main() -> None:
     stages = lower_graph(graph, context, keep=True)
     program = stages.program
     timed = [
-        t
-        for t in time_kernels(program, graph, context.target, options.lock)
-        if not _fills(program, t.call)
+        t for t in time_kernels(program, graph, context.target, options.lock) if not _fills(program, t.call)
     ]
     with undisturbed(options.lock):
         peak = fma_peak(context.target)
