@@ -99,8 +99,8 @@ def trained(layer: Any) -> None:
     optimizer.zero_grad()
 
 
-def trained_compiled(layer: Any) -> None:
-    optimizer = optim.SGD(layer.parameters(), lr=0.5)
+def compiled_step(layer: Any, lr: float) -> Any:
+    optimizer = optim.SGD(layer.parameters(), lr=lr)
 
     @graphc.compile
     def step(x: Any) -> Any:
@@ -110,6 +110,11 @@ def trained_compiled(layer: Any) -> None:
         optimizer.step()
         return loss
 
+    return step
+
+
+def trained_compiled(layer: Any) -> None:
+    step = compiled_step(layer, 0.5)
     for seed in range(3):
         step(sample(seed))
 
@@ -136,16 +141,7 @@ def test_two_programs_of_one_step_and_a_view_of_numpy() -> None:
     """Training and inference in turns through native calls, and writes through an array that outlives several calls."""
     layer, x = model(), sample()
     forward = inference(layer)
-    optimizer = optim.SGD(layer.parameters(), lr=0.1)
-
-    @graphc.compile
-    def step(x: Any) -> Any:
-        optimizer.zero_grad()
-        loss = layer(x).square().mean()
-        loss.backward()
-        optimizer.step()
-        return loss
-
+    step = compiled_step(layer, 0.1)
     found = None
     for _ in range(4):
         found = check(layer, forward, x, found)

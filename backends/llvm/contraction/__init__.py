@@ -31,7 +31,7 @@ from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, estimate, make_plan
 from graphc.backends.llvm.contraction.problem import readings
 from graphc.backends.llvm.contraction.tiling import step_numbers
-from graphc.backends.llvm.contraction.variants import base_names, plan_named, variations
+from graphc.backends.llvm.contraction.variants import base_names, merged, plan_named, variations
 from graphc.backends.llvm.contraction.vector import emit_vector, vector_cycles, vector_scratch
 from graphc.backends.llvm.text import Builder, ModuleText
 from graphc.ir.dims import Dim, Symbol, substitute
@@ -48,6 +48,7 @@ __all__ = [
     "emit_contraction",
     "is_contraction",
     "kept_operand",
+    "merged",
     "named_schedule",
     "number_extents",
     "numbers_at",

@@ -19,7 +19,7 @@ from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Kernel
 from graphc.ir.target import Target
 
-__all__ = ["base_names", "plan_named", "variations"]
+__all__ = ["base_names", "merged", "plan_named", "variations"]
 
 _MOST_BASES = 8
 _DEPTHS = (256, 512, 1024)
@@ -54,6 +54,12 @@ def variations(name: str, kernel: Kernel, target: Target, vector: bool | None) -
         found = [_name(number, {**changes, field: value}) for value in values if value != own]
         if found:
             yield found
+
+
+def merged(name: str, variation: str) -> str:
+    """`name` with the changes that another name of the same plan has."""
+    number, changes = _parse(name)
+    return _name(number, {**changes, **_parse(variation)[1]})
 
 
 def _choices(plan: Plan) -> dict[str, tuple[Any, ...]]:

@@ -10,7 +10,7 @@ import dataclasses
 
 from graphc.backends.llvm.codegen import LlvmBackend
 from graphc.backends.llvm.compile import COMPILER_VERSION
-from graphc.backends.llvm.contraction import base_names, can_be_tuned, named_schedule, variations
+from graphc.backends.llvm.contraction import base_names, can_be_tuned, merged, named_schedule, variations
 from graphc.backends.llvm.tuning.contest import Contest
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Kernel, Schedule
@@ -65,13 +65,6 @@ def fastest(kernel: Kernel, target: Target, vector: bool) -> str:
     contest = Contest(kernel, target, vector)
     best = contest.best(base_names(kernel, target, vector))
     for names in variations(best, kernel, target, vector):
-        best = contest.best([best, *(_with(best, n) for n in names)])
+        best = contest.best([best, *(merged(best, n) for n in names)])
     # The winner of many contests had luck: it has to win once more, against the estimate's choice alone.
     return contest.best([_DEFAULT, best], again=3)
-
-
-def _with(best: str, variation: str) -> str:
-    """`best` changed in what `variation` says."""
-    number, *changes = best.split(" ")
-    found = dict(c.split("=") for c in changes) | dict(c.split("=") for c in variation.split(" ")[1:])
-    return " ".join([number, *(f"{field}={found[field]}" for field in sorted(found))])
