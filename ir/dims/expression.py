@@ -1,50 +1,17 @@
-"""Symbolic integers: polynomials over named symbols with //, %, min and max, kept canonical.
+"""Symbols, expressions and their arithmetic: canonical sums, `//`, `%`, min and max, interval bounds and comparisons.
 
-One class serves the dimensions of shapes and the index expressions of kernels. A result with
-no symbol left is always a plain `int`, so an `Expr` is never a constant, and equal expressions
-built in different orders compare and hash alike. `bounds` gives interval bounds; comparisons
-answer True, False or None (unknown).
-
-Longer than most files: the operations on expressions simplify each other's results and cannot be taken apart without
-importing in a circle.
+One module, longer than most: the operations on expressions simplify each other's results and cannot be taken apart
+without importing in a circle. What only reads expressions is in `queries`, text in `parsing`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from math import gcd
 
 from graphc.ir.errors import TraceError
 from graphc.ir.records import dataclass
-
-__all__ = [
-    "Dim",
-    "Expr",
-    "Symbol",
-    "ample",
-    "axis_symbols",
-    "bounds",
-    "ceil_div",
-    "equal",
-    "floor_div",
-    "less_equal",
-    "maximum",
-    "minimum",
-    "mod",
-    "parse_dim",
-    "pinned",
-    "plain_symbol",
-    "product",
-    "quotient",
-    "size_symbols",
-    "split_linear",
-    "substitute",
-    "symbols",
-    "typical",
-    "undecided",
-]
 
 
 class Symbol:
@@ -94,7 +61,7 @@ class Apply:
         return f"{self.function}({', '.join(map(str, self.args))})"
 
 
-_KEPT = 1 << 16
+KEPT = 1 << 16
 """How many results of each operation are kept: the same few index expressions come again in every kernel.
 Kept by type, so that a user's size (`graphc.core.symint`) is never answered with for a plain expression."""
 
@@ -226,7 +193,7 @@ def _sorted(about: frozenset[Symbol]) -> list[Symbol]:
     return sorted(about, key=str)
 
 
-def _terms(x: Dim) -> tuple[tuple[Monomial, int], ...]:
+def terms_of(x: Dim) -> tuple[tuple[Monomial, int], ...]:
     if isinstance(x, Expr):
         return x.terms
     return (((), x),) if x else ()
@@ -237,7 +204,7 @@ def _key(monomial: Monomial) -> tuple[int, str]:
     return (0 if monomial else 1, "*".join(str(a) for a, p in monomial for _ in range(p)))
 
 
-def _make(terms: Mapping[Monomial, int]) -> Dim:
+def from_terms(terms: Mapping[Monomial, int]) -> Dim:
     for m in terms:
         if len(m) == 1 and isinstance(m[0][0], Apply) and m[0][0].function == "%":
             terms = _joined(terms)
@@ -259,20 +226,20 @@ def _joined(terms: Mapping[Monomial, int]) -> Mapping[Monomial, int]:
         if not isinstance(atom, Apply) or atom.function != "%" or k == 0:
             continue
         x, b = atom.args
-        whole = _terms(b * floor_div(x, b))
+        whole = terms_of(b * floor_div(x, b))
         if isinstance(b, int) and len(whole) != 1:
             continue
         if all(terms.get(m) == k * c for m, c in whole):
             rest = {m: c for m, c in terms.items() if m != monomial}
             for m, _ in whole:
                 del rest[m]
-            for m, c in _terms(x):
+            for m, c in terms_of(x):
                 rest[m] = rest.get(m, 0) + c * k
             return _joined(rest)
     return terms
 
 
-@lru_cache(maxsize=_KEPT, typed=True)
+@lru_cache(maxsize=KEPT, typed=True)
 def _sum(a: Dim, b: Dim, sign: int) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a + sign * b
@@ -280,13 +247,13 @@ def _sum(a: Dim, b: Dim, sign: int) -> Dim:
         return a
     if a == 0 and sign == 1:
         return b
-    terms = dict(_terms(a))
-    for monomial, k in _terms(b):
+    terms = dict(terms_of(a))
+    for monomial, k in terms_of(b):
         terms[monomial] = terms.get(monomial, 0) + sign * k
-    return _make(terms)
+    return from_terms(terms)
 
 
-@lru_cache(maxsize=_KEPT, typed=True)
+@lru_cache(maxsize=KEPT, typed=True)
 def _multiply(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a * b
@@ -294,16 +261,16 @@ def _multiply(a: Dim, b: Dim) -> Dim:
         a, b = b, a
     if isinstance(b, int):
         # Scaling keeps the canonical order.
-        return 0 if b == 0 else a if b == 1 else Expr(tuple((m, k * b) for m, k in _terms(a)))
+        return 0 if b == 0 else a if b == 1 else Expr(tuple((m, k * b) for m, k in terms_of(a)))
     terms: dict[Monomial, int] = {}
-    for m, k in _terms(a):
-        for n, j in _terms(b):
+    for m, k in terms_of(a):
+        for n, j in terms_of(b):
             powers = dict(m)
             for atom, p in n:
                 powers[atom] = powers.get(atom, 0) + p
             key = tuple(sorted(powers.items(), key=lambda t: str(t[0])))
             terms[key] = terms.get(key, 0) + k * j
-    return _make(terms)
+    return from_terms(terms)
 
 
 def product(dims: tuple[Dim, ...] | list[Dim]) -> Dim:
@@ -318,47 +285,49 @@ def quotient(a: Dim, b: Dim) -> Dim | None:
     """The dim that times b is a, for every b but 0; None where there is none of this form."""
     if isinstance(b, int):
         return (
-            None if b == 0 or any(k % b for _, k in _terms(a)) else _make({m: k // b for m, k in _terms(a)})
+            None
+            if b == 0 or any(k % b for _, k in terms_of(a))
+            else from_terms({m: k // b for m, k in terms_of(a)})
         )
     if len(b.terms) != 1:
         return 1 if a == b else None
     ((monomial, factor),) = b.terms
     terms: dict[Monomial, int] = {}
-    for m, k in _terms(a):
+    for m, k in terms_of(a):
         powers = dict(m)
         for atom, p in monomial:
             powers[atom] = powers.get(atom, 0) - p
         if k % factor or any(p < 0 for p in powers.values()):
             return None
         terms[tuple((atom, p) for atom, p in powers.items() if p)] = k // factor
-    return _make(terms)
+    return from_terms(terms)
 
 
 def _divisible_part(a: Dim, d: int) -> tuple[Dim, Dim]:
     """`a` as `d*q + r` where q takes every term whose coefficient d divides."""
     q: dict[Monomial, int] = {}
     r: dict[Monomial, int] = {}
-    for m, k in _terms(a):
+    for m, k in terms_of(a):
         if k % d == 0:
             q[m] = k // d
         elif m == ():
             q[m], r[m] = k // d, k % d
         else:
             r[m] = k
-    return _make(q), _make(r)
+    return from_terms(q), from_terms(r)
 
 
 def _multiples(a: Dim, b: Expr) -> tuple[Dim, Dim]:
     """`a` as `b*q + r` where q takes every term that is a multiple of b."""
     q, r = dict[Monomial, int](), dict[Monomial, int]()
-    for m, k in _terms(a):
-        part = quotient(_make({m: k}), b)
+    for m, k in terms_of(a):
+        part = quotient(from_terms({m: k}), b)
         if part is None:
             r[m] = k
         else:
-            for n, c in _terms(part):
+            for n, c in terms_of(part):
                 q[n] = q.get(n, 0) + c
-    return _make(q), _make(r)
+    return from_terms(q), from_terms(r)
 
 
 def _is_digit(r: Dim, b: Dim) -> bool:
@@ -368,13 +337,13 @@ def _is_digit(r: Dim, b: Dim) -> bool:
 
 def _common_factor(a: Dim, d: int) -> tuple[int, Dim, int]:
     """`a` as `g*whole + rest` with 0 <= rest < g, where g divides d and every coefficient of a symbol."""
-    g = gcd(d, *(k for m, k in _terms(a) if m))
-    constant = next((k for m, k in _terms(a) if not m), 0)
-    whole = _make({m: (k if m else constant - constant % g) // g for m, k in _terms(a)})
+    g = gcd(d, *(k for m, k in terms_of(a) if m))
+    constant = next((k for m, k in terms_of(a) if not m), 0)
+    whole = from_terms({m: (k if m else constant - constant % g) // g for m, k in terms_of(a)})
     return g, whole, constant % g
 
 
-@lru_cache(maxsize=_KEPT, typed=True)
+@lru_cache(maxsize=KEPT, typed=True)
 def floor_div(a: Dim, b: Dim) -> Dim:
     """a // b, rounded toward minus infinity. Raises ZeroDivisionError for b = 0."""
     if isinstance(a, int) and isinstance(b, int):
@@ -407,7 +376,7 @@ def floor_div(a: Dim, b: Dim) -> Dim:
     return _apply("//", a, b)
 
 
-@lru_cache(maxsize=_KEPT, typed=True)
+@lru_cache(maxsize=KEPT, typed=True)
 def mod(a: Dim, b: Dim) -> Dim:
     """a % b with the sign of b. Raises ZeroDivisionError for b = 0."""
     if isinstance(a, int) and isinstance(b, int):
@@ -473,7 +442,7 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {
 Bound = int | None
 
 
-@lru_cache(maxsize=_KEPT, typed=True)
+@lru_cache(maxsize=KEPT, typed=True)
 def bounds(x: Dim) -> tuple[Bound, Bound]:
     """Inclusive lower and upper bounds; None is unbounded."""
     if isinstance(x, int):
@@ -561,7 +530,7 @@ def _is_never_negative(x: Expr) -> bool:
         atom = monomial[0][0] if len(monomial) == 1 and monomial[0][1] == 1 else None
         if isinstance(atom, Apply) and atom.function == "//" and isinstance(d := atom.args[1], int) and d > 0:
             least = atom.args[0] if k < 0 else atom.args[0] - (d - 1)
-            rest = (x - _make({monomial: k})) * d + least * k
+            rest = (x - from_terms({monomial: k})) * d + least * k
             low = bounds(rest)[0]
             return (low is not None and low >= 0) or (isinstance(rest, Expr) and _is_never_negative(rest))
     return False
@@ -583,89 +552,25 @@ def _split_product(x: Dim, symbol: Symbol) -> tuple[Dim, Dim] | None:
     """`x` as `c*symbol + rest`, both free of `symbol`, or None where it is not so."""
     factor: dict[Monomial, int] = {}
     rest: dict[Monomial, int] = {}
-    for monomial, k in _terms(x):
+    for monomial, k in terms_of(x):
         others = tuple(t for t in monomial if t[0] != symbol)
-        if any(symbol in symbols(_atom_expr(atom)) for atom, _ in others):
+        if any(symbol in symbols(atom_expr(atom)) for atom, _ in others):
             return None
         powers = [p for atom, p in monomial if atom == symbol]
         if powers in ([], [1]):
             (factor if powers else rest)[others] = k
         else:
             return None
-    return _make(factor), _make(rest)
+    return from_terms(factor), from_terms(rest)
 
 
-TYPICAL, AMPLE = 64, 1024
-"""The sizes that choices are made for, and that memory is weighed for, where a dimension is symbolic."""
-
-
-def typical(x: Dim) -> int:
-    """`x` at the sizes that choices are made for: 64 for each symbol, or what of its bounds is nearest."""
-    if isinstance(x, int):
-        return x
-    found = substitute(x, {s: _typical_of(s) for s in symbols(x)})
-    assert isinstance(found, int)
-    return found
-
-
-def ample(x: Dim) -> int:
-    """`x` at the sizes that memory is weighed for where it is asked to be saved: 1024 for each symbol, or what of its
-    bounds is nearest."""
-    if isinstance(x, int):
-        return x
-    found = substitute(x, {s: max(s.lo, AMPLE if s.hi is None else min(AMPLE, s.hi)) for s in symbols(x)})
-    assert isinstance(found, int)
-    return found
-
-
-def _typical_of(symbol: Symbol) -> int:
-    return max(symbol.lo, TYPICAL if symbol.hi is None else min(TYPICAL, symbol.hi))
-
-
-@lru_cache(maxsize=_KEPT)
-def size_symbols(x: Dim) -> frozenset[Symbol]:
-    """The symbols that stand for sizes of a program's dimensions, spelt `$name`; see `graphc.ir.symbolic`."""
-    return frozenset(s for s in symbols(x) if s.name[0] == "$")
-
-
-def axis_symbols(x: Dim) -> frozenset[Symbol]:
-    """The symbols of `x` that stand for no size."""
-    if isinstance(x, int):
-        return _NO_SYMBOLS
-    if x._axes is None:
-        x._axes = symbols(x) - size_symbols(x)
-    return x._axes
-
-
-def plain_symbol(x: Dim) -> Symbol | None:
-    """The symbol where `x` is exactly one."""
-    if isinstance(x, int):
-        return None
-    if x._plain is False:
-        x._plain = None
-        if len(x.terms) == 1 and x.terms[0][1] == 1:
-            monomial = x.terms[0][0]
-            if len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], Symbol):
-                x._plain = monomial[0][0]
-    return x._plain  # type: ignore[return-value]
-
-
-def equal(a: Dim, b: Dim) -> bool | None:
-    """a == b: True, False, or None where it depends on the symbols' values."""
-    difference = b - a
-    if isinstance(difference, int):
-        return difference == 0
-    lo, hi = bounds(difference)
-    return False if (lo is not None and lo > 0) or (hi is not None and hi < 0) else None
-
-
-_NO_SYMBOLS: frozenset[Symbol] = frozenset()
+NO_SYMBOLS: frozenset[Symbol] = frozenset()
 
 
 def symbols(x: Dim) -> frozenset[Symbol]:
     """All symbols that occur in `x`."""
     if isinstance(x, int):
-        return _NO_SYMBOLS
+        return NO_SYMBOLS
     if x._symbols is None:
         found: set[Symbol] = set()
         for monomial, _ in x.terms:
@@ -678,138 +583,5 @@ def symbols(x: Dim) -> frozenset[Symbol]:
     return x._symbols
 
 
-def substitute(x: Dim, values: Mapping[Symbol, Dim]) -> Dim:
-    """`x` with symbols replaced, simplified again."""
-    if isinstance(x, int):
-        return x
-    plain = plain_symbol(x)
-    if plain is not None:
-        return values.get(plain, x)
-    if symbols(x).isdisjoint(values):
-        return x
-    total: Dim = 0
-    for monomial, k in x.terms:
-        term: Dim = k
-        for atom, power in monomial:
-            if isinstance(atom, Symbol):
-                value: Dim = values.get(atom, atom.expr)
-            else:
-                args = [substitute(a, values) for a in atom.args]
-                value = _REBUILD[atom.function](*args)
-            for _ in range(power):
-                term = term * value
-        total = total + term
-    return total
-
-
-_REBUILD: dict[str, Callable[[Dim, Dim], Dim]] = {
-    "//": floor_div,
-    "%": mod,
-    "min": minimum,
-    "max": maximum,
-}
-
-
-@lru_cache(maxsize=_KEPT, typed=True)
-def split_linear(x: Dim, symbol: Symbol) -> tuple[int, Dim] | None:
-    """`x` as `k*symbol + rest` with integer k and rest free of `symbol`, or None where it is not so."""
-    if isinstance(x, int):
-        return 0, x
-    k, rest = 0, {}
-    for monomial, coefficient in x.terms:
-        if monomial == ((symbol, 1),):
-            k = coefficient
-        elif any(
-            atom == symbol if isinstance(atom, Symbol) else symbol in symbols(_atom_expr(atom))
-            for atom, _ in monomial
-        ):
-            return None
-        else:
-            rest[monomial] = coefficient
-    return k, _make(rest)
-
-
-def _atom_expr(atom: Atom) -> Expr:
+def atom_expr(atom: Atom) -> Expr:
     return Expr(((((atom, 1),), 1),))
-
-
-_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_%$][\w.%]*)|(//|[-+*%(),]))")
-
-
-def parse_dim(text: str, known: Mapping[str, Symbol] | None = None) -> Dim:
-    """The dim spelt as `str` spells it. Unknown names become symbols with bounds [0, ∞).
-
-    Raises ValueError at text that is no dim.
-    """
-    return _DimParser(text, known or {}).whole()
-
-
-class _DimParser:
-    def __init__(self, text: str, known: Mapping[str, Symbol]) -> None:
-        self.text, self.known = text, known
-        self.tokens: list[str] = []
-        at = 0
-        stripped = text.rstrip()
-        while at < len(stripped):
-            match = _TOKEN.match(stripped, at)
-            if match is None:
-                raise ValueError(f"expected a dimension, got {text!r}")
-            self.tokens.append(match.group().strip())
-            at = match.end()
-        self.at = 0
-
-    def peek(self) -> str:
-        return self.tokens[self.at] if self.at < len(self.tokens) else ""
-
-    def take(self, expected: str = "") -> str:
-        token = self.peek()
-        if not token or (expected and token != expected):
-            raise ValueError(f"expected {expected or 'more'} in dimension {self.text!r}")
-        self.at += 1
-        return token
-
-    def whole(self) -> Dim:
-        result = self.sum()
-        if self.peek():
-            raise ValueError(f"unexpected {self.peek()!r} in dimension {self.text!r}")
-        return result
-
-    def sum(self) -> Dim:
-        sign = -1 if self.peek() == "-" else 1
-        if self.peek() in ("-", "+"):
-            self.take()
-        result = sign * self.term()
-        while self.peek() in ("+", "-"):
-            result = result + self.term() if self.take() == "+" else result - self.term()
-        return result
-
-    def term(self) -> Dim:
-        result = self.factor()
-        while self.peek() in ("*", "//", "%"):
-            match self.take():
-                case "*":
-                    result = result * self.factor()
-                case "//":
-                    result = floor_div(result, self.factor())
-                case _:
-                    result = mod(result, self.factor())
-        return result
-
-    def factor(self) -> Dim:
-        token = self.take()
-        if token.isdigit():
-            return int(token)
-        if token == "(":
-            result = self.sum()
-            self.take(")")
-            return result
-        if token in ("min", "max") and self.peek() == "(":
-            self.take("(")
-            a = self.sum()
-            self.take(",")
-            b = self.sum()
-            self.take(")")
-            return minimum(a, b) if token == "min" else maximum(a, b)
-        if not (token[0].isalpha() or token[0] in "_%$"):
-            raise ValueError(f"unexpected {token!r} in dimension {self.text!r}")
-        return self.known.get(token, Symbol(token)).expr
