@@ -17,7 +17,7 @@ from graphc.ir.target import TARGETS
 from graphc.ir.types import DType, float32, float64
 from tests.backends.contraction.kernels import Convolution
 from tests.backends.contraction.native import Native
-from tests.backends.contraction.test_convolution import forward
+from tests.backends.contraction.test_convolution import forward, input_gradient
 
 V3 = TARGETS["x86-64-v3"]
 
@@ -27,7 +27,7 @@ TILED = [
     Convolution(2, 66, 31, 30, 70, 3, 3, pad=1),
     Convolution(1, 100, 30, 33, 67, 3, 3),
     Convolution(1, 64, 41, 27, 65, 3, 3, pad=2),
-    Convolution(5, 96, 9, 8, 130, 3, 3, pad=1),
+    Convolution(5, 116, 9, 8, 130, 3, 3, pad=1),
     Convolution(1, 69, 60, 15, 64, 3, 3, pad=1),
     Convolution(1, 512, 7, 7, 510, 3, 3, pad=1),
     Convolution(1, 256, 14, 11, 130, 3, 3, pad=1),
@@ -55,29 +55,49 @@ def direct(kernel: Kernel) -> Kernel:
     return dataclasses.replace(kernel, schedule=plain)
 
 
-def operands(case: Convolution, rng: np.random.Generator, *, whole: bool) -> list[np.ndarray]:
-    shapes = case.shapes[:2]
-    drawn = [rng.integers(-3, 4, s) if whole else rng.standard_normal(s) for s in shapes]
-    return [x.astype(np.float32) for x in drawn]
+@dataclasses.dataclass(frozen=True)
+class Sum:
+    """A convolution, or its gradient by the input."""
+
+    case: Convolution
+    gradient: bool
+
+    @property
+    def kernel(self) -> Kernel:
+        return (self.case.input_gradient if self.gradient else self.case.forward)(float32)
+
+    def operands(self, seed: int, *, whole: bool) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        x, w, y = self.case.shapes
+        shapes = (y if self.gradient else x, w)
+        drawn = [rng.integers(-3, 4, s) if whole else rng.standard_normal(s) for s in shapes]
+        return [d.astype(np.float32) for d in drawn]
+
+    def exact(self, data: np.ndarray, w: np.ndarray) -> np.ndarray:
+        compute = input_gradient if self.gradient else forward
+        return compute(self.case, data.astype(np.float64), w.astype(np.float64))
+
+
+SUMS = [pytest.param(Sum(c, g), id=name(c) + "-dx" * g) for c in TILED for g in (False, True)]
 
 
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
-@pytest.mark.parametrize("case", TILED, ids=name)
-def test_whole_numbers_are_exact(case: Convolution, target: str) -> None:
-    kernel = case.forward(float32)
+@pytest.mark.parametrize("made", SUMS)
+def test_whole_numbers_are_exact(made: Sum, target: str) -> None:
+    kernel = made.kernel
     assert winograd.make_plan(kernel, TARGETS[target]) is not None
-    x, w = operands(case, np.random.default_rng(1), whole=True)
-    native, expected = Native(kernel, TARGETS[target]), forward(case, x, w).astype(np.float32)
+    x, w = made.operands(1, whole=True)
+    native, expected = Native(kernel, TARGETS[target]), made.exact(x, w).astype(np.float32)
     for parts in (1, 2, 5):
         assert np.array_equal(native([x, w, np.zeros_like(expected)], parts)[2], expected), parts
 
 
-@pytest.mark.parametrize("case", TILED[:4], ids=name)
-def test_bits_of_any_partition_and_error(case: Convolution) -> None:
-    kernel = case.forward(float32)
-    x, w = operands(case, np.random.default_rng(2), whole=False)
-    out = np.zeros(case.shapes[2], np.float32)
-    exact = forward(case, x.astype(np.float64), w.astype(np.float64))
+@pytest.mark.parametrize("made", SUMS[:8])
+def test_bits_of_any_partition_and_error(made: Sum) -> None:
+    kernel = made.kernel
+    x, w = made.operands(2, whole=False)
+    exact = made.exact(x, w)
+    out = np.zeros(exact.shape, np.float32)
     native = Native(kernel)
     got = native([x, w, out])[2]
     for parts in (2, 3, 4, 7):
@@ -92,18 +112,23 @@ def test_what_is_summed_tap_by_tap(case: Convolution, dtype: DType) -> None:
     assert winograd.make_plan(case.forward(dtype), V3) is None
 
 
-def test_gradients_are_summed_tap_by_tap() -> None:
-    for make in (TILED[0].input_gradient, TILED[0].weight_gradient):
-        assert winograd.make_plan(make(float32), V3) is None
+@pytest.mark.parametrize(("case", "dtype"), DIRECT, ids=name)
+def test_whose_gradients_are_summed_tap_by_tap(case: Convolution, dtype: DType) -> None:
+    assert winograd.make_plan(case.input_gradient(dtype), V3) is None
+
+
+def test_weight_gradients_are_summed_tap_by_tap() -> None:
+    assert winograd.make_plan(TILED[0].weight_gradient(float32), V3) is None
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
-@pytest.mark.parametrize("case", TILED, ids=name)
-def test_schedule(case: Convolution, target: str) -> None:
-    kernel = case.forward(float32)
+@pytest.mark.parametrize("made", SUMS)
+def test_schedule(made: Sum, target: str) -> None:
+    kernel, case = made.kernel, made.case
     schedule = contraction_schedule(kernel, TARGETS[target], False)
     assert schedule is not None and schedule.engine == "tiled_windows"
     scheduled = dataclasses.replace(kernel, schedule=schedule)
     assert parse_kernel(str(scheduled)) == scheduled
-    data = 16 * 4 * case.n * case.c * (case.oh + 1) // 2 * (case.ow + 1) // 2
+    channels, height, width = (case.o, case.h, case.w) if made.gradient else (case.c, case.oh, case.ow)
+    data = 16 * 4 * case.n * channels * (height + 1) // 2 * (width + 1) // 2
     assert scratch_bytes(scheduled, TARGETS[target]) < 3 * (data + 16 * 4 * case.o * case.c) + (1 << 18)

@@ -1,15 +1,17 @@
 """Recognises a sum over 3×3 windows that lie one apart, by structure alone.
 
 The data operand of such a sum depends on an output position and a window offset through their sum
-only: y[.., k, p, q] = Σ_{c, r, s} data[.., c, p + r, q + s] · weights[k, c, r, s]. Whatever bodies
-the operands have, they are read at such points.
+only: y[.., k, p, q] = Σ_{c, r, s} data[.., c, p + r, q + s] · weights[k, c, r, s], or through their
+difference, as in the gradient of such a sum: then offsets are counted from the window's other end.
+Whatever bodies the operands have, they are read at such points.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
-from graphc.backends.llvm.contraction.axes import Group
+from graphc.backends.llvm.contraction.axes import Group, is_affine
 from graphc.backends.llvm.contraction.problem import flat, flat_buffer, split_sides
 from graphc.ir.dims import Dim, Symbol, substitute, symbols
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent, replace_symbols
@@ -77,10 +79,12 @@ def find_windows(kernel: Kernel, vector: bool | None) -> Windows | None:
         (parts.right, parts.results[1], parts.columns, parts.left, parts.results[0], parts.rows),
     ]
     ones: dict[Symbol, Dim] = {s: 0 for s in (*kernel.axes, *stage.axes) if extent(s) == 1}
-    for weights, weights_result, rows, data, data_result, columns in sides:
+    turned: dict[Symbol, Dim] = {t: TAPS - 1 - t.expr for t in taps}
+    for (weights, weights_result, rows, data, data_result, columns), turns in product(sides, ({}, turned)):
+        weights, data = ([replace_symbols(i, turns) for i in body] for body in (weights, data))
         outputs = _slides(data, columns, taps)
-        if outputs is None:
-            continue
+        if outputs is None or not all(is_affine(g[0], outputs) for i in data for g in i.guards):
+            continue  # Guards otherwise are those of a stride: most of what the windows meet is absent.
         # Axes that neither operand has are those of an expanded one.
         images = [a for a in columns if a not in outputs]
         rows, images = (rows, [*parts.batch, *images]) if rows else (parts.batch, images)

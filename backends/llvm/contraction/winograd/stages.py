@@ -32,6 +32,7 @@ from graphc.backends.llvm.contraction.winograd.transforms import (
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
 from graphc.ir.dims import Dim, split_linear, symbols
 from graphc.ir.kernel import Instruction, extent
+from graphc.ir.records import dataclass
 from graphc.ir.types import float32
 
 __all__ = ["emit_data_stage", "emit_result_stage", "emit_weights_stage"]
@@ -52,49 +53,83 @@ def emit_weights_stage(module: ModuleText, name: str, plan: Plan) -> None:
     builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
     _, target, first, end = builder.params
     pointers = _pointers(builder, windows)
-    apart = plan.weights_apart
+    plain = _plain_weights(windows)
 
-    def row(m: Val, _: tuple[Val, ...]) -> list[Val]:
+    def chunk(m: Val, c: Val, mask: Val | None) -> None:
         env = windows.rows.split(builder, m)
-        line = builder.gep(target, times(builder, builder.sub(m, first), windows.channels), _SCALAR)
+        if plain is not None and mask is None:
+            taps = _plain_taps(builder, width, plain, pointers, env, c)
+        else:
+            offsets = range(TAPS)
+            taps = [[_tap(builder, plan, pointers, env, c, mask, r, s) for s in offsets] for r in offsets]
+        row = times(builder, builder.sub(m, first), windows.channels)
+        place = builder.gep(builder.gep(target, row, _SCALAR), c, _SCALAR)
+        for i, values in enumerate(transform_weights(builder, taps)):
+            for j, value in enumerate(values):
+                at = builder.gep(place, (4 * i + j) * plan.weights_apart, _SCALAR)
+                if mask is None:
+                    builder.store(value, at, _SIZE)
+                else:
+                    builder.masked_store(value, at, mask, _SIZE)
 
-        def chunk(c: Val, mask: Val | None) -> None:
-            taps = [
-                [_tap(builder, plan, pointers, env, c, mask, r, s) for s in range(TAPS)] for r in range(TAPS)
-            ]
-            place = builder.gep(line, c, _SCALAR)
-            for i, values in enumerate(transform_weights(builder, taps)):
-                for j, value in enumerate(values):
-                    at = builder.gep(place, (4 * i + j) * apart, _SCALAR)
-                    if mask is None:
-                        builder.store(value, at, _SIZE)
-                    else:
-                        builder.masked_store(value, at, mask, _SIZE)
-
-        chunks(builder, constant(0), constant(windows.channels), width, chunk)
+    def along_channels(m: Val, _: tuple[Val, ...]) -> list[Val]:
+        chunks(builder, constant(0), constant(windows.channels), width, lambda c, mask: chunk(m, c, mask))
         return []
 
-    builder.loop(first, end, 1, (), row, "row")
+    def along_rows(c: Val, mask: Val | None) -> None:
+        def row(m: Val, _: tuple[Val, ...]) -> list[Val]:
+            chunk(m, c, mask)
+            return []
+
+        builder.loop(first, end, 1, (), row, "row")
+
+    # What lies side by side is read in turn, so that no line is fetched twice.
+    if plain is not None and plain.apart > TAPS * TAPS:
+        chunks(builder, constant(0), constant(windows.channels), width, along_rows)
+    else:
+        builder.loop(first, end, 1, (), along_channels, "row")
     builder.ret()
 
 
-def _plain_taps(
-    builder: Builder, plan: Plan, pointers: Sequence[Val], env: Env, c: Val
-) -> list[list[Val]] | None:
-    """All taps of `width` channels from the array itself where each channel's lie side by side: squares of them are
-    transposed in registers, the ninth is gathered. None where they do not lie so."""
-    windows, width = plan.windows, plan.width
-    body, side = windows.weights.body, min(plan.width, 8)
+@dataclass(frozen=True)
+class _PlainWeights:
+    """Weights read from an array as it stands, whose taps of a channel lie side by side: neighbouring channels are `apart`
+    elements apart, the first tap in memory is at `start`; `turned` where that is the window's last."""
+
+    buffer: int
+    start: Dim
+    apart: int
+    turned: bool
+
+
+def _plain_weights(windows: Windows) -> _PlainWeights | None:
+    """How the weights lie; None where they are no such array."""
+    body = windows.weights.body
     if len(body) != 1 or body[0].opcode != "load" or body[0].guards or body[0].dtype is not float32:
         return None
     rest: Dim = body[0].index[0]
-    for axis, stride in ((windows.channel, TAPS * TAPS), (windows.taps[0], TAPS), (windows.taps[1], 1)):
+    strides = []
+    for axis in (windows.channel, *windows.taps):
         split = split_linear(rest, axis)
-        if split is None or split[0] != stride:
+        if split is None:
             return None
+        strides.append(split[0])
         rest = split[1]
-    first = plus(builder, index_value(builder, rest, env), times(builder, c, TAPS * TAPS))
-    place = builder.gep(pointers[body[0].buffer], first, _SCALAR)
+    apart, *steps = strides
+    if steps not in ([TAPS, 1], [-TAPS, -1]) or apart < TAPS * TAPS:
+        return None
+    turned = steps[1] < 0
+    return _PlainWeights(body[0].buffer, rest - (TAPS * TAPS - 1) if turned else rest, apart, turned)
+
+
+def _plain_taps(
+    builder: Builder, width: int, plain: _PlainWeights, pointers: Sequence[Val], env: Env, c: Val
+) -> list[list[Val]]:
+    """All taps of `width` channels from the array itself: squares of them are transposed in registers, the ninth is
+    gathered."""
+    side = min(width, 8)
+    first = plus(builder, index_value(builder, plain.start, env), times(builder, c, plain.apart))
+    place = builder.gep(pointers[plain.buffer], first, _SCALAR)
     type_ = vector(_SCALAR, side)
     taps: list[Val] = []
     for start in range(0, TAPS * TAPS - 1, side):
@@ -102,15 +137,17 @@ def _plain_taps(
             transpose(
                 builder,
                 [
-                    builder.load(type_, builder.gep(place, (group + i) * TAPS * TAPS + start, _SCALAR), _SIZE)
+                    builder.load(type_, builder.gep(place, (group + i) * plain.apart + start, _SCALAR), _SIZE)
                     for i in range(side)
                 ],
             )
             for group in range(0, width, side)
         ]
         taps += [joined(builder, parts) for parts in zip(*squares, strict=True)]
-    last = [builder.gep(place, (i + 1) * TAPS * TAPS - 1, _SCALAR) for i in range(width)]
+    last = [builder.gep(place, i * plain.apart + TAPS * TAPS - 1, _SCALAR) for i in range(width)]
     taps.append(gather(builder, [builder.load(_SCALAR, at, _SIZE) for at in last]))
+    if plain.turned:
+        taps.reverse()
     return [taps[r * TAPS : (r + 1) * TAPS] for r in range(TAPS)]
 
 
