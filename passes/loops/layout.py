@@ -7,6 +7,7 @@ estimate says that this saves time.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -173,20 +174,23 @@ def _cycles(
     types, result = op.operand_types, op.results[0].type
     at = [tuple(a.expr for a in group) for group in (outer, inner)]
     accesses = op.accesses(op.attrs, types, result, *at)
-    if len(accesses) != 2 or any(a.guards for a in accesses):
+    if len(accesses) != 2:
         return None
     dtype = result.dtype.accumulator
-    loads, buffers = [], []
+    body, buffers = [], []
     for n, (access, type_) in enumerate(zip(accesses, types, strict=True)):
         turn = order if n == operand and order is not None else range(type_.rank)
         buffers.append(KernelBuffer(TensorType(dtype, tuple(type_.shape[k] for k in turn)), "in"))
-        index = tuple(access.index[k] for k in turn)
-        loads.append(Instruction(n, "load", dtype, buffer=n, index=index))
-    body = (*loads, Instruction(2, "mul", dtype, (0, 1)), Instruction(-1, "yield", dtype, (2,)))
+        load = Instruction(n, "load", dtype, buffer=n, index=tuple(access.index[k] for k in turn))
+        if access.guards:
+            body.append(Instruction(7 + n, "const", dtype, value=access.fill))
+            load = dataclasses.replace(load, operands=(7 + n,), guards=access.guards)
+        body.append(load)
+    body += [Instruction(2, "mul", dtype, (0, 1)), Instruction(-1, "yield", dtype, (2,))]
     combine = Combine((3,), (4,), (Instruction(5, "add", dtype, (3, 4)),), (5,))
     store = Instruction(-1, "store", dtype, (6,), buffer=2, index=at[0])
     stages = (
-        Stage("reduce", tuple(inner), body, ((dtype, 0),), combine, (6,)),
+        Stage("reduce", tuple(inner), tuple(body), ((dtype, 0),), combine, (6,)),
         Stage("map", (), (store,)),
     )
     buffers.append(KernelBuffer(TensorType(dtype, result.shape), "out"))

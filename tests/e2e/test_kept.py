@@ -259,3 +259,17 @@ def _keeps(rows: int, *, budget: int | None = None, train: bool = False) -> int:
 )
 def test_what_is_worth_keeping(keeps: int, options: dict[str, Any]) -> None:
     assert _keeps(**options) == keeps
+
+
+@pytest.mark.parametrize("window", [3, 7])
+def test_weights_of_windows_are_read_as_they_lie(window: int) -> None:
+    layer = nn.Conv2d(16, 32, window, stride=window // 3, padding=window // 2, bias=False)
+
+    @graphc.compile
+    def apply(x: Any) -> Any:
+        with graphc.no_grad():
+            return layer(x)
+
+    apply(graphc.randn(1, 16, 32, 32))
+    ((program,),) = apply._programs.values()
+    assert not program.compiled.program.kept

@@ -134,6 +134,9 @@ def named_schedule(name: str, kernel: Kernel, target: Target, vector: bool | Non
 
 def cycles(kernel: Kernel, target: Target, vector: bool) -> float | None:
     """Estimated cycles of a kernel of fixed sizes on one core; None where it is no contraction."""
+    windows = winograd.make_plan(kernel, target, vector)
+    if windows is not None:
+        return windows.cycles
     plan = make_plan(kernel, target, vector)
     if plan is None:
         return None

@@ -13,11 +13,12 @@ from itertools import product
 
 from graphc.backends.llvm.contraction.axes import Group, is_affine
 from graphc.backends.llvm.contraction.problem import flat, flat_buffer, split_sides
-from graphc.ir.dims import Dim, Symbol, substitute, symbols
+from graphc.ir.dims import Dim, Symbol, split_linear, substitute, symbols
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent, replace_symbols
 from graphc.ir.records import dataclass
+from graphc.ir.types import float32
 
-__all__ = ["TAPS", "Windows", "find_windows"]
+__all__ = ["TAPS", "PlainWeights", "Windows", "find_windows", "plain_weights"]
 
 TAPS = 3
 """Offsets of a window along each axis."""
@@ -60,6 +61,37 @@ class Windows:
     def sizes(self) -> tuple[int, int]:
         """Output positions along both axes."""
         return extent(self.outputs[0]), extent(self.outputs[1])
+
+
+@dataclass(frozen=True)
+class PlainWeights:
+    """Weights read from an array as it stands, whose taps of a channel lie side by side: neighbouring channels are `apart`
+    elements apart, the first tap in memory is at `start`; `turned` where that is the window's last."""
+
+    buffer: int
+    start: Dim
+    apart: int
+    turned: bool
+
+
+def plain_weights(windows: Windows) -> PlainWeights | None:
+    """How the weights lie; None where they are no such array."""
+    body = windows.weights.body
+    if len(body) != 1 or body[0].opcode != "load" or body[0].guards or body[0].dtype is not float32:
+        return None
+    rest: Dim = body[0].index[0]
+    strides = []
+    for axis in (windows.channel, *windows.taps):
+        split = split_linear(rest, axis)
+        if split is None:
+            return None
+        strides.append(split[0])
+        rest = split[1]
+    apart, *steps = strides
+    if steps not in ([TAPS, 1], [-TAPS, -1]) or apart < TAPS * TAPS:
+        return None
+    turned = steps[1] < 0
+    return PlainWeights(body[0].buffer, rest - (TAPS * TAPS - 1) if turned else rest, apart, turned)
 
 
 def find_windows(kernel: Kernel, vector: bool | None) -> Windows | None:

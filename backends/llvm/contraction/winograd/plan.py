@@ -14,7 +14,7 @@ from graphc.backends.llvm.contraction.axes import Group
 from graphc.backends.llvm.contraction.by_text import by_text
 from graphc.backends.llvm.contraction.problem import Side
 from graphc.backends.llvm.contraction.tiling import round_up
-from graphc.backends.llvm.contraction.winograd.pattern import Windows, find_windows
+from graphc.backends.llvm.contraction.winograd.pattern import Windows, find_windows, plain_weights
 from graphc.ir.dims import Symbol
 from graphc.ir.kernel import Kernel, Loop, Schedule, extent
 from graphc.ir.records import dataclass
@@ -35,6 +35,8 @@ _DIRECT, _PRODUCTS = 0.8, 0.85
 """Shares of the peak that the direct sum and the products of tiles reach."""
 _DATA, _WEIGHTS, _RESULT = 110.0, 70.0, 80.0
 """Cycles of a vector of lanes through each transform."""
+_GATHERED = 20.0
+"""How much longer a vector of weights takes whose lanes are gathered one by one."""
 _LATE = 0.02
 """Share of its time that a thread loses now and then."""
 _TILES = {16: ((4, 3), (6, 2)), 32: ((8, 3), (12, 2), (6, 4))}
@@ -47,7 +49,7 @@ class Plan:
 
     `width` lanes; register tiles of `rows` × `vectors`; blocks of `block` tiles and `row_block` rows;
     transformed weights of all row blocks are `kept` where there are several blocks of tiles.
-    Partitions divide `side`, into `parts` at most.
+    Partitions divide `side`, into `parts` at most. `cycles` are estimated, of one core.
     """
 
     windows: Windows
@@ -60,6 +62,7 @@ class Plan:
     kept: bool
     side: Side
     parts: int
+    cycles: float
 
     @property
     def totals(self) -> dict[Side, int]:
@@ -189,7 +192,10 @@ def _blocked(windows: Windows, tiles: Group, costs: _Costs, target: Target, widt
     cache = target.l2_bytes // 2 if block < t else target.l2_bytes * 3 // 4
     row_block = rows * max(1, min(cache // (size * rows), -(-m // rows), 32 // rows))
     parts, side = min(_divisions(costs, m, t, rows, unit, target.cores))[1:]
-    return Plan(windows, tiles, width, rows, vectors, block, row_block, block < t, side, parts)
+    gathered = 0.0 if plain_weights(windows) is not None else _GATHERED * m * -(-c // width)
+    return Plan(
+        windows, tiles, width, rows, vectors, block, row_block, block < t, side, parts, costs.total + gathered
+    )
 
 
 def _tile_cycles(m: int, vectors_all: int, rows: int, vectors: int) -> float:

@@ -22,7 +22,7 @@ from graphc.backends.llvm.contraction.axes import (
 )
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, gather, guard_mask, joined
 from graphc.backends.llvm.contraction.packing import transpose
-from graphc.backends.llvm.contraction.winograd.pattern import TAPS, Windows
+from graphc.backends.llvm.contraction.winograd.pattern import TAPS, PlainWeights, Windows, plain_weights
 from graphc.backends.llvm.contraction.winograd.plan import GROUP, Plan
 from graphc.backends.llvm.contraction.winograd.transforms import (
     transform_data,
@@ -30,9 +30,8 @@ from graphc.backends.llvm.contraction.winograd.transforms import (
     transform_weights,
 )
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
-from graphc.ir.dims import Dim, split_linear, symbols
+from graphc.ir.dims import symbols
 from graphc.ir.kernel import Instruction, extent
-from graphc.ir.records import dataclass
 from graphc.ir.types import float32
 
 __all__ = ["emit_data_stage", "emit_result_stage", "emit_weights_stage"]
@@ -53,7 +52,7 @@ def emit_weights_stage(module: ModuleText, name: str, plan: Plan) -> None:
     builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
     _, target, first, end = builder.params
     pointers = _pointers(builder, windows)
-    plain = _plain_weights(windows)
+    plain = plain_weights(windows)
 
     def chunk(m: Val, c: Val, mask: Val | None) -> None:
         env = windows.rows.split(builder, m)
@@ -91,39 +90,8 @@ def emit_weights_stage(module: ModuleText, name: str, plan: Plan) -> None:
     builder.ret()
 
 
-@dataclass(frozen=True)
-class _PlainWeights:
-    """Weights read from an array as it stands, whose taps of a channel lie side by side: neighbouring channels are `apart`
-    elements apart, the first tap in memory is at `start`; `turned` where that is the window's last."""
-
-    buffer: int
-    start: Dim
-    apart: int
-    turned: bool
-
-
-def _plain_weights(windows: Windows) -> _PlainWeights | None:
-    """How the weights lie; None where they are no such array."""
-    body = windows.weights.body
-    if len(body) != 1 or body[0].opcode != "load" or body[0].guards or body[0].dtype is not float32:
-        return None
-    rest: Dim = body[0].index[0]
-    strides = []
-    for axis in (windows.channel, *windows.taps):
-        split = split_linear(rest, axis)
-        if split is None:
-            return None
-        strides.append(split[0])
-        rest = split[1]
-    apart, *steps = strides
-    if steps not in ([TAPS, 1], [-TAPS, -1]) or apart < TAPS * TAPS:
-        return None
-    turned = steps[1] < 0
-    return _PlainWeights(body[0].buffer, rest - (TAPS * TAPS - 1) if turned else rest, apart, turned)
-
-
 def _plain_taps(
-    builder: Builder, width: int, plain: _PlainWeights, pointers: Sequence[Val], env: Env, c: Val
+    builder: Builder, width: int, plain: PlainWeights, pointers: Sequence[Val], env: Env, c: Val
 ) -> list[list[Val]]:
     """All taps of `width` channels from the array itself: squares of them are transposed in registers, the ninth is
     gathered."""
