@@ -3,13 +3,14 @@
 The sum over k is kept as `width` interleaved partial sums (k mod width) within blocks of
 `STEPS`; each block's partial sums are folded by one fixed tree and blocks are added in
 ascending order. Both walks below, along k and along columns, follow that order exactly, so the
-matrix's layout changes no bit.
+matrix's layout changes no bit. A matrix whose neighbours along k end within a vector, as those of windows do, has its
+columns copied first.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphc.backends.llvm.contraction.axes import (
     Env,
@@ -20,6 +21,7 @@ from graphc.backends.llvm.contraction.axes import (
     runs,
 )
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body
+from graphc.backends.llvm.contraction.copies import find_copies
 from graphc.backends.llvm.contraction.epilogue import emit_epilogue, emit_uniform
 from graphc.backends.llvm.contraction.micro import multiply_add
 from graphc.backends.llvm.contraction.packing import Block, pack_runs, transpose
@@ -40,6 +42,8 @@ _STRAIGHT = 12
 """Vectors of k up to which there is no loop along k: leaving a loop of few turns costs as much as some of them."""
 _SHORT_CYCLES, _LONG_CYCLES = 0.84, 1.1
 """Cycles a vector of the matrix: along the columns of a short sum, where nothing is turned in registers, and else."""
+_MOST_AT_ONCE = 12
+"""Copied columns whose sums are in registers together: more than one at a time hide what an addition takes."""
 _DEEP = 8
 """Steps that one walk along columns adds to the same partial sums."""
 
@@ -51,20 +55,34 @@ def _packs(problem: Problem) -> bool:
 
 
 def _walks_steps(problem: Problem) -> bool:
-    return len(problem.b.steps.axes) == 1 and along_steps(problem.b)
+    return find_copies(problem, STEPS) is not None or (
+        len(problem.b.steps.axes) == 1 and along_steps(problem.b)
+    )
 
 
 def vector_scratch(problem: Problem) -> int:
     """Bytes of one partition's scratch."""
-    size = problem.dtype.itemsize
-    return round_up((problem.k + 16) * size, 64) if _packs(problem) else 0
+    return sum(_pieces(problem))
+
+
+def _pieces(problem: Problem) -> tuple[int, int]:
+    """Bytes of the copied vector and of copied columns."""
+    size, copies = problem.dtype.itemsize, find_copies(problem, STEPS)
+    packed = round_up((problem.k + 16) * size, 64) if _packs(problem) else 0
+    return packed, 0 if copies is None else round_up(copies.elements(_group(problem.n)) * size, 64)
+
+
+def _group(n: int) -> int:
+    """Copied columns that are summed at a time."""
+    return -(-n // max(1, -(-n // _MOST_AT_ONCE)))
 
 
 def emit_vector(problem: Problem, target: Target, builder: Builder) -> None:
     """Emits the body of the kernel function."""
     units = vector_units(problem, target)
     bounds = shares(builder, problem.totals, units)
-    emit = _Vector(builder, problem, units["columns"], target.vector_registers)
+    width = target.width(problem.dtype.bits)
+    emit = _Vector(builder, problem, width, target.vector_registers)
     each(builder, bounds["batch"], lambda b: emit.share(b, bounds["columns"]), "batch")
 
 
@@ -78,7 +96,12 @@ def vector_cycles(problem: Problem, target: Target) -> float:
 
 def vector_units(problem: Problem, target: Target) -> Units:
     """What a partition's share is a multiple of."""
-    return {"batch": 1, "rows": 1, "columns": target.width(problem.dtype.bits)}
+    copies = find_copies(problem, STEPS)
+    return {
+        "batch": 1,
+        "rows": 1,
+        "columns": target.width(problem.dtype.bits) if copies is None else _group(problem.n),
+    }
 
 
 def _residues_at_once(k: int, width: int, registers: int) -> int:
@@ -94,6 +117,10 @@ def _reversed_bits(number: int, count: int) -> int:
     return sum(1 << (bits - 1 - i) for i in range(bits) if number >> i & 1)
 
 
+_Source = Callable[[Val, Val | None, int | None], Val]
+"""A column's values from a step of k on: in as many lanes as asked for, or in those of a mask."""
+
+
 class _Vector:
     """State of one emission."""
 
@@ -104,7 +131,8 @@ class _Vector:
         self.type = vector(problem.scalar, width)
         self.pointers = load_pointers(builder, problem, builder.params[0])
         self.uniform = emit_uniform(builder, problem, self.pointers)
-        (self.packed,) = place_scratch(builder, problem, (vector_scratch(problem),))
+        self.packed, self.copied = place_scratch(builder, problem, _pieces(problem))
+        self.copies = find_copies(problem, STEPS)
         self.columns = min(_COLUMNS, round_up(problem.n, 16))
         # Not a power of two, so that partial sums spread over cache sets.
         self.lead = self.columns + 16
@@ -122,15 +150,27 @@ class _Vector:
             walk = self._short_block if self.at_once else self._column_block
             self.builder.loop(*columns, self.columns, (), lambda j, _: walk(j, columns[1]), "columns")
             return
+        zero = constant(0)
         if _packs(self.problem):
-            zero, k = constant(0), constant(self.problem.k)
-            operand = self.problem.a
-            block = Block(
-                operand, self.problem.buffers, self.pointers, self.batch_env, self.problem.scalar,
-                self.width, zero, constant(1), zero, k, self.packed,
-            )  # fmt: skip
+            block = self._block(
+                self.problem.a, (zero, constant(1)), (zero, constant(self.problem.k)), self.packed
+            )
             pack_runs(self.builder, block, 0)
-        self.builder.loop(*columns, self.width, (), self._column_group, "columns")
+        if self.copies is None:
+            self.builder.loop(*columns, self.width, (), self._column_group, "columns")
+            return
+        if self.copies.shift is not None:
+            rows, steps = (constant(g.total) for g in (self.copies.operand.rows, self.copies.operand.steps))
+            self.copies.copy(
+                self.builder, self._block(self.copies.operand, (zero, rows), (zero, steps), self.copied)
+            )
+        self._copied_groups(*columns)
+
+    def _block(self, operand: Operand, rows: tuple[Val, Val], steps: tuple[Val, Val], target: Val) -> Block:
+        problem = self.problem
+        return Block(
+            operand, problem.buffers, self.pointers, self.batch_env, problem.scalar, self.width, *rows, *steps, target,
+        )  # fmt: skip
 
     def _value(
         self, operand: Operand, env: Env, along: str | None, mask: Val | None, width: int | None = None
@@ -172,21 +212,89 @@ class _Vector:
         for i in range(count):
             at = plus(builder, column, constant(i))
             columns.append(minimum(builder, at, last) if ragged and problem.n > self.width else at)
-        envs = [problem.b.rows.split(builder, c) for c in columns]
-
-        def block(k: Val, carried: tuple[Val, ...]) -> list[Val]:
-            end = minimum(builder, plus(builder, k, constant(STEPS)), constant(problem.k))
-            sums = self._sum_block(k, end, envs)
-            square = [*sums, *[sums[0]] * (self.width - count)]
-            return [builder.fadd(carried[0], self._fold(transpose(builder, square)))]
-
-        zero = builder.const(self.type, 0)
-        (total,) = builder.loop(0, problem.k, STEPS, (zero,), block, "steps")
+        sources = [self._in_place(problem.b.rows.split(builder, c)) for c in columns]
+        (total,) = self._sums(lambda k, end: sources, count)
         mask = builder.lane_mask(builder.sub(constant(problem.n), column), self.width) if ragged else None
         self._finish(column, total, mask)
         return []
 
-    def _sum_block(self, k: Val, end: Val, envs: Sequence[Env]) -> list[Val]:
+    def _sums(self, sources: Callable[[Val, Val], Sequence[_Source]], count: int) -> list[Val]:
+        """The sums of `count` columns, in the first lanes of as many vectors as it takes; `sources` of the block of k
+        [from, to)."""
+        builder, problem, width = self.builder, self.problem, self.width
+
+        def block(k: Val, totals: tuple[Val, ...]) -> list[Val]:
+            end = minimum(builder, plus(builder, k, constant(STEPS)), constant(problem.k))
+            sums = self._sum_block(k, end, sources(k, end))
+            result = []
+            for start, total in zip(range(0, count, width), totals, strict=True):
+                square = sums[start : start + width]
+                square += [square[0]] * (width - len(square))
+                result.append(builder.fadd(total, self._fold(transpose(builder, square))))
+            return result
+
+        zeros = [builder.const(self.type, 0)] * -(-count // width)
+        return list(builder.loop(0, problem.k, STEPS, zeros, block, "steps"))
+
+    def _in_place(self, env: Env) -> _Source:
+        """The column `env` of the matrix as it is."""
+        axis = self.problem.b.steps.inner
+        assert axis is not None
+        return lambda at, mask, width: self._value(self.problem.b, env | {axis: at}, "steps", mask, width)
+
+    # -- along k, from copies ------------------------------------------------------------
+
+    def _copied_groups(self, lo: Val, hi: Val) -> None:
+        """As many columns at a time as there are registers for; the last ones by themselves."""
+        builder, n, size = self.builder, self.problem.n, _group(self.problem.n)
+
+        def group(column: Val, _: tuple[Val, ...]) -> list[Val]:
+            self._copied_group(column, size)
+            return []
+
+        left = builder.binary("urem", builder.sub(hi, lo), constant(size)) if n % size else constant(0)
+        whole = builder.sub(hi, left)
+        builder.loop(lo, whole, size, (), group, "columns")
+        if n % size:
+            with builder.if_(builder.icmp("slt", whole, hi)):
+                self._copied_group(whole, n % size)
+
+    def _copied_group(self, column: Val, count: int) -> None:
+        builder, problem, copies = self.builder, self.problem, self.copies
+        assert copies is not None
+        if copies.shift is not None:
+            columns = [plus(builder, column, constant(i)) for i in range(count)]
+            places = [copies.place(builder, problem.b.rows.split(builder, c)) for c in columns]
+            sources = [self._copied(builder.gep(self.copied, at, problem.scalar)) for at in places]
+
+            def made(k: Val, end: Val) -> list[_Source]:
+                return sources
+        else:
+
+            def made(k: Val, end: Val) -> list[_Source]:
+                rows = column, plus(builder, column, constant(count))
+                copies.copy(builder, self._block(problem.b, rows, (k, end), self.copied))
+                begins = [builder.sub(constant(i * copies.lead), k) for i in range(count)]
+                return [self._copied(builder.gep(self.copied, at, problem.scalar)) for at in begins]
+
+        for number, total in enumerate(self._sums(made, count)):
+            first = number * self.width
+            mask = (
+                builder.lane_mask(constant(count - first), self.width) if count - first < self.width else None
+            )
+            self._finish(plus(builder, column, constant(first)), total, mask)
+
+    def _copied(self, place: Val) -> _Source:
+        """A column whose copies begin at `place`."""
+        builder, scalar = self.builder, self.problem.scalar
+
+        def load(at: Val, mask: Val | None, width: int | None) -> Val:
+            type_ = self.type if width is None else vector(scalar, width)
+            return builder.load(type_, builder.gep(place, at, scalar), self.problem.dtype.itemsize)
+
+        return load
+
+    def _sum_block(self, k: Val, end: Val, columns: Sequence[_Source]) -> list[Val]:
         builder, problem = self.builder, self.problem
         rest = problem.k % self.width
         whole = (
@@ -194,17 +302,15 @@ class _Vector:
             if rest
             else end
         )
-        axis = problem.b.steps.inner
-        assert axis is not None
 
         def chunk(at: Val, sums: Sequence[Val]) -> list[Val]:
             x = self._vector_at(at, None)
             return [
-                multiply_add(builder, x, self._value(problem.b, env | {axis: at}, "steps", None), total)
-                for env, total in zip(envs, sums, strict=True)
+                multiply_add(builder, x, column(at, None, None), total)
+                for column, total in zip(columns, sums, strict=True)
             ]
 
-        sums: Sequence[Val] = [builder.const(self.type, 0)] * len(envs)
+        sums: Sequence[Val] = [builder.const(self.type, 0)] * len(columns)
         if problem.k <= _STRAIGHT * self.width:
             for at in range(0, problem.k - rest, self.width):
                 sums = chunk(constant(at), sums)
@@ -214,33 +320,29 @@ class _Vector:
         if not rest:
             return list(sums)
         if problem.k <= STEPS and rest & (rest - 1) == 0:
-            return self._short_rest(constant(problem.k - rest), rest, envs, sums)
-        return self._masked_rest(whole, builder.sub(end, whole), envs, sums)
+            return self._short_rest(constant(problem.k - rest), rest, columns, sums)
+        return self._masked_rest(whole, builder.sub(end, whole), columns, sums)
 
-    def _short_rest(self, at: Val, count: int, envs: Sequence[Env], sums: Sequence[Val]) -> list[Val]:
+    def _short_rest(self, at: Val, count: int, columns: Sequence[_Source], sums: Sequence[Val]) -> list[Val]:
         """Adds the last `count` terms, in the first lanes, and products of 0 in the others: the sign of a sum of 0 is
         lost in the end, when it is added to +0."""
-        builder, problem = self.builder, self.problem
-        axis = problem.b.steps.inner
-        assert axis is not None
+        builder = self.builder
         x = self._widened(self._vector_at(at, None, count))
         result = []
-        for env, total in zip(envs, sums, strict=True):
-            y = self._widened(self._value(problem.b, env | {axis: at}, "steps", None, count))
+        for column, total in zip(columns, sums, strict=True):
+            y = self._widened(column(at, None, count))
             result.append(multiply_add(builder, x, y, total))
         return result
 
-    def _masked_rest(self, at: Val, count: Val, envs: Sequence[Env], sums: Sequence[Val]) -> list[Val]:
+    def _masked_rest(self, at: Val, count: Val, columns: Sequence[_Source], sums: Sequence[Val]) -> list[Val]:
         """The same for a number of terms that is not known, or has no vector of its own."""
         builder, problem = self.builder, self.problem
-        axis = problem.b.steps.inner
-        assert axis is not None
         mask = builder.lane_mask(count, self.width)
         x = builder.select(mask, self._vector_at(at, mask), builder.const(self.type, 0))
         plain = problem.b.direct is not None  # what is not there is read as 0
         result = []
-        for env, total in zip(envs, sums, strict=True):
-            value = multiply_add(builder, x, self._value(problem.b, env | {axis: at}, "steps", mask), total)
+        for column, total in zip(columns, sums, strict=True):
+            value = multiply_add(builder, x, column(at, mask, None), total)
             result.append(value if plain else builder.select(mask, value, total))
         return result
 
