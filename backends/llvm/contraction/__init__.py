@@ -27,6 +27,7 @@ from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_cross
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
 from graphc.backends.llvm.contraction.kept import kept_operand
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
+from graphc.backends.llvm.contraction.near import emit_near
 from graphc.backends.llvm.contraction.phases import phases
 from graphc.backends.llvm.contraction.plan import Plan, best_parts, describe, estimate, make_plan
 from graphc.backends.llvm.contraction.problem import readings
@@ -347,6 +348,8 @@ def _emit(plan: Plan, builder: Builder, target: Target) -> None:
         emit_crossed(problem, plan.crossing, builder)
     elif plan.field is not None:
         emit_fielded(problem, plan.field, plan.tiling, plan.side, builder)
+    elif plan.tiling.near:
+        emit_near(problem, plan.tiling, plan.side, builder)
     else:
         emit_blocked(problem, plan.tiling, plan.side, builder)
 

@@ -61,10 +61,22 @@ def scratch_of(problem: Problem, tiling: Tiling) -> Scratch:
     if (tiling.blocks(problem.k) > 1 or problem.symbols) and not sums_in_result(problem, tiling):
         kept = tiling.mb * _kept_lead(tiling)
     return Scratch(
-        packed_elements(tiling.b, tiling, tiling.nc, tiling.b_lead) * size,
+        _packed_columns(problem, tiling) * size,
         packed_elements(tiling.a, tiling, tiling.mc, tiling.a_lead) * _packed_blocks(problem, tiling) * size,
         kept * size,
     )
+
+
+def _packed_columns(problem: Problem, tiling: Tiling) -> int:
+    """Elements of packed B."""
+    if tiling.near and tiling.b != "kept":
+        return round_up(panel_depth(problem) * tiling.nb + tiling.width * (tiling.b_lead + 1), 16)
+    return packed_elements(tiling.b, tiling, tiling.nc, tiling.b_lead)
+
+
+def panel_depth(problem: Problem) -> int:
+    """Steps that a panel of B has room for where all of k is packed at once: odd, so that panels spread over cache sets."""
+    return problem.k + 1 + problem.k % 2
 
 
 def _packed_blocks(problem: Problem, tiling: Tiling) -> int:
@@ -91,7 +103,7 @@ def emit_blocked(problem: Problem, tiling: Tiling, side: Side, builder: Builder)
     Partitions divide `side`.
     """
     bounds = shares(builder, problem.totals, tiling.units, side)
-    blocked = _Blocked(builder, problem, tiling)
+    blocked = Blocked(builder, problem, tiling)
     each(builder, bounds["batch"], lambda b: blocked.share(b, bounds["rows"], bounds["columns"]), "batch")
 
 
@@ -141,7 +153,7 @@ class _PackedSide:
         return PlacedColumns(source, first, masks, shape.ragged)
 
 
-class _Blocked:
+class Blocked:
     """State of one emission; its methods nest as the loops do."""
 
     def __init__(self, builder: Builder, problem: Problem, tiling: Tiling) -> None:
@@ -186,35 +198,11 @@ class _Blocked:
         self.rows_share, self.columns_share = rows, columns
         self.builder.loop(*rows, self.tiling.mb, (), self._row_block, "mb")
 
-    def _pack_all_rows(self, k: Val, _: tuple[Val, ...]) -> list[Val]:
-        """A block of k of the rows that are finished before the next ones, in panels as high as a register tile: each is
-        read again for every few columns."""
-        builder, problem, tiling = self.builder, self.problem, self.tiling
-        self.block_k = k
-        end = minimum(builder, plus(builder, k, self.kc), self.k)
-        block = Block(
-            problem.a, problem.buffers, self.pointers, self.batch_env, problem.scalar, tiling.a_lead,
-            self.block_m, self.block_m_end, k, end, self._block_of_rows(),
-        )  # fmt: skip
-        pack_rows(builder, block, tiling.a, tiling.a_lead, tiling.depth)
-        return []
-
-    def _block_of_rows(self) -> Val:
-        """Where the packed rows of the block of k begin."""
-        tiling = self.tiling
-        if not tiling.near or self.block_k.text == "0":
-            return self.packed_a
-        number = self.builder.binary("udiv", self.block_k, self.kc)
-        size = packed_elements(tiling.a, tiling, tiling.mc, tiling.a_lead)
-        return self.builder.gep(self.packed_a, times(self.builder, number, size), self.problem.scalar)
-
     def _row_block(self, m: Val, _: tuple[Val, ...]) -> list[Val]:
         self.block_m = m
         self.block_m_end = minimum(
             self.builder, plus(self.builder, m, constant(self.tiling.mb)), self.rows_share[1]
         )
-        if self.tiling.near:
-            self.builder.loop(0, self.problem.k, self.tiling.kc, (), self._pack_all_rows, "kc")
         self.builder.loop(*self.columns_share, self.tiling.nc, (), self._column_block, "nc")
         return []
 
@@ -248,8 +236,7 @@ class _Blocked:
         self.inner_m = m
         self.inner_m_end = minimum(builder, plus(builder, m, constant(tiling.mc)), self.block_m_end)
         steps = self._steps_of(m, self.inner_m_end)
-        if not tiling.near:
-            self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, steps, self.packed_a)
+        self._pack(self.problem.a, tiling.a, tiling.a_lead, m, self.inner_m_end, steps, self.packed_a)
         self._tile_columns()
         return []
 
@@ -279,21 +266,9 @@ class _Blocked:
         tiling = self.tiling
         block = Block(
             operand, self.problem.buffers, self.pointers, self.batch_env, self.problem.scalar, tiling.width,
-            row, row_end, self.block_k, steps[1], target, steps[0], self._following(operand),
+            row, row_end, self.block_k, steps[1], target, steps[0],
         )  # fmt: skip
         pack_rows(self.builder, block, source, lead, tiling.depth)
-
-    def _following(self, operand: Operand) -> Val | None:
-        """How far on the block of B lies that is packed next, where each is used at once."""
-        tiling, direct, k = self.tiling, operand.direct, self.problem.k
-        if not tiling.near or direct is None:
-            return None
-        there = constant(tiling.kc * direct.step)
-        if k <= tiling.kc:
-            return constant(tiling.columns * direct.row)
-        begin = (tiling.blocks(k) - 1) * tiling.kc
-        below = constant(tiling.columns * direct.row - begin * direct.step)
-        return self.builder.select(self.builder.icmp("eq", self.block_k, constant(begin)), below, there)
 
     def _tile_columns(self) -> None:
         """Register tiles of the packed rows.
@@ -364,9 +339,7 @@ class _Blocked:
     def _call(self, m: Val, n: Val, shape: TileShape, count: Val) -> None:
         """`count` tiles of the shape below one another, the first at (m, n)."""
         builder = self.builder
-        first = self.block_m if self.tiling.near else self.inner_m
-        a = self._address(self.problem.a, self.tiling.a, m, first, self._block_of_rows())
-        b = self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b)
+        a, b = self._rows_at(m), self._columns_at(n)
         relative = times(builder, builder.sub(m, self.block_m), _kept_lead(self.tiling))
         kept = builder.gep(
             self.kept, plus(builder, relative, builder.sub(n, self.block_n)), self.problem.scalar
@@ -374,6 +347,14 @@ class _Blocked:
         far = builder.icmp("eq", n, self.block_n)
         arguments = [self.buffers, a, b, self.steps, kept, self.block_k, m, n, self.batch, count, far]
         builder.call_void(self.tiles[shape], arguments)
+
+    def _rows_at(self, m: Val) -> Val:
+        """Where the register tile begins to read A."""
+        return self._address(self.problem.a, self.tiling.a, m, self.inner_m, self.packed_a)
+
+    def _columns_at(self, n: Val) -> Val:
+        """Where the register tile begins to read B."""
+        return self._address(self.problem.b, self.tiling.b, n, self.block_n, self.packed_b)
 
     def _address(self, operand: Operand, source: Source, row: Val, start: Val, packed: Val) -> Val:
         """Where the register tile begins to read an operand."""

@@ -35,8 +35,7 @@ _STEPS_AT_ONCE = 8
 class Block:
     """One block of an operand: flat rows [row, row_end) × flat steps [step, step_end), and where it goes.
 
-    Steps before `begin` are left out; None is `step`. `following` is how many elements on in its array the block lies that
-    is packed next: its lines are asked for meanwhile.
+    Steps before `begin` are left out; None is `step`.
     """
 
     operand: Operand
@@ -51,7 +50,6 @@ class Block:
     step_end: Val
     target: Val
     begin: Val | None = None
-    following: Val | None = None
 
     @property
     def first(self) -> Val:
@@ -72,14 +70,6 @@ class Block:
 
     def ask(self, builder: Builder, row: Val, step: Val) -> None:
         """Fetches the line of the source that holds (row, step), where the operand is a plain array."""
-        self._ask(builder, row, step, None)
-
-    def ask_following(self, builder: Builder, row: Val, step: Val) -> None:
-        """Fetches into L2 the line of the next block where this one has (row, step)."""
-        if self.following is not None:
-            self._ask(builder, row, step, self.following)
-
-    def _ask(self, builder: Builder, row: Val, step: Val, shift: Val | None) -> None:
         direct = self.operand.direct
         if direct is None:
             return
@@ -87,9 +77,7 @@ class Block:
         base = builder.gep(
             self.pointers[direct.buffer], index_value(builder, direct.offset, self.batch), self.scalar
         )
-        if shift is not None:
-            place = plus(builder, place, shift)
-        builder.prefetch(builder.gep(base, place, self.scalar), level=1 if shift is None else 2)
+        builder.prefetch(builder.gep(base, place, self.scalar))
 
 
 def _fastest(axis: Symbol | None, env: Env, flat: Val, origin: Val, builder: Builder) -> Env:
@@ -188,11 +176,11 @@ def pack_panels(builder: Builder, block: Block, panel: int, depth: int) -> None:
             to = plus(builder, first, times(builder, builder.sub(r, block.row), depth))
             left = builder.sub(constant(operand.rows.total), r)
             if whole and steps > 1:
+                line = 64 // (8 if block.scalar == "double" else 4)
                 for i in range(steps):
-                    block.ask(builder, r, plus(builder, k, constant(steps + i)))
-                    for j in range(0, panel, block.width):
-                        place = plus(builder, r, constant(j))
-                        block.ask_following(builder, place, plus(builder, k, constant(i)))
+                    following = plus(builder, k, constant(steps + i))
+                    for j in range(0, panel, line):
+                        block.ask(builder, plus(builder, r, constant(j)), following)
             for i, at_step in enumerate(at_steps):
                 for j in range(0, reach, block.width):
                     row = plus(builder, r, constant(j))
@@ -228,6 +216,7 @@ def pack_transposed(builder: Builder, block: Block, panel: int, depth: int) -> N
     overwrite them, and the block has room for them at its end.
     """
     operand, width = block.operand, block.width
+    together = panel if 2 * panel == width else width
 
     def rows(r: Val, _: tuple[Val, ...]) -> list[Val]:
         relative = builder.sub(r, block.row)
@@ -236,41 +225,45 @@ def pack_transposed(builder: Builder, block: Block, panel: int, depth: int) -> N
         last = plus(builder, block.row_end, constant(-1))
         at_rows = [
             operand.rows.split(builder, minimum(builder, plus(builder, r, constant(i)), last))
-            for i in range(width)
+            for i in range(together)
         ]
 
         def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
             def chunk(k: Val, mask: Val | None) -> None:
                 lines = []
-                for i in range(width):
-                    block.ask(builder, plus(builder, r, constant(width + i)), k)
-                    block.ask_following(builder, plus(builder, r, constant(i)), k)
+                for i in range(together):
+                    block.ask(builder, plus(builder, r, constant(together + i)), k)
                 for at_row in at_rows:
                     at = _fastest(operand.steps.inner, env | at_row, k, origin, builder)
                     lines.append(block.value(builder, at, "steps", mask))
                 to = plus(builder, base, times(builder, builder.sub(k, block.step), panel))
-                for q, line in enumerate(transpose(builder, lines)):
-                    block.put(builder, line, plus(builder, to, constant(q * panel)))
+                apart = panel * width // together
+                for q, line in enumerate(transpose(builder, lines, width)):
+                    block.put(builder, line, plus(builder, to, constant(q * apart)))
 
             chunks(builder, start, stop, width, chunk)
 
         runs(builder, operand.steps, block.first, block.step_end, piece)
         return []
 
-    builder.loop(block.row, block.row_end, width, (), rows, "packrows")
+    builder.loop(block.row, block.row_end, together, (), rows, "packrows")
 
 
-def transpose(builder: Builder, lines: Sequence[Val]) -> list[Val]:
-    """Transposes a square of vectors (their number is their lane count, a power of two)."""
-    width = len(lines)
+def transpose(builder: Builder, lines: Sequence[Val], width: int | None = None) -> list[Val]:
+    """Transposes vectors of `width` lanes, by default as many as there are vectors, a power of two.
+
+    Of half as many vectors the result's hold two columns each.
+    """
+    count = len(lines)
+    width = width or count
     if width == 1:
         return list(lines)
     current = list(lines)
     half = 1
-    while half < width:
+    while half < count:
         # Swaps the off-diagonal half × half squares of each 2·half × 2·half square.
         following = list(current)
-        for i in range(width):
+        for i in range(count):
             if i & half:
                 continue
             a, b = current[i], current[i + half]
@@ -280,4 +273,11 @@ def transpose(builder: Builder, lines: Sequence[Val]) -> list[Val]:
             following[i + half] = builder.shuffle(a, b, high)
         current = following
         half *= 2
-    return current
+    if count == width:
+        return current
+    pairs = list(zip(current[::2], current[1::2], strict=True))
+    return [
+        builder.shuffle(a, b, [*range(first, first + count), *range(width + first, width + first + count)])
+        for first in (0, count)
+        for a, b in pairs
+    ]

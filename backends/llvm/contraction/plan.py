@@ -235,8 +235,8 @@ def estimate(plan: Plan) -> float:
         return problem.batch.total * (problem.k * tiles + packed + sums + finish)
     pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     if tiling.near:
-        small = problem.batch.total * problem.m * problem.n * problem.k < _NEAR_WORK
-        tiles *= 1.0 if small else _NEAR
+        work = problem.batch.total * problem.m * problem.n * problem.k
+        tiles *= next((share for least, share in _NEAR if work >= least), 1.0)
     else:
         pack_a *= max(1, -(-problem.n // tiling.nc))
     pack_b = (
@@ -260,10 +260,9 @@ def _tiles_cycles(plan: Plan) -> float:
     return sum(rc * cc * _tile_cycles(r, -(-c // tiling.width)) for r, rc in rows for c, cc in columns)
 
 
-_NEAR = 0.95
-"""Time of register tiles of three vectors whose panel of B is in L1, beside that of others."""
-_NEAR_WORK = 3 << 26
-"""Multiply-adds of a product below which that is not so: operands that are near come fast enough in longer blocks of k."""
+_NEAR = ((3 << 26, 0.95), (1 << 27, 0.985))
+"""From how many multiply-adds on how long register tiles of three vectors whose panel of B is in L1 take, beside others: operands
+of smaller products come fast enough in longer blocks of k."""
 
 _CROSS = 4.0
 """Cycles a vector of sums takes to be transposed."""

@@ -61,6 +61,7 @@ class Tiling:
     `a_lead` and `b_lead` are element strides of packed blocks (see `Source`). `rows_outside` says
     that register tiles follow one another along rows of the result. `near` says that all steps of `mb` rows of A are packed
     at once, and all steps of a panel of B, block by block in L1, come before the next panel: sums are kept in scratch, few columns at a time.
+    So many columns of B, `nb`, are packed at once, all of k.
     """
 
     full_width: int
@@ -78,6 +79,7 @@ class Tiling:
     b_lead: int
     rows_outside: bool = False
     near: bool = False
+    nb: int = 0
 
     @property
     def columns(self) -> int:
@@ -276,8 +278,19 @@ def near_tiling(problem: Problem, target: Target) -> Tiling | None:
     chosen = Tiling(
         full_width=width, width=width, rows=rows, vectors=_KEPT_VECTORS, fold=fold, kc=fold, mc=mc, nc=width * _KEPT_VECTORS,
         mb=mc, a=sources[0], b=sources[1], a_lead=0, b_lead=0, near=True,
+        nb=_packed_at_once(problem, target, width * _KEPT_VECTORS),
     )  # fmt: skip
     return leads(chosen, size)
+
+
+_LEAST_PANELS = 4
+"""Panels that are packed at once: a row's lines come as a run."""
+
+
+def _packed_at_once(problem: Problem, target: Target, columns: int) -> int:
+    """Columns of B that are packed at once for panels of so many columns: about half of L2."""
+    panels = target.l2_bytes // 2 // (problem.k * problem.dtype.itemsize * columns)
+    return columns * min(max(_LEAST_PANELS, panels), -(-problem.n // columns))
 
 
 def sums_in_result(problem: Problem, tiling: Tiling) -> bool:

@@ -44,18 +44,23 @@ MAX_ITEMS = 0xFFFF
 
 
 def add_item_runner(module: ModuleText) -> None:
-    """`void run_item(ptr ctx, ptr program, ptr item, i64 thread)`: gathers the buffers of a call and runs one part.
+    """`void run_item(ptr ctx, ptr program, ptr item, i64 thread, i64 whole)`: gathers the buffers of a call and runs one part.
 
-    `thread` is 0 for the thread that calls the program, else the number of a worker.
+    `thread` is 0 for the thread that calls the program, else the number of a worker. Where `whole` is not 0 the call's first
+    item runs all of it as one part and its other items do nothing: what parts would each do again is done once.
     """
     r = Routine.start(
-        module, "run_item", "void", [("ptr", "ctx"), ("ptr", "program"), ("ptr", "item"), ("i64", "thread")],
+        module, "run_item", "void",
+        [("ptr", "ctx"), ("ptr", "program"), ("ptr", "item"), ("i64", "thread"), ("i64", "whole")],
         linkage="internal", attributes="nounwind noinline",
     )  # fmt: skip
-    ctx, program, item, thread = r.params
+    ctx, program, item, thread, whole = r.params
     number = r.read(item, ITEM, "call")
     with r.exit_if(r.icmp("slt", number, i64(0))):
         r.call("i64", "run_range", [ctx, program, r.sub(i64(-1), number), r.read(item, ITEM, "part"), thread])
+        r.ret()
+    part = r.read(item, ITEM, "part")
+    with r.exit_if(r.nonzero(r.mul(whole, part))):
         r.ret()
     call = r.record_at(r.read_ptr(program, PROGRAM, "calls"), number, CALL)
     count = r.read(call, CALL, "row_count")
@@ -69,11 +74,11 @@ def add_item_runner(module: ModuleText) -> None:
         place = r.mul(r.sub(thread, i64(1)), r.read(program, PROGRAM, "scratch_bytes"))
         own = r.at_byte(r.read_ptr(ctx, CONTEXT, "scratch"), place)
         r.store(own, r.gep(buffers, r.sub(count, i64(1)), "ptr"), 8)
-    parts = r.read(call, CALL, "parts")
+    parts = r.select(r.nonzero(whole), i64(1), r.read(call, CALL, "parts"))
     kernel = r.read_ptr(call, CALL, "kernel")
     # Kernels put the smallest error word of a failed check here with an unsigned atomic minimum.
     failed = r.variable(i64(-1))
-    r.call_address("void", kernel, [buffers, r.read(item, ITEM, "part"), parts, failed.slot])
+    r.call_address("void", kernel, [buffers, part, parts, failed.slot])
     with r.if_(r.icmp("ne", failed.get(), i64(-1))):
         base = r.op("i64", f"shl {r.read(call, CALL, 'check_base')}, {NUMBER_BITS}")
         _record_failure(r, ctx, r.add(failed.get(), base))
@@ -98,8 +103,9 @@ def _items(r: Routine, program: Val, phase: Val) -> tuple[Val, Val]:
 
 
 def _run_all(r: Routine, ctx: Val, program: Val, first: Val, count: Val, thread: Val) -> None:
+    """Runs all items of a phase on one thread."""
     with r.each(count) as n:
-        r.call_void("run_item", [ctx, program, r.record_at(first, n, ITEM), thread])
+        r.call_void("run_item", [ctx, program, r.record_at(first, n, ITEM), thread, i64(1)])
 
 
 def _return_error(r: Routine, ctx: Val) -> None:
@@ -252,7 +258,7 @@ def _add_publisher(module: ModuleText) -> None:
         taken = r.swap_if(claim_at, claim, r.add(claim, i64(1 << 16)))
         with r.if_(taken):
             index = r.and_(r.op("i64", f"lshr {claim}, 16"), i64(0xFFFF))
-            r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM), i64(0)])
+            r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM), i64(0), i64(0)])
             r.atomic("add", done_at, i64(1), "release")
     r.block(finish)
     spins = r.variable(i64(0))

@@ -104,7 +104,7 @@ def _add_worker(module: ModuleText) -> None:
         run = r.label("run")
         r.branch_if(taken, run, again)
         r.block(run)
-        r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM), number])
+        r.call_void("run_item", [ctx, program, r.record_at(first, index, ITEM), number, i64(0)])
         r.atomic("add", r.field(pool, POOL, "done"), i64(1), "release")
         deadline.set(i64(-1))
         r.branch(again)

@@ -29,6 +29,7 @@ CASES = [
     (40, 33, 400, {"b_transposed": T, "out_transposed": T}, "plain"),
     (130, 96, 321, {}, "update"),
     (1030, 100, 200, {"b_transposed": T}, "bias"),
+    (131, 150, 1100, {"a_transposed": T}, "bias"),
     (50, 47, 340, {"a_transposed": T}, "update"),
     (50, 47, 340, {"a_transposed": T}, "scaled"),
     (20, 60, 340, {"b_transposed": T}, "scaled"),
