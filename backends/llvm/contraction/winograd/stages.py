@@ -94,10 +94,13 @@ def _plain_taps(
     builder: Builder, width: int, plain: PlainWeights, pointers: Sequence[Val], env: Env, c: Val
 ) -> list[list[Val]]:
     """All taps of `width` channels from the array itself: squares of them are transposed in registers, the ninth is
-    gathered."""
+    gathered. Where channels lie apart, those of the next ones are asked for."""
     side = min(width, 8)
     first = plus(builder, index_value(builder, plain.start, env), times(builder, c, plain.apart))
     place = builder.gep(pointers[plain.buffer], first, _SCALAR)
+    if plain.apart > TAPS * TAPS:
+        for i in range(width, 2 * width):
+            builder.prefetch(builder.gep(place, i * plain.apart, _SCALAR))
     type_ = vector(_SCALAR, side)
     taps: list[Val] = []
     for start in range(0, TAPS * TAPS - 1, side):
