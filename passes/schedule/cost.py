@@ -41,30 +41,34 @@ def points(axes: Iterable[Symbol]) -> int:
 
 def work(kernel: Kernel) -> int:
     """Element operations of the whole kernel."""
-    return points(kernel.axes) * sum(points(s.axes) * _body_cost(s) for s in kernel.stages)
+    return points(kernel.axes) * sum(points(s.axes) * _point_cost(s) for s in kernel.stages)
 
 
 def work_expression(kernel: Kernel) -> Dim:
     """`work` of a kernel in its symbolic sizes."""
     inner: Dim = 0
     for s in kernel.stages:
-        inner = inner + product([size_of(a) for a in s.axes]) * _body_cost(s)
+        inner = inner + product([size_of(a) for a in s.axes]) * _point_cost(s)
     return product([size_of(a) for a in kernel.axes]) * inner
 
 
-def _body_cost(stage: Stage) -> int:
+def _point_cost(stage: Stage) -> int:
+    """Operations of one point of a stage: its body, and its combine where it folds."""
+    combine = stage.combine.body if stage.combine is not None else ()
     return sum(
         EXPENSIVE_COST if i.opcode in EXPENSIVE else 1
-        for i in stage.body
+        for i in (*stage.body, *combine)
         if i.opcode not in ("const", "yield")
     )
 
 
 def partitions(kernel: Kernel, grain: int, most: int) -> int:
-    """How many partitions the kernel's work is worth; with symbolic sizes, how many it may be worth."""
+    """How many partitions the kernel's work is worth, a power of two; with symbolic sizes, how many it may be worth."""
     if kernel_sizes(kernel):
         return most
-    return max(1, min(most, work(kernel) // grain))
+    count = max(1, min(most, work(kernel) // grain))
+    # Three parts take two threads as long as four.
+    return 1 << (count.bit_length() - 1)
 
 
 def lanes(kernel: Kernel, target: Target) -> int:

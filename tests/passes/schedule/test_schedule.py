@@ -87,6 +87,24 @@ def test_schedule(name: str) -> None:
     assert spell(kernel) == loops, str(kernel)
 
 
+PARTS: dict[str, tuple[tuple[int, ...], Build, int]] = {
+    "work of three parts is two": ((1 << 18,), lambda b, x: b.neg(x), 2),
+    "work of six parts is four": ((1 << 19,), lambda b, x: b.neg(x), 4),
+    "what folds accumulators counts": ((96, 1024), lambda b, x: b.argmax(x, axes=(1,)), 4),
+    "a sum is two operations an element": ((256, 1024), lambda b, x: b.sum(x, axes=(1,)), 2),
+    "little work stays whole": ((1 << 16,), lambda b, x: b.neg(x), 1),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_partitions(name: str) -> None:
+    shape, make, parts = PARTS[name]
+    graph = Graph("kernel")
+    x = graph.add_input(tensor("f32", *shape))
+    graph.outputs = [make(Builder(graph), x)]
+    assert build(graph)[1].phases[-1].calls[-1].parts == parts
+
+
 BAD: dict[str, Schedule] = {
     "unknown axis": Schedule((Loop("q", "sequential"),), ((),)),
     "lanes not innermost": Schedule((Loop("o0", "vector", 8), Loop("o0", "sequential")), ((),)),
