@@ -25,6 +25,7 @@ from graphc.backends.llvm.contraction.blocks import (
 )
 from graphc.backends.llvm.contraction.crossed import crossed_scratch, emit_crossed
 from graphc.backends.llvm.contraction.fielded import emit_fielded, field_scratch
+from graphc.backends.llvm.contraction.gathered import emit_gathered
 from graphc.backends.llvm.contraction.kept import kept_operand
 from graphc.backends.llvm.contraction.macro import emit_blocked, scratch_of
 from graphc.backends.llvm.contraction.near import emit_near
@@ -169,7 +170,8 @@ def _scratch(plan: Plan) -> int:
         return sum(crossed_scratch(plan.problem, plan.crossing))
     if plan.field is not None:
         return sum(field_scratch(plan.problem, plan.field, plan.tiling))
-    return scratch_of(plan.problem, plan.tiling).total
+    found = scratch_of(plan.problem, plan.tiling).total
+    return found if plan.gather is None else found + plan.gather.bytes(plan.problem)
 
 
 def emit_contraction(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
@@ -348,6 +350,8 @@ def _emit(plan: Plan, builder: Builder, target: Target) -> None:
         emit_crossed(problem, plan.crossing, builder)
     elif plan.field is not None:
         emit_fielded(problem, plan.field, plan.tiling, plan.side, builder)
+    elif plan.gather is not None:
+        emit_gathered(problem, plan.gather, plan.tiling, plan.side, builder)
     elif plan.tiling.near:
         emit_near(problem, plan.tiling, plan.side, builder)
     else:

@@ -77,6 +77,11 @@ class Field:
     share: int
     elements: int
 
+    def walks(self, place: Place) -> bool:
+        """True where a copy goes through several indices of a place."""
+        sliced = self.sliced is not None and place.position == self.sliced.position
+        return place.size > 1 or place is self.minor or (sliced and extent(self.steps[0]) > 1)
+
     @property
     def values(self) -> int:
         """Values of the divided axis in all."""
@@ -90,6 +95,13 @@ class Field:
     def count(self, axis: Symbol) -> int:
         """Points of a column axis in a block."""
         return min(self.share, extent(axis)) if axis is self.divided else extent(axis)
+
+    def at_column(self, column: int) -> int:
+        """Where the element is that a column of the block reads at step 0, by the column's flat index."""
+        values, rest = {}, column
+        for a in reversed(self.columns):
+            rest, values[a] = divmod(rest, extent(a))
+        return self._at(values)
 
     @property
     def lane_axes(self) -> tuple[Symbol, ...]:

@@ -12,25 +12,30 @@ from collections.abc import Callable, Sequence
 from graphc.backends.llvm.contraction.axes import Env, chunks, constant, index_value, minimum, plus, times
 from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, linear_offset
 from graphc.backends.llvm.contraction.field import Field, Place
+from graphc.backends.llvm.contraction.plain_row import emit_plain_row, plain_row
 from graphc.backends.llvm.contraction.problem import Problem
 from graphc.backends.llvm.text import Builder, Val, vector
 from graphc.ir.dims import Dim, symbols
-from graphc.ir.kernel import Instruction, KernelBuffer, extent
+from graphc.ir.kernel import Instruction, KernelBuffer
 from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
 
 __all__ = ["FieldCopy"]
 
+_ZERO = constant(0)
+
 
 @dataclass(frozen=True)
 class FieldCopy:
-    """Emits copies of a problem's field to `target`."""
+    """Emits copies of a problem's field to `target`. Where the field has all values of the divided axis, `within` are the first
+    and the last one that are needed."""
 
     builder: Builder
     problem: Problem
     field: Field
     pointers: Sequence[Val]
     target: Val
+    within: tuple[Val, Val] | None = None
 
     def emit(self, env: Env, start: Val | None, stop: Val | None) -> None:
         """Copies at the batch entry and divided value of `env`; the sliced dimension from `start` to before
@@ -78,14 +83,19 @@ class FieldCopy:
         if place.size == 1:
             one(constant(0))
             return
-        self._each(self._bound(place, missing), one, "field")
+        first, stop = constant(0), self._bound(place, missing)
+        if self.within is not None and place.shrinks:
+            first, last = (times(self.builder, v, place.shrinks) for v in self.within)
+            one_value = place.size - (self.field.values - 1) * place.shrinks
+            stop = plus(self.builder, last, constant(one_value))
+        self._each(stop, one, "field", first)
 
-    def _each(self, stop: Val, body: Callable[[Val], None], hint: str) -> None:
+    def _each(self, stop: Val, body: Callable[[Val], None], hint: str, first: Val = _ZERO) -> None:
         def one(v: Val, _: tuple[Val, ...]) -> list[Val]:
             body(v)
             return []
 
-        self.builder.loop(0, stop, 1, (), one, hint)
+        self.builder.loop(first, stop, 1, (), one, hint)
 
     def _bound(self, place: Place, missing: Val | None) -> Val:
         """The place's indices that a block has, which may be fewer in the last one."""
@@ -97,6 +107,10 @@ class FieldCopy:
         """The wide and minor dimensions at one point of the others."""
         field = self.field
         assert field.wide is not None
+        row = plain_row(self.problem, field)
+        if row is not None:
+            emit_plain_row(self.builder, self.problem, field, self.pointers, env, row, self.target, at)
+            return
         for phase in range(min(field.phases, field.wide.size)):
             length = -(-(field.wide.size - phase) // field.phases)
             start = plus(self.builder, at, constant(phase * field.pitch * field.minor_size))
@@ -192,7 +206,7 @@ class FieldCopy:
         index: list[Dim] = list(load.index)
         for place in (*field.places, field.minor):
             if place is not None:
-                index[place.position] = place.base + (place.symbol.expr if self._walked(place) else 0)
+                index[place.position] = place.base + (place.symbol.expr if field.walks(place) else 0)
         assert field.wide is not None
         index[field.wide.position] = field.wide.base + field.wide.symbol.expr * field.phases + phase
         replaced = dict(zip(load.index, index, strict=True))
@@ -200,10 +214,3 @@ class FieldCopy:
         buffer = KernelBuffer(TensorType(load.dtype, self.problem.shapes[load.buffer]), "in")
         new = dataclasses.replace(load, index=(linear_offset(buffer, index),), guards=guards)
         return tuple(new if i.id == load.id else i for i in source)
-
-    def _walked(self, place: Place) -> bool:
-        return place.size > 1 or place is self.field.minor or self._is_sliced(place)
-
-    def _is_sliced(self, place: Place) -> bool:
-        sliced = self.field.sliced
-        return sliced is not None and place.position == sliced.position and extent(self.field.steps[0]) > 1

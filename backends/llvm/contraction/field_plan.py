@@ -17,7 +17,7 @@ from graphc.backends.llvm.contraction.problem import Problem, Side
 from graphc.backends.llvm.contraction.tiling import Tiling, choose_tiling, is_near, round_up
 from graphc.ir.target import Target
 
-__all__ = ["again_cycles", "field_cycles", "field_tilings"]
+__all__ = ["again_cycles", "copy_cycles", "field_cycles", "field_tilings"]
 
 _TILES = {16: ((6, 2), (4, 3), (3, 4)), 32: ((8, 3), (12, 2), (6, 4), (5, 5))}
 """(rows, vectors) whose accumulators, held operands and one more fit the registers."""
@@ -86,7 +86,7 @@ def _tiles_cycles(problem: Problem, field: Field, rows: int, vectors: int) -> fl
     return total if load == 1.0 else total * _ASKEW
 
 
-def _copy_cycles(problem: Problem, field: Field) -> float:
+def copy_cycles(problem: Problem, field: Field) -> float:
     """Cycles of copying a block's field once, all k of it."""
     sizes = [p.size for p in field.places]
     if not field.whole and field.sliced is not None:
@@ -96,7 +96,7 @@ def _copy_cycles(problem: Problem, field: Field) -> float:
     rows = prod(sizes)
     if field.minor is None:
         run = -(-field.wide.size // field.phases)
-        chunk = 3.0 if field.phases == 1 else 1.5 * field.width
+        chunk = 3.0 if field.phases <= 2 else 1.5 * field.width
         return rows * field.phases * (-(-run // field.width) * chunk + 6.0)
     return rows * field.wide.size * -(-field.minor_size // field.width) * (field.width + 2.0)
 
@@ -109,7 +109,7 @@ def field_cycles(problem: Problem, field: Field, tiling: Tiling) -> float:
         -(-field.vector_count // tiling.vectors) * -(-problem.m // tiling.rows) * tiling.blocks(problem.k)
     )
     tiles = problem.k * _tiles_cycles(problem, field, tiling.rows, tiling.vectors) + 25.0 * strips
-    copy = _copy_cycles(problem, field) * row_blocks
+    copy = copy_cycles(problem, field) * row_blocks
     work = problem.m * problem.n * (_finish_cycles(problem, field) / blocks)
     passes = problem.batch.total * blocks
     return passes * (tiles + copy + work) + _rows_cycles(problem, tiling, passes)
@@ -135,5 +135,5 @@ def _rows_cycles(problem: Problem, tiling: Tiling, passes: int) -> float:
 def again_cycles(problem: Problem, field: Field, tiling: Tiling, side: Side) -> float:
     """Cycles of a batch entry that each partition repeats where `side` is divided."""
     if side == "rows":
-        return -(-field.values // field.share) * _copy_cycles(problem, field)
+        return -(-field.values // field.share) * copy_cycles(problem, field)
     return _rows_cycles(problem, tiling, 2) if tiling.a == "place" else _rows_cycles(problem, tiling, 1)

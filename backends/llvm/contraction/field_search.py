@@ -137,6 +137,8 @@ def _sizes(
     if minor is not None:
         minor_size = count(minor) if wide is not None else round_up(count(minor), blocking.width)
     pitch = -(-full[last] // phases)
+    if phases > 1 and minor is None:
+        pitch = round_up(pitch, blocking.width)  # vectors of one phase end before the next phase begins
     smallest = share == 1 or divided is None or divided is minor
     for whole in (True, False):
         if not whole and sliced is None:

@@ -69,7 +69,7 @@ def scratch_of(problem: Problem, tiling: Tiling) -> Scratch:
 
 def _packed_columns(problem: Problem, tiling: Tiling) -> int:
     """Elements of packed B."""
-    if tiling.near and tiling.b != "kept":
+    if tiling.near and tiling.b not in ("kept", "field"):
         return round_up(panel_depth(problem) * tiling.nb + tiling.width * (tiling.b_lead + 1), 16)
     return packed_elements(tiling.b, tiling, tiling.nc, tiling.b_lead)
 
@@ -91,7 +91,7 @@ def packed_elements(source: Source, tiling: Tiling, rows: int, lead: int) -> int
             return 0
         case "runs":
             return rows * lead + 16
-        case "columns":
+        case "columns" | "field":
             return round_up(tiling.kc * lead + tiling.width, 16)
         case "panels" | "transpose":
             return round_up(tiling.depth * rows + tiling.width * (lead + 1), 16)

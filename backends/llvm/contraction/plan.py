@@ -15,6 +15,12 @@ from graphc.backends.llvm.contraction.epilogue import varying
 from graphc.backends.llvm.contraction.field import Field
 from graphc.backends.llvm.contraction.field_plan import again_cycles, field_cycles, field_tilings
 from graphc.backends.llvm.contraction.fielded import field_totals, field_units
+from graphc.backends.llvm.contraction.gathered import (
+    Gather,
+    gather_cycles,
+    gathered_tiling,
+    refill_cycles,
+)
 from graphc.backends.llvm.contraction.micro import unroll
 from graphc.backends.llvm.contraction.problem import Operand, Problem, Side, readings
 from graphc.backends.llvm.contraction.share import Totals, Units, split_side
@@ -39,13 +45,14 @@ class Plan:
     """A reading of a kernel and its tiling.
 
     `field` is what its columns are read from, if there is one; `crossing` says that its vectors
-    lie along rows.
+    lie along rows, `gather` where its panels of columns are gathered.
     """
 
     problem: Problem
     tiling: Tiling
     crossing: Crossing | None = None
     field: Field | None = None
+    gather: Gather | None = None
 
     @property
     def totals(self) -> Totals:
@@ -108,6 +115,9 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None, resume
         if crossing is not None:
             plans.append(Plan(problem, tiling, crossing=crossing))
         plans += [Plan(problem, t, field=field) for t, field in field_tilings(problem, target)]
+        gathered = gathered_tiling(problem, target)
+        if gathered is not None:
+            plans.append(Plan(problem, gathered[0], gather=gathered[1]))
     return plans
 
 
@@ -160,6 +170,8 @@ def _packed_again(plan: Plan, side: Side) -> float:
         return problem.batch.total * again_cycles(problem, plan.field, tiling, side)
     if plan.crossing is not None:
         again = _crossed_pack(problem, plan.crossing)
+    elif side == "rows" and plan.gather is not None:
+        again = refill_cycles(problem, plan.gather)
     elif side == "rows":
         again = problem.n * problem.k * (_READ + _copy_cost(problem.b, tiling.b, tiling.width))
     else:
@@ -233,6 +245,8 @@ def estimate(plan: Plan) -> float:
         sums = cross * (_CROSS + 2 * _PIECE * tiling.blocks(problem.k))
         packed = _crossed_pack(problem, plan.crossing)
         return problem.batch.total * (problem.k * tiles + packed + sums + finish)
+    if plan.gather is not None:
+        return gather_cycles(problem, plan.gather, tiles, finish)
     pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     if tiling.near:
         work = problem.batch.total * problem.m * problem.n * problem.k

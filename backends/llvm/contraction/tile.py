@@ -110,7 +110,7 @@ def emit_strip(
     )
     buffers, a_address, b_address, steps, kept, block, m, n, batch, count, far = builder.params
     long = min(problem.k, tiling.kc) >= _LEAST_STEPS_TO_FETCH
-    distance = a_next if tiling.a == "place" and not tiling.near and long else 0
+    distance = a_next if tiling.a == "place" and long else 0
     tiles = problem.m // shape.rows
     placed = side.place(builder, shape, b_address, n)
     pointers = load_pointers(builder, problem, buffers)

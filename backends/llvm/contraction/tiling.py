@@ -40,11 +40,12 @@ __all__ = [
     "sums_in_result",
 ]
 
-Source = Literal["place", "kept", "runs", "columns", "panels", "transpose"]
+Source = Literal["place", "kept", "field", "runs", "columns", "panels", "transpose"]
 """How the register tile gets an operand.
 
 place      from its own buffer
 kept       from its own buffer, which has the layout of `panels` (B only)
+field      gathered from a field, panel by panel (B only; see `gathered`)
 runs       packed [row][k], copied along k (A only)
 columns    packed [k][row] with one row stride for the whole block, copied along rows
 panels     packed [row / tile][k][row % tile], copied along rows
@@ -301,7 +302,7 @@ def sums_in_result(problem: Problem, tiling: Tiling) -> bool:
 def leads(tiling: Tiling, size: int) -> Tiling:
     """The tiling with the strides that packed blocks of its sizes have, elements having `size` bytes."""
     a_leads = {"runs": tiling.kc + 64 // size, "panels": tiling.rows, "transpose": tiling.rows}
-    panels = tiling.b in ("kept", "panels", "transpose")
+    panels = tiling.b in ("kept", "field", "panels", "transpose")
     return dataclasses.replace(
         tiling,
         a_lead=a_leads.get(tiling.a, _odd_lines(tiling.mc + tiling.width, size)),

@@ -121,6 +121,39 @@ def test_sums_over_windows_have_the_same_bits(case: Convolution, monkeypatch: py
     assert crossed
 
 
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("dtype", [float32, float64], ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        Convolution(1, 24, 20, 20, 40, 3, 3, pad=1, stride=2),
+        Convolution(2, 34, 9, 13, 33, 3, 3, pad=1),
+        Convolution(1, 3, 51, 47, 36, 7, 7, pad=3, stride=2),
+        Convolution(1, 5, 33, 29, 32, 5, 5, pad=2, stride=3),
+        Convolution(3, 40, 12, 11, 35, 2, 2, pad=1, dilation=3, stride=2),
+    ],
+    ids=str,
+)
+def test_gathered_panels_have_the_same_bits(
+    case: Convolution, dtype: DType, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partitions of columns begin anywhere in a row of the output; what scratch memory held before is in no result."""
+    kernel = case.forward(dtype)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(b.type.sizes).astype(dtype.numpy) for b in kernel.buffers]
+    monkeypatch.setattr(contraction, "_windows", lambda k, t: None)
+    plans = all_plans(kernel, TARGETS[target])
+    plain = [p for p in plans if p.field is None and p.gather is None and p.crossing is None]
+    gathered = [p for p in plans if p.gather is not None]
+    results = set()
+    for plan in [*plain[:1], *gathered]:
+        monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
+        native = Native(kernel, TARGETS[target])
+        results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 3, 7)}
+    assert gathered
+    assert len(results) == 1
+
+
 @pytest.mark.parametrize(
     ("shape", "options", "crossed"),
     [
