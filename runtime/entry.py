@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,9 +37,10 @@ from graphc.runtime.layout import (
 )
 
 __all__ = [
+    "MISSED",
     "AnyTensor",
-    "Array",
     "Dispatcher",
+    "Nest",
     "Number",
     "ObjectResult",
     "SharedResult",
@@ -60,9 +60,8 @@ _OBJECT_MEMBER = 16  # T_OBJECT_EX
 def record_bytes(
     data: int, nbytes: int, dtype_code: int, dims: Sequence[int], *, requires_grad: bool = False
 ) -> bytes:
-    """A Tensor's native record: address, bytes, dtype code, rank, flags (1 requires grad, 2 aligned to 64), dims."""
-    flags = int(requires_grad) | (2 if data % 64 == 0 else 0)
-    head = _RECORD_HEAD.pack(data, nbytes, dtype_code, len(dims), flags)
+    """A Tensor's native record: address, bytes, dtype code, rank, whether it requires grad, dims."""
+    head = _RECORD_HEAD.pack(data, nbytes, dtype_code, len(dims), int(requires_grad))
     return head + struct.pack(f"={len(dims)}q", *dims)
 
 
@@ -128,11 +127,18 @@ class TensorLayout:
 
 @dataclass(frozen=True)
 class TensorArgument:
-    """A Tensor whose record is `record`, address excepted; the program's input `input`, or None if unused."""
+    """A Tensor whose record is `record`, address excepted; the program's input `input`, or None if unused.
+
+    Where `array` is a dtype, a C-contiguous NumPy array of it and of the record's shape, aligned to `alignment` bytes,
+    is as good. With a `twin` the argument must be the same object as the one at that earlier position.
+    """
 
     layout: TensorLayout
     record: bytes
     input: int | None
+    array: Any = None
+    alignment: int = 16
+    twin: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,16 +147,6 @@ class AnyTensor:
 
     layout: TensorLayout
     input: int | None
-
-
-@dataclass(frozen=True)
-class Array:
-    """A C-contiguous NumPy array of exactly this dtype and shape, aligned to `alignment` bytes."""
-
-    dtype: Any
-    shape: tuple[int, ...]
-    input: int | None
-    alignment: int = 16
 
 
 @dataclass(frozen=True)
@@ -168,7 +164,20 @@ class Static:
     value: object
 
 
-Argument = TensorArgument | AnyTensor | Array | Number | Static
+@dataclass(frozen=True)
+class Nest:
+    """A tuple (of any class with a tuple's items), a list or a dict of exactly the type `kind`.
+
+    Its `count` items are the arguments from position `first` on, behind those of the call; a dict's have these `keys`, in order.
+    """
+
+    kind: type
+    count: int
+    first: int
+    keys: tuple[object, ...] = ()
+
+
+Argument = TensorArgument | AnyTensor | Number | Static | Nest
 
 # -- results -----------------------------------------------------------------------------
 
@@ -203,7 +212,7 @@ Result = TensorResult | ObjectResult | SharedResult
 class Variant:
     """One signature of a call with the executable that serves it.
 
-    `arguments` are the positional ones followed by those of `keywords`, in that order. `tree`
+    `arguments` are the positional ones followed by those of `keywords`, in that order, then what lies in nests. `tree`
     is how results are returned: `none`, `single`, `tuple`, `list`, or `unflatten`, where the
     callable of that name gets a tuple of all results. `fail` is called with the error word
     when a data-dependent check failed and raises. Every output of the program is a result.
@@ -233,6 +242,8 @@ class Variant:
         self._check_inputs(arguments)
         self._check_outputs(results)
         names = _interned(keywords)
+        inner = sum(a.count for a in arguments if isinstance(a, Nest))
+        nested = any(isinstance(a, Nest) for a in arguments)
         keyword_words = Words([id(name) for name in names], keep=names)
         self._signatures: list[Words] = []
         argument_words = words([self._argument(a) for a in arguments], keep=tuple(arguments))
@@ -242,7 +253,7 @@ class Variant:
             VARIANT.pack(
                 epoch=epoch,
                 grad_mode=grad_mode,
-                argument_count=len(arguments),
+                argument_count=len(arguments) - inner,
                 keyword_count=len(names),
                 keywords=keyword_words.address,
                 arguments=argument_words.address,
@@ -253,6 +264,7 @@ class Variant:
                 unflatten=id(unflatten),
                 fail=id(fail),
                 object=id(self),
+                leaf_count=len(arguments) if nested else 0,
             ),
             keep=(keyword_words, argument_words, result_words, unflatten, fail),
         )
@@ -291,7 +303,9 @@ class Variant:
         self._record[VARIANT.offset["next"]] = 0 if following is None else following.address
 
     def _check_inputs(self, arguments: Sequence[Argument]) -> None:
-        given = sorted(a.input for a in arguments if not isinstance(a, Static) and a.input is not None)
+        given = sorted(
+            a.input for a in arguments if not isinstance(a, (Static, Nest)) and a.input is not None
+        )
         if given != list(range(len(self.executable.rows["input"]))):
             raise ValueError(f"arguments are inputs {given}; the program has {self.executable.rows['input']}")
 
@@ -311,7 +325,19 @@ class Variant:
             case Static(value):
                 kind = "equal" if type(value) in (int, float, str, bytes) else "same"
                 return ARGUMENT.pack(kind=kinds(kind), expected=id(value), row=-1)
-            case TensorArgument(layout, record, position):
+            case Nest(type_, count, first, keys):
+                words_of_keys = Words([id(k) for k in keys])
+                self._signatures.append(words_of_keys)
+                base = next(b for b in (tuple, list, dict) if issubclass(type_, b))
+                return ARGUMENT.pack(
+                    kind=kinds(base.__name__),
+                    expected=id(type_),
+                    signature=words_of_keys.address,
+                    signature_words=count,
+                    slot=first,
+                    row=-1,
+                )
+            case TensorArgument(layout, record, position, array, alignment, twin):
                 signature = Words(struct.unpack(f"={len(record) // 8 - 1}q", record[8:]))
                 self._signatures.append(signature)
                 return self._tensor(
@@ -321,22 +347,12 @@ class Variant:
                     signature=signature.address,
                     signature_words=len(record) // 8 - 1,
                     nbytes=signature[0],
+                    mask=alignment - 1,
+                    array=0 if array is None else id(np.dtype(array)),
+                    twin=0 if twin is None else twin + 1,
                 )
             case AnyTensor(layout, position):
                 return self._tensor(layout, position, kind=kinds("any_tensor"))
-            case Array(dtype, shape, position, alignment):
-                signature = Words(shape)
-                self._signatures.append(signature)
-                return self._input(
-                    position,
-                    kind=kinds("array"),
-                    expected=id(np.ndarray),
-                    alternative=id(np.dtype(dtype)),
-                    signature=signature.address,
-                    signature_words=len(shape),
-                    mask=alignment - 1,
-                    nbytes=np.dtype(dtype).itemsize * math.prod(shape),
-                )
             case Number(kind, position):
                 expected = int if kind == "int64" else float
                 return self._input(position, kind=kinds(kind), expected=id(expected))
@@ -392,6 +408,14 @@ class _Self(ctypes.c_int64 * DISPATCHER.size):  # type: ignore[misc]
     keep: tuple[object, ...]
 
 
+MISSED = object()
+"""What `Dispatcher.attempt` gives where no variant serves the call."""
+
+
+def _missed(*args: Any, **kwargs: Any) -> object:
+    return MISSED
+
+
 class Dispatcher:
     """A builtin function over a list of variants; `slow` serves every other call.
 
@@ -400,8 +424,9 @@ class Dispatcher:
     """
 
     def __init__(self, slow: Callable[..., Any], name: str = "call") -> None:
-        self._self = _Self()
+        self._self, self._again = _Self(), _Self()
         self._self[DISPATCHER.offset["slow"]] = id(slow)
+        self._again[DISPATCHER.offset["slow"]] = id(_missed)
         self.slow = slow
         self._variants: tuple[Variant, ...] = ()
         self._name = name
@@ -413,6 +438,12 @@ class Dispatcher:
         made: Callable[..., Any] = host().builtin("entry", self._name, _METH_FASTCALL_KEYWORDS, self._self)
         return made
 
+    @functools.cached_property
+    def attempt(self) -> Callable[..., Any]:
+        """As `function`, but a call that no variant serves gives `MISSED`."""
+        made: Callable[..., Any] = host().builtin("entry", self._name, _METH_FASTCALL_KEYWORDS, self._again)
+        return made
+
     @property
     def variants(self) -> tuple[Variant, ...]:
         """Variants in the order in which they are tried."""
@@ -422,9 +453,10 @@ class Dispatcher:
         """Replaces the list of variants."""
         for position, variant in enumerate(variants, 1):
             variant.link(variants[position] if position < len(variants) else None)
-        self._self[DISPATCHER.offset["variants"]] = variants[0].address if variants else 0
         self._variants = tuple(variants)
-        self._self.keep = (self.slow, self._variants)
+        for record in (self._self, self._again):
+            record[DISPATCHER.offset["variants"]] = variants[0].address if variants else 0
+            record.keep = (self.slow, self._variants)
 
 
 def _interned(names: Sequence[str]) -> tuple[str, ...]:

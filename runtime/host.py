@@ -28,7 +28,7 @@ _PYTHON_FUNCTIONS = (
     "Py_IncRef", "Py_DecRef", "PyObject_Vectorcall", "PyObject_CallOneArg", "PyObject_RichCompareBool",
     "PyErr_NoMemory", "PyErr_Occurred", "PyErr_Clear", "PyLong_FromLongLong", "PyLong_AsLongLong",
     "PyBytes_FromStringAndSize", "PyCapsule_New", "PyCapsule_GetPointer", "PyType_GenericAlloc",
-    "PyTuple_New", "PyList_New", "PyEval_SaveThread", "PyEval_RestoreThread",
+    "PyTuple_New", "PyList_New", "PyDict_Size", "PyDict_Next", "PyEval_SaveThread", "PyEval_RestoreThread",
     "PyThreadState_Get", "PyThreadState_GetID",
 )  # fmt: skip
 _OBJECTS: dict[str, int] = {

@@ -172,6 +172,7 @@ VARIANT = Record(
     "calls",
     "written",  # begin and end of each span of memory that a call writes
     "written_count",
+    "leaf_count",  # arguments and what lies in nests of them; 0 where no argument is a nest
 )
 ARGUMENT = Record(
     "kind",
@@ -184,7 +185,9 @@ ARGUMENT = Record(
     "mask",
     "row",
     "slot",
-    "nbytes",  # of a tensor or an array whose type is known
+    "nbytes",  # of a tensor whose type is known
+    "array",  # the dtype object of the arrays that are as good as the tensor; 0 where none are
+    "twin",  # 1 + the position of the earlier argument that must be the same object; 0 where none must
 )
 OUTPUT = Record(
     "kind",
@@ -201,7 +204,18 @@ OUTPUT = Record(
 )
 SLOT = Record("offset", "object")
 
-ARGUMENT_KINDS = ("tensor", "any_tensor", "same", "equal", "array", "float64", "float32", "int64")
+ARGUMENT_KINDS = (
+    "tensor",
+    "any_tensor",
+    "same",
+    "equal",
+    "float64",
+    "float32",
+    "int64",
+    "tuple",
+    "list",
+    "dict",
+)
 RESULT_KINDS = ("tensor", "object", "shared")
 TREES = ("none", "single", "tuple", "list", "unflatten")
 """Names of the numbers in `kind` and `tree` fields."""

@@ -1,6 +1,7 @@
 """Process-wide words that the call entry compares: the mutation epoch and threads' grad modes.
 
-The epoch is raised by whatever may change what a traced program would have seen. A thread is
+The epoch is raised by whatever may change what a traced program would have seen, and by less where something is
+recorded that a call has to evaluate first. A thread is
 in the default grad mode (enabled) unless it stands in a small native table by the number of
 its interpreter thread state, which is never used twice; so a call made while every thread is
 in the default mode looks at one word only. Everything here runs under the interpreter lock.
@@ -13,11 +14,13 @@ import ctypes
 from graphc.runtime.layout import STATE, Words
 from graphc.runtime.process import STATE_WORDS
 
-__all__ = ["bump_epoch", "epoch", "grad_mode", "set_grad_mode"]
+__all__ = ["bump_epoch", "bump_pending", "epoch", "grad_mode", "same_guards", "set_grad_mode"]
 
 _EPOCH = STATE.offset["epoch"]
 _COUNT = STATE.offset["grad_count"]
 _TABLE = STATE.offset["grad_table"]
+_GUARDED = 1 << 24
+"""The epoch's lower bits count what only has to be evaluated before a call."""
 _DEFAULT_MODE = 1
 _CAPACITY = 4096
 
@@ -40,7 +43,17 @@ def epoch() -> int:
 
 def bump_epoch() -> None:
     """Makes every compiled call check its guards once more."""
+    _cells[_EPOCH] += _GUARDED
+
+
+def bump_pending() -> None:
+    """Makes every compiled call evaluate what is recorded once more; its guards hold as they did."""
     _cells[_EPOCH] += 1
+
+
+def same_guards(before: int, after: int) -> bool:
+    """True where nothing between two epochs has changed what guards look at."""
+    return before // _GUARDED == after // _GUARDED
 
 
 def _position() -> tuple[int, int]:

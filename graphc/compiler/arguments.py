@@ -13,10 +13,10 @@ import numpy as np
 
 from graphc.compiler.tree import flatten, unflatten
 from graphc.core.node import Node
-from graphc.core.storage import Memory, Storage
-from graphc.core.tensor import from_array, native_record, wrap
+from graphc.core.storage import Memory, Storage, shareable
+from graphc.core.tensor import TensorBase, from_array, native_record, wrap
 
-__all__ = ["apart", "argument", "is_copy", "meet", "span", "write_back"]
+__all__ = ["apart", "argument", "is_copy", "meet", "placed", "span", "write_back"]
 
 
 def argument(leaf: Any) -> Any:
@@ -40,6 +40,25 @@ def argument(leaf: Any) -> Any:
     if leaf._record != record:
         leaf._record = record
     return leaf
+
+
+def placed(value: Any) -> Any:
+    """What the native entry is to get for an argument: with native records wherever there may be some.
+
+    It may be a copy, so it is only for programs that write none of their arguments.
+    """
+    if isinstance(value, TensorBase):
+        if value._record is not None or (value._chain and value.requires_grad):
+            return value
+        return argument(value)
+    kind = type(value)
+    if kind is np.ndarray:
+        return value if shareable(value) else from_array(value, share=False)
+    if kind is tuple or kind is list:
+        return kind([placed(x) for x in value])
+    if kind is dict:
+        return {key: placed(x) for key, x in value.items()}
+    return value
 
 
 def is_copy(leaf: Any, tensor: Any) -> bool:

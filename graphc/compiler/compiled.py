@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from graphc.compiler.arguments import apart, argument, is_copy, write_back
+from graphc.compiler.arguments import apart, argument, is_copy, placed, write_back
 from graphc.compiler.collection import collection_paused
 from graphc.compiler.cost import Cost, program_cost
 from graphc.compiler.driver import compile_graph, lower_graph, make_context
@@ -27,7 +27,7 @@ from graphc.compiler.tracing import Traced, trace_function
 from graphc.compiler.tree import argument_names, flatten, unflatten
 from graphc.core.evaluate import evaluate
 from graphc.core.location import warn_user
-from graphc.core.modes import is_grad_enabled, on_grad_mode_change
+from graphc.core.modes import is_grad_enabled
 from graphc.core.recording import current
 from graphc.core.tensor import TensorBase, from_array
 from graphc.ir.dims import Symbol
@@ -36,16 +36,15 @@ from graphc.ir.records import dataclass
 from graphc.ir.specialise import specialised
 from graphc.ir.types import TensorType
 from graphc.runtime import entry
-from graphc.runtime.state import epoch, set_grad_mode
+from graphc.runtime.state import epoch, same_guards
 
 if TYPE_CHECKING:
     from graphc.compiler.lowering import Stages
 
 __all__ = ["CacheInfo", "CompileOptions", "Compiled"]
 
-on_grad_mode_change(lambda enabled: set_grad_mode(int(enabled)))
-
 _MOST_NATIVE_VARIANTS = 8
+_PLAIN = frozenset((int, float, bool, str, bytes, type(None)))
 
 
 class CacheInfo(NamedTuple):
@@ -97,6 +96,8 @@ class Compiled:
     _shapes: ShapeWatch
     _programs: dict[Any, list[CompiledProgram]]
     _dispatcher: entry.Dispatcher
+    _installed: list[SizedProgram]
+    """What the dispatcher's variants run, in their order."""
     _hits: int
     _misses: int
     _disk_hits: int
@@ -115,6 +116,7 @@ class Compiled:
         self._shapes = ShapeWatch()
         self._name = name if name.isidentifier() else "function"
         self._programs = {}
+        self._installed = []
         self._hits = self._misses = self._disk_hits = self._recompiles = 0
         self._dispatcher = entry.Dispatcher(self._slow, self._name)
         kind.__call__ = self._dispatcher.slow  # type: ignore[method-assign]
@@ -151,6 +153,10 @@ class Compiled:
         if current().trace is not None:
             return self._function(*args, **kwargs)
         evaluate(current())
+        if self._installed:
+            result = self._again(args, kwargs)
+            if result is not entry.MISSED:
+                return result
         call = self._prepare(args, kwargs)
         if any(isinstance(x, TensorBase) and x._leaf for x in call.copies.values()):
             return self._uncompiled(args, kwargs, "an argument requires grad and is a view of another tensor")
@@ -159,6 +165,26 @@ class Compiled:
             return self._run(program, call, args, kwargs, known=True)
         with collection_paused():  # until the result is there: compiling leaves much to look through
             return self._run(self._compile(call), call, args, kwargs, known=False)
+
+    def _again(self, args: Any, kwargs: Any) -> Any:
+        """The call natively, now that nothing is pending, with arguments that the native entry can take; or `MISSED`."""
+        now = epoch()
+        stale = []
+        for found in self._installed:
+            variant = found.variant
+            assert variant is not None
+            if variant.epoch != now and same_guards(variant.epoch, now):
+                stale.append((found, variant, variant.epoch, variant.calls))
+                variant.epoch = now
+        given = [x if type(x) in _PLAIN else placed(x) for x in args]
+        named = {name: x if type(x) in _PLAIN else placed(x) for name, x in kwargs.items()} if kwargs else {}
+        result = self._dispatcher.attempt(*given, **named)
+        for found, variant, before, calls in stale:
+            if variant.calls == calls:
+                variant.epoch = before
+            else:
+                found.count_writes()
+        return result
 
     def _run(self, program: CompiledProgram, call: _Call, args: Any, kwargs: Any, *, known: bool) -> Any:
         """Runs a program that fits the call, and makes it known to the native entry."""
@@ -277,8 +303,9 @@ class Compiled:
                 found.variant.rebind(*bind_states(found))
         found.native = found.bound
         found.variant.epoch = now
-        others = [v for v in self._dispatcher.variants if v is not found.variant and v.epoch == now]
-        self._dispatcher.set_variants([found.variant, *others][:_MOST_NATIVE_VARIANTS])
+        others = [f for f in self._installed if f is not found and f.holds(now)]
+        self._installed = [found, *others][:_MOST_NATIVE_VARIANTS]
+        self._dispatcher.set_variants([f.variant for f in self._installed if f.variant is not None])
         type(self).__call__ = self._dispatcher.function  # type: ignore[method-assign]
 
     # -- looking ----------------------------------------------------------------------
@@ -292,6 +319,7 @@ class Compiled:
     def cache_clear(self) -> None:
         """Forgets all programs."""
         self._dispatcher.set_variants(())
+        self._installed = []
         self._programs.clear()
         self._hits = self._misses = self._disk_hits = self._recompiles = 0
 

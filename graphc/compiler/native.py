@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from graphc.compiler.arguments import span
 from graphc.compiler.program import SizedProgram
 from graphc.compiler.tree import unflatten
+from graphc.core.modes import is_grad_enabled
 from graphc.core.tensor import TensorBase, native_record
 from graphc.runtime import entry
-from graphc.runtime.state import grad_mode
 
 __all__ = ["bind_states", "native_variant"]
 
@@ -42,34 +44,11 @@ def native_variant(found: SizedProgram, args: Any, kwargs: Any, now: int) -> ent
         return None
     if any(p < found.arguments for p in found.compiled.aliases.values()):
         return None
-    arguments: list[Any] = []
-    position = 0
-    for value in [*args, *kwargs.values()]:
-        if isinstance(value, TensorBase):
-            record = native_record(0, value.tensor_type, requires_grad=value.requires_grad)
-            arguments.append((record, value))
-            position += 1
-        elif value is None or isinstance(value, (int, float, str, bytes, bool)):
-            arguments.append(entry.Static(value))
-        else:
-            return None
-    return _build_variant(found, arguments, tuple(kwargs), now)
-
-
-def _build_variant(
-    found: SizedProgram, arguments: list[Any], names: tuple[str, ...], now: int
-) -> entry.Variant | None:
+    arguments = _arguments(args, kwargs)
+    if arguments is None:
+        return None
     tree = found.tree
     layout = _layout()
-    native: list[Any] = []
-    position = 0
-    for given in arguments:
-        if isinstance(given, entry.Static):
-            native.append(given)
-            continue
-        record, value = given
-        native.append(_tensor_argument(layout, record, value, position))
-        position += 1
     results = [
         entry.TensorResult(layout, native_record(0, t), i, {"_type": t})
         for i, t in enumerate(found.fresh_types)
@@ -79,27 +58,62 @@ def _build_variant(
     return entry.Variant(
         found.executable,
         binding,
-        native,
+        arguments,
         results,
         fail=found.compiled.fail,
         epoch=now,
-        grad_mode=grad_mode(),
-        keywords=names,
+        grad_mode=int(is_grad_enabled()),
+        keywords=tuple(kwargs),
         tree=kind,
         unflatten=unflatten_,
         written=written,
     )
 
 
-def _tensor_argument(layout: entry.TensorLayout, record: bytes, value: Any, position: int) -> Any:
-    memory = value._storage.memory
-    if value._record is None:  # made from an array for this call
-        return entry.Array(value.dtype.numpy, value.tensor_type.sizes, position)
-    aligned = memory.address % 64 == 0
-    # The signature holds the alignment flag of the address, so take it from the real one.
-    return entry.TensorArgument(
-        layout, record[:8] + value._record[8:] if aligned else value._record, position
-    )
+def _arguments(args: Any, kwargs: Any) -> list[entry.Argument] | None:
+    """What the native entry is to expect: the arguments, then the items of nests; None where Python alone can tell."""
+    inputs = itertools.count()
+    given = [_described(value, inputs) for value in [*args, *kwargs.values()]]
+    arguments: list[entry.Argument] = []
+    storages: dict[int, int] = {}
+    for value, position, items in given:  # grows while nests are found
+        if items is not None:
+            keys = tuple(value) if isinstance(value, dict) else ()
+            arguments.append(entry.Nest(type(value), len(items), len(given), keys))
+            given += items
+        elif isinstance(value, TensorBase):
+            twin = storages.setdefault(id(value._storage), len(arguments))
+            arguments.append(_tensor_argument(value, position, twin if twin < len(arguments) else None))
+        elif value is None or isinstance(value, (int, float, str, bytes, bool)):
+            arguments.append(entry.Static(value))
+        else:
+            return None
+    return arguments
+
+
+_Given = tuple[Any, int, list[Any] | None]
+"""An argument, which input it is (of a tensor), its items (of a nest)."""
+
+
+def _described(value: Any, inputs: Iterator[int]) -> _Given:
+    """An argument with its items, where the native entry can look into it; inputs are numbered as leaves are."""
+    if isinstance(value, TensorBase):
+        return value, next(inputs), None
+    kind = type(value)
+    if hasattr(kind, "__flatten_nest__"):
+        return value, -1, None
+    if kind is dict:
+        return value, -1, [_described(x, inputs) for x in value.values()]
+    if kind is list or (isinstance(value, tuple) and kind.__iter__ is tuple.__iter__):
+        return value, -1, [_described(x, inputs) for x in value]
+    return value, -1, None
+
+
+def _tensor_argument(value: Any, position: int, twin: int | None) -> entry.TensorArgument:
+    record = native_record(0, value.tensor_type, requires_grad=value.requires_grad)
+    dtype = value.dtype.numpy
+    arrays = None if value.requires_grad or dtype.kind == "V" else dtype
+    return entry.TensorArgument(_layout(), record, position, arrays, twin=twin)
 
 
 def _result_tree(tree: Any) -> tuple[str, Any]:

@@ -24,7 +24,7 @@ from graphc.ir.types import TensorType
 from graphc.runtime import entry
 from graphc.runtime.binding import Binding
 from graphc.runtime.executable import Executable
-from graphc.runtime.state import bump_epoch
+from graphc.runtime.state import bump_epoch, same_guards
 
 __all__ = ["CompiledProgram", "SizedProgram", "is_exposed"]
 
@@ -209,6 +209,15 @@ class SizedProgram:
         made = [wrap(n) for n in nodes]
         self._leave_gradients(tensors, made)
         return unflatten(self.tree, iter(made[: self.traced.returned]))
+
+    def holds(self, now: int) -> bool:
+        """True where what the native entry knows holds in the epoch `now`, once what is pending has been evaluated."""
+        return self.variant is not None and same_guards(self.variant.epoch, now)
+
+    def count_writes(self) -> None:
+        """Counts the writes of a native call: the first one after something has been recorded."""
+        for memory in self.written:
+            memory.version += 1
 
     def _leave_gradients(self, tensors: Sequence[Any], made: Sequence[Any]) -> None:
         left, changed = self.traced.gradients, False

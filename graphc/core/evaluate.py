@@ -22,6 +22,7 @@ from graphc.ir.graph import Graph, Role
 from graphc.ir.lazy import lazy_module
 from graphc.ir.records import dataclass
 from graphc.ir.types import TensorType
+from graphc.runtime.state import bump_epoch
 
 if TYPE_CHECKING:
     from graphc.passes import gradients, split
@@ -357,6 +358,7 @@ def _abandon(layout: _Layout) -> None:
             leaf = storage.node.leaf
             storage.node = Node(storage.memory.type, memory=storage.memory)
             storage.node.leaf, storage.node.requires_grad = leaf, leaf is not None
+            bump_epoch()
 
 
 def _build(layout: _Layout) -> GraphBuild:

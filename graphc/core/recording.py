@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphc.core.location import annotate, user_location
-from graphc.core.modes import _mode
+from graphc.core.modes import _mode, on_grad_mode_change
 from graphc.core.node import Entry, Node
 from graphc.core.scopes import Scope
 from graphc.core.storage import Storage
@@ -23,7 +23,7 @@ from graphc.ir.families import REGISTRY, GraphOp
 from graphc.ir.graph import Graph
 from graphc.ir.structure import structure
 from graphc.ir.types import TensorType
-from graphc.runtime.state import bump_epoch
+from graphc.runtime.state import bump_pending, grad_mode, set_grad_mode
 
 MOST_ENTRIES = 2000
 """The last resort against recordings that nothing ever asks a value of."""
@@ -98,7 +98,7 @@ class Recording:
     def append(self, entry: Entry) -> None:
         """Adds an entry. The first one makes compiled calls look before they run."""
         if not self.entries and self.trace is None:
-            bump_epoch()
+            bump_pending()
         self.entries.append(entry)
 
 
@@ -118,12 +118,23 @@ def current() -> Recording:
 def push(recording: Recording) -> None:
     """Starts recording into `recording` (a trace)."""
     _thread.stack.append(recording)
+    _tell(bool(grad_mode() & 1))
 
 
 def pop() -> Recording:
     """Ends the innermost trace."""
     assert len(_thread.stack) > 1, "no trace to end"
-    return _thread.stack.pop()
+    recording = _thread.stack.pop()
+    _tell(bool(grad_mode() & 1))
+    return recording
+
+
+def _tell(enabled: bool) -> None:
+    """Tells the native entry this thread's grad mode, and that no program serves a call while a trace records it."""
+    set_grad_mode(int(enabled) + (2 if len(_thread.stack) > 1 else 0))
+
+
+on_grad_mode_change(_tell)
 
 
 _inferred: dict[Any, tuple[dict[str, Any], tuple[TensorType, ...], int]] = {}

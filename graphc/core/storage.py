@@ -18,7 +18,7 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime import buffers
 from graphc.runtime.state import bump_epoch
 
-__all__ = ["Memory", "Storage", "allocate_memory", "memory_of"]
+__all__ = ["Memory", "Storage", "allocate_memory", "memory_of", "shareable"]
 
 Array = np.ndarray[Any, Any]
 ALIGNMENT = 64
@@ -92,7 +92,7 @@ class Memory:
         """
         at = array.ctypes.data
         inside = self.address <= at and at + array.nbytes <= self.address + self.type.nbytes
-        if self.foreign is not None or not array.nbytes or not inside or not _shareable(array):
+        if self.foreign is not None or not array.nbytes or not inside or not shareable(array):
             return None
         found = Memory(TensorType(dtype_of(array.dtype), tuple(array.shape)), self.owner, at)
         found.whole = self
@@ -153,7 +153,7 @@ def allocate_memory(type_: TensorType) -> Memory:
     return Memory(type_, owner, buffers.address(owner))
 
 
-def _shareable(array: Array) -> bool:
+def shareable(array: Array) -> bool:
     """True where compiled code may use the array's own bytes."""
     flags = array.flags
     return bool(
@@ -164,7 +164,7 @@ def _shareable(array: Array) -> bool:
 def memory_of(array: Array, *, share: bool) -> Memory:
     """Memory holding `array`'s elements: its own bytes where asked and possible, else a copy."""
     type_ = TensorType(dtype_of(array.dtype), tuple(array.shape))
-    if share and _shareable(array):
+    if share and shareable(array):
         return Memory(type_, array, array.ctypes.data, foreign=array)
     memory = allocate_memory(type_)
     memory.array[...] = array

@@ -343,6 +343,8 @@ class TensorBase:
         """A tensor that shares the memory and is not on the tape."""
         result = self._tensor_class._new(self._storage, self.tensor_type, self._chain)
         result._detached = True
+        if self._record is not None and not self.requires_grad:
+            result._record = self._record
         return result
 
 
@@ -435,7 +437,7 @@ def record_view(name: str, x: Any, **attrs: Any) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _rows_step(type_: TensorType, start: int, stop: int) -> tuple[TensorType, tuple[str, Any], bytes]:
-    """Type, view step and native record (for data at address 0) of rows of a tensor of a static type."""
+    """Type, view step and native record (behind the address) of rows of a tensor of a static type."""
     rest = type_.shape[1:]
     attrs = {
         "starts": (start, *[0 for _ in rest]),
@@ -444,7 +446,7 @@ def _rows_step(type_: TensorType, start: int, stop: int) -> tuple[TensorType, tu
     }
     cls = REGISTRY["slice"]
     (part,) = cls.infer((type_,), {**cls.attributes, **attrs})
-    return part, ("slice", tuple(attrs.items())), native_record(0, part)
+    return part, ("slice", tuple(attrs.items())), native_record(0, part)[8:]
 
 
 def record_rows(x: Any, start: int, stop: int) -> Any:
@@ -461,9 +463,7 @@ def record_rows(x: Any, start: int, stop: int) -> Any:
         rows = x.tensor_type.shape[0]
         address = memory.address + (memory.type.nbytes // rows * start if rows else 0)
         if address % 16 == 0:
-            result._record = (
-                native_record(address, type_) if address % 64 else address.to_bytes(8, "little") + record[8:]
-            )
+            result._record = address.to_bytes(8, "little") + record
     return result
 
 
@@ -475,16 +475,23 @@ def constant(array: Any) -> Any:
 
 def native_record(address: int, type_: TensorType, *, requires_grad: bool = False) -> bytes:
     """What the native entry compares and reads of a tensor."""
-    return entry.record_bytes(
-        address, type_.nbytes, type_.dtype.code, type_.sizes, requires_grad=requires_grad
-    )
+    return address.to_bytes(8, "little") + _signature(type_, requires_grad)
+
+
+@functools.lru_cache(maxsize=4096)
+def _signature(type_: TensorType, requires_grad: bool) -> bytes:
+    """A native record without its address."""
+    nbytes, code = type_.nbytes, type_.dtype.code
+    return entry.record_bytes(0, nbytes, code, type_.sizes, requires_grad=requires_grad)[8:]
 
 
 def from_array(array: np.ndarray[Any, Any], *, share: bool, role: Role = "buffer", name: str = "") -> Any:
     """A realised tensor of a NumPy array's elements; shares its memory where asked and possible."""
     memory = memory_of(array, share=share)
     memory.role, memory.name = role, name
-    return TensorBase._tensor_class._new(Storage(Node(memory.type, memory=memory)), memory.type)
+    made = TensorBase._tensor_class._new(Storage(Node(memory.type, memory=memory)), memory.type)
+    made._record = native_record(memory.address, memory.type)
+    return made
 
 
 def assign(x: Any, value: Any) -> None:
@@ -544,16 +551,20 @@ def _copy_parts(recording: Recording, storage: Storage) -> None:
 def replace_value(recording: Recording, storage: Storage, node: Node) -> None:
     """Gives `storage` a value that was recorded; a leaf that is written with gradients off stays a leaf."""
     leaf = storage.node.leaf if not _mode.enabled else None
+    required = storage.node.requires_grad
     if recording.parts:
         _copy_parts(recording, storage)
     storage.node = node
     if storage.memory is not None and recording.trace is None:
         storage.memory.version += 1
+        storage.memory.written_otherwise()
     recording.track(storage)
     if leaf is not None:
         if node.requires_grad:
             node = storage.node = record_nodes("detach", (node,), {})[0]
         node.leaf, node.requires_grad = leaf, True
+    if required != node.requires_grad and recording.trace is None:
+        bump_epoch()
 
 
 def _write_through(x: Any, storage: Storage, node: Node) -> Node:

@@ -128,8 +128,13 @@ def test_grad_mode_belongs_to_the_thread() -> None:
 
 def test_epoch_rises() -> None:
     before = state.epoch()
+    state.bump_pending()
+    pending = state.epoch()
+    assert pending > before
+    assert state.same_guards(before, pending)
     state.bump_epoch()
-    assert state.epoch() == before + 1
+    assert state.epoch() > pending
+    assert not state.same_guards(pending, state.epoch())
 
 
 @pytest.mark.parametrize(

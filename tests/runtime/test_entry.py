@@ -18,7 +18,6 @@ from graphc.ir.program import Buffer
 from graphc.runtime import buffers, state
 from graphc.runtime.entry import (
     AnyTensor,
-    Array,
     Dispatcher,
     Number,
     ObjectResult,
@@ -249,9 +248,8 @@ WIDE = np.ones((N, 2), np.float32)
     ],
 )
 def test_arrays(given: Any, served: bool) -> None:
-    entry, _, variant = dispatcher(
-        add_program(), [tensor_argument(0), Array(np.float32, (N,), 1, alignment=4)]
-    )
+    second = TensorArgument(LAYOUT, record(N), 1, np.float32, alignment=4)
+    entry, _, variant = dispatcher(add_program(), [tensor_argument(0), second])
     out = entry.function(Tensor(ONES), given)
     assert variant.calls == int(served)
     if served:

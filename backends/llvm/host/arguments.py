@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphc.backends.llvm.host.objects import BYTES_DATA, OBJECT_DATA, SIZE, incref, type_of
+from graphc.backends.llvm.host.objects import (
+    BYTES_DATA,
+    LIST_ITEMS,
+    OBJECT_DATA,
+    SIZE,
+    TUPLE_ITEMS,
+    incref,
+    type_of,
+)
 from graphc.backends.llvm.host.routine import INLINED, NULL, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
 from graphc.runtime.layout import ARGUMENT, ARGUMENT_KINDS
@@ -22,13 +30,17 @@ _ARRAY_DATA, _ARRAY_RANK, _ARRAY_DIMS, _ARRAY_DTYPE, _ARRAY_FLAGS = (
 )
 _CONTIGUOUS_ALIGNED = 0x0001 | 0x0100
 
+_RECORD_DIMS = 3
+"""Words of a tensor's signature before its sizes: bytes, dtype and rank, whether it requires grad."""
+
 _FALSE, _TRUE = Val("i1", "false"), Val("i1", "true")
 
 
 def add_arguments(module: ModuleText) -> None:
-    """`i1 arguments_match(args, specs, count)`, `i1 arguments_apart(args, specs, count, spans, spans count)` and
-    `void place_arguments(args, specs, count, table, scratch)`."""
+    """`i1 arguments_match(args, specs, count)`, `i1 arguments_apart(args, specs, count, spans, spans count)`,
+    `void place_arguments(args, specs, count, table, scratch)` and `i1 take_items(args, specs, count)`."""
     _add_words_equal(module)
+    _add_take_items(module)
     _add_match(module)
     _add_apart(module)
     _add_place(module)
@@ -65,6 +77,56 @@ def _add_words_equal(module: ModuleText) -> None:
     r.ret(_TRUE)
 
 
+def _add_take_items(module: ModuleText) -> None:
+    """Puts the items of nests behind the arguments, in `args` itself; false where one is not what is expected."""
+    r = Routine.start(
+        module, "take_items", "i1", [("ptr", "args"), ("ptr", "specs"), ("i64", "count")], linkage="internal"
+    )
+    args, specs, count = r.params
+    mismatch = r.label("mismatch")
+
+    with r.each(count) as n:
+        value, spec = r.load_ptr(args, n), r.record_at(specs, n, ARGUMENT)
+        done = r.label("no.nest")
+        items_count = r.read(spec, ARGUMENT, "signature_words")
+        target = r.gep(args, r.read(spec, ARGUMENT, "slot"), "ptr")
+
+        def begin(length: Callable[[], Val]) -> None:
+            same = r.icmp("eq", type_of(r, value), r.read_ptr(spec, ARGUMENT, "expected"))
+            r.leave_if(r.xor(same, _TRUE), mismatch)
+            r.leave_if(r.icmp("ne", length(), items_count), mismatch)
+
+        def in_line(items: Callable[[], Val]) -> None:
+            begin(lambda: r.load("i64", r.at_byte(value, SIZE), 8))
+            r.memcpy(target, items(), r.mul(items_count, i64(8)))
+
+        def of_dict() -> None:
+            begin(lambda: r.import_call("i64", "PyDict_Size", [value]))
+            place = r.variable(i64(0))
+            key, item = r.variable(NULL), r.variable(NULL)
+            keys = r.read_ptr(spec, ARGUMENT, "signature")
+            with r.each(items_count) as k:
+                r.import_call("i32", "PyDict_Next", [value, place.slot, key.slot, item.slot])
+                r.leave_if(r.icmp("ne", key.get(), r.load_ptr(keys, k)), mismatch)
+                r.store(item.get(), r.gep(target, k, "ptr"), 8)
+
+        _switch(
+            r,
+            r.read(spec, ARGUMENT, "kind"),
+            {
+                "tuple": lambda: in_line(lambda: r.at_byte(value, TUPLE_ITEMS)),
+                "list": lambda: in_line(lambda: r.load("ptr", r.at_byte(value, LIST_ITEMS), 8)),
+                "dict": of_dict,
+            },
+            done,
+        )
+        r.branch(done)
+        r.block(done)
+    r.ret(_TRUE)
+    r.block(mismatch)
+    r.ret(_FALSE)
+
+
 def _add_match(module: ModuleText) -> None:
     r = Routine.start(
         module, "arguments_match", "i1", [("ptr", "args"), ("ptr", "specs"), ("i64", "count")],
@@ -94,12 +156,23 @@ def _add_match(module: ModuleText) -> None:
             return found
 
         def tensor() -> None:
-            found = record()
+            twin = r.read(spec, ARGUMENT, "twin")
+            with r.if_(r.nonzero(twin)):
+                require(r.icmp("eq", value, r.load_ptr(args, r.sub(twin, i64(1)))))
             words = r.read(spec, ARGUMENT, "signature_words")
+            expected = r.read_ptr(spec, ARGUMENT, "signature")
+            arrays, others, good = r.label("array"), r.label("record"), r.label("good")
+            r.branch_if(_is_array(r, value), arrays, others)
+            r.block(arrays)
+            array(r.sub(words, i64(_RECORD_DIMS)), r.gep(expected, _RECORD_DIMS, "i64"))
+            r.branch(good)
+            r.block(others)
+            found = record()
             nbytes = r.mul(r.add(words, i64(1)), i64(8))
             require(r.icmp("eq", r.load("i64", r.at_byte(found, SIZE), 8), nbytes))
-            expected = r.read_ptr(spec, ARGUMENT, "signature")
             require(r.call("i1", "words_equal", [r.at_byte(found, BYTES_DATA + 8), expected, words]))
+            r.branch(good)
+            r.block(good)
 
         def any_tensor() -> None:
             record()
@@ -124,19 +197,18 @@ def _add_match(module: ModuleText) -> None:
             r.branch(equal_so_far)
             r.block(equal_so_far)
 
-        def array() -> None:
-            has_type()
+        def array(words: Val, sizes: Val) -> None:
             require(r.icmp("eq", r.load("ptr", r.at_byte(value, _ARRAY_DTYPE), 8),
-                           r.read_ptr(spec, ARGUMENT, "alternative")))  # fmt: skip
+                           r.read_ptr(spec, ARGUMENT, "array")))  # fmt: skip
             flags = r.load("i32", r.at_byte(value, _ARRAY_FLAGS), 4)
             wanted = Val("i32", str(_CONTIGUOUS_ALIGNED))
             require(r.icmp("eq", r.and_(flags, wanted), wanted))
             rank = r.cast("sext", r.load("i32", r.at_byte(value, _ARRAY_RANK), 4), "i64")
-            require(r.icmp("eq", rank, r.read(spec, ARGUMENT, "signature_words")))
+            require(r.icmp("eq", rank, words))
             address = r.load("i64", r.at_byte(value, _ARRAY_DATA), 8)
             require(r.zero(r.and_(address, r.read(spec, ARGUMENT, "mask"))))
             dims = r.load("ptr", r.at_byte(value, _ARRAY_DIMS), 8)
-            require(r.call("i1", "words_equal", [dims, r.read_ptr(spec, ARGUMENT, "signature"), rank]))
+            require(r.call("i1", "words_equal", [dims, sizes, words]))
 
         def int64() -> None:
             has_type()
@@ -155,10 +227,11 @@ def _add_match(module: ModuleText) -> None:
                 "any_tensor": any_tensor,
                 "same": same,
                 "equal": equal,
-                "array": array,
                 "float64": has_type,
                 "float32": has_type,
                 "int64": int64,
+                # What they are was seen when their items were taken out.
+                **dict.fromkeys(("tuple", "list", "dict"), lambda: None),
             },
             mismatch,
         )
@@ -181,9 +254,8 @@ def _add_apart(module: ModuleText) -> None:
         nbytes = r.read(spec, ARGUMENT, "nbytes")
         with r.if_(r.nonzero(nbytes)):
             address, known = r.label("array.address"), r.label("address.known")
-            is_array = r.icmp("eq", r.read(spec, ARGUMENT, "kind"), i64(ARGUMENT_KINDS.index("array")))
             record = r.label("record.address")
-            r.branch_if(is_array, address, record)
+            r.branch_if(_is_array(r, value), address, record)
             r.block(address)
             begin.set(r.load("i64", r.at_byte(value, _ARRAY_DATA), 8))
             r.branch(known)
@@ -200,6 +272,10 @@ def _add_apart(module: ModuleText) -> None:
                 with r.exit_if(meets):
                     r.ret(_FALSE)
     r.ret(_TRUE)
+
+
+def _is_array(r: Routine, value: Val) -> Val:
+    return r.icmp("eq", type_of(r, value), r.imported("ndarray"))
 
 
 def _record(r: Routine, value: Val, spec: Val) -> Val:
@@ -221,10 +297,15 @@ def _add_place(module: ModuleText) -> None:
         skip = r.label("unused")
 
         def tensor() -> None:
-            address.set(r.load("ptr", r.at_byte(_record(r, value, spec), BYTES_DATA), 8))
-
-        def array() -> None:
+            arrays, others, known = r.label("array"), r.label("record"), r.label("known")
+            r.branch_if(_is_array(r, value), arrays, others)
+            r.block(arrays)
             address.set(r.load("ptr", r.at_byte(value, _ARRAY_DATA), 8))
+            r.branch(known)
+            r.block(others)
+            address.set(r.load("ptr", r.at_byte(_record(r, value, spec), BYTES_DATA), 8))
+            r.branch(known)
+            r.block(known)
 
         def float64() -> None:
             r.store(r.load("double", r.at_byte(value, OBJECT_DATA), 8), number, 8)
@@ -242,7 +323,6 @@ def _add_place(module: ModuleText) -> None:
             {
                 "tensor": tensor,
                 "any_tensor": tensor,
-                "array": array,
                 "float64": float64,
                 "float32": float32,
                 "int64": int64,
@@ -272,7 +352,8 @@ def _add_hold(module: ModuleText) -> None:
         value, spec = r.load_ptr(args, n), r.record_at(specs, n, ARGUMENT)
         owner = r.variable(NULL)
         offset = r.read(spec, ARGUMENT, "owner_offset")
-        with r.if_(r.nonzero(offset)):
+        is_tensor = r.and_(r.nonzero(offset), r.xor(_is_array(r, value), _TRUE))
+        with r.if_(is_tensor):
             owner.set(r.load("ptr", r.at_byte(value, offset), 8))
         with r.if_(r.not_null(owner.get())):
             incref(r, owner.get())

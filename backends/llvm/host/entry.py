@@ -40,6 +40,8 @@ __all__ = ["add_entry"]
 
 _TENSOR, _OBJECT, _SHARED = (i64(RESULT_KINDS.index(name)) for name in ("tensor", "object", "shared"))
 
+_NO_MATCH = Val("ptr", "inttoptr (i64 1 to ptr)")
+
 
 def add_entry(module: ModuleText) -> None:
     """All functions of the entry."""
@@ -52,6 +54,7 @@ def add_entry(module: ModuleText) -> None:
     _add_collect(module)
     _add_run_variant(module)
     _add_variant_matches(module)
+    _add_run_nested(module)
     _add_entry_function(module)
 
 
@@ -297,6 +300,33 @@ def _add_variant_matches(module: ModuleText) -> None:
     variant, args, nargs, kwnames, keywords, epoch, mode = r.params
     no = r.label("no")
     total = r.add(nargs, keywords)
+    r.leave_if(r.xor(r.call("i1", "call_matches", list(r.params)), Val("i1", "true")), no)
+    r.ret(r.call("i1", "leaves_match", [variant, args, total]))
+    r.block(no)
+    r.ret(Val("i1", "false"))
+
+    r = Routine.start(
+        module, "leaves_match", "i1", [("ptr", "variant"), ("ptr", "args"), ("i64", "count")],
+        linkage="internal", attributes=INLINED,
+    )  # fmt: skip
+    variant, args, count = r.params
+    no = r.label("no")
+    specs = r.read_ptr(variant, VARIANT, "arguments")
+    r.leave_if(r.xor(r.call("i1", "arguments_match", [args, specs, count]), Val("i1", "true")), no)
+    spans, span_count = r.read_ptr(variant, VARIANT, "written"), r.read(variant, VARIANT, "written_count")
+    r.ret(r.call("i1", "arguments_apart", [args, specs, count, spans, span_count]))
+    r.block(no)
+    r.ret(Val("i1", "false"))
+
+    r = Routine.start(
+        module, "call_matches", "i1",
+        [("ptr", "variant"), ("ptr", "args"), ("i64", "nargs"), ("ptr", "kwnames"), ("i64", "keywords"),
+         ("i64", "epoch"), ("i64", "mode")],
+        linkage="internal", attributes=INLINED,
+    )  # fmt: skip
+    variant, args, nargs, kwnames, keywords, epoch, mode = r.params
+    no = r.label("no")
+    total = r.add(nargs, keywords)
     for name, value in (
         ("epoch", epoch),
         ("grad_mode", mode),
@@ -309,12 +339,40 @@ def _add_variant_matches(module: ModuleText) -> None:
         given = r.at_byte(kwnames, TUPLE_ITEMS)
         same = r.call("i1", "words_equal", [given, names, keywords])
         r.leave_if(r.xor(same, Val("i1", "true")), no)
-    specs = r.read_ptr(variant, VARIANT, "arguments")
-    r.leave_if(r.xor(r.call("i1", "arguments_match", [args, specs, total]), Val("i1", "true")), no)
-    spans, span_count = r.read_ptr(variant, VARIANT, "written"), r.read(variant, VARIANT, "written_count")
-    r.ret(r.call("i1", "arguments_apart", [args, specs, total, spans, span_count]))
+    r.ret(Val("i1", "true"))
     r.block(no)
     r.ret(Val("i1", "false"))
+
+
+def _add_run_nested(module: ModuleText) -> None:
+    """`ptr run_nested(variant, args, nargs, kwnames, keyword count, epoch, grad mode)`: the call of a variant with nests.
+
+    Gives the address 1 where it does not match. Items of nests are referenced until the end, since another thread may
+    take them out while the call runs without the interpreter lock.
+    """
+    r = Routine.start(
+        module, "run_nested", "ptr",
+        [("ptr", "variant"), ("ptr", "args"), ("i64", "nargs"), ("ptr", "kwnames"), ("i64", "keywords"),
+         ("i64", "epoch"), ("i64", "mode")],
+        linkage="internal", attributes="nounwind noinline",
+    )  # fmt: skip
+    variant, args, nargs, _, keywords, _, _ = r.params
+    no, yes = r.label("no"), Val("i1", "true")
+    r.leave_if(r.xor(r.call("i1", "call_matches", list(r.params)), yes), no)
+    count = r.read(variant, VARIANT, "leaf_count")
+    leaves = r.op("ptr", f"alloca ptr, {count}, align 16")
+    r.memcpy(leaves, args, r.mul(r.add(nargs, keywords), i64(8)))
+    specs = r.read_ptr(variant, VARIANT, "arguments")
+    r.leave_if(r.xor(r.call("i1", "take_items", [leaves, specs, count]), yes), no)
+    r.leave_if(r.xor(r.call("i1", "leaves_match", [variant, leaves, count]), yes), no)
+    with r.each(count) as n:
+        incref(r, r.load_ptr(leaves, n))
+    value = r.call("ptr", "run_variant", [variant, leaves, count])
+    with r.each(count) as n:
+        decref(r, r.load_ptr(leaves, n))
+    r.ret(value)
+    r.block(no)
+    r.ret(_NO_MATCH)
 
 
 def _add_entry_function(module: ModuleText) -> None:
@@ -333,8 +391,18 @@ def _add_entry_function(module: ModuleText) -> None:
     with r.while_(lambda: r.not_null(current.get())):
         variant = current.get()
         arguments: list[Val] = [variant, args, nargs, kwnames, keywords.get(), epoch, mode]
+        plain, nested, following = r.label("plain"), r.label("nested"), r.label("following")
+        r.branch_if(r.zero(r.read(variant, VARIANT, "leaf_count")), plain, nested)
+        r.block(plain)
         with r.exit_if(r.call("i1", "variant_matches", arguments)):
             r.ret(r.call("ptr", "run_variant", [variant, args, r.add(nargs, keywords.get())]))
+        r.branch(following)
+        r.block(nested)
+        value = r.call("ptr", "run_nested", arguments)
+        with r.exit_if(r.icmp("ne", value, _NO_MATCH)):
+            r.ret(value)
+        r.branch(following)
+        r.block(following)
         current.set(r.read_ptr(variant, VARIANT, "next"))
     slow = r.read_ptr(record, DISPATCHER, "slow")
     r.ret(r.import_call("ptr", "PyObject_Vectorcall", [slow, args, nargs, kwnames]))
