@@ -25,6 +25,9 @@ class BackendInfo(Protocol):
     def contraction_cycles(self, kernel: Kernel, target: Target, vector: bool) -> float | None:
         """Estimated cycles of a contraction kernel on one core; None where nobody can say. `vector` as for its schedule."""
 
+    def chain_schedule(self, kernel: Kernel, target: Target) -> Schedule | None:
+        """Blocks and partitions of a chain of scheduled kernels; None where they cannot be run by rows, or had better not."""
+
     def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:
         """(buffer, columns of a panel) of a matrix that an unscheduled contraction kernel had better read packed, where that
         is done once for many calls; None where it had not. Element (row, k) is then at [row // columns, k, row % columns]."""

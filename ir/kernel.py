@@ -13,6 +13,9 @@ reduce stage's result, is visible to all later stages; one made under inner axes
 are row-major; an index is a tuple of dims over the axis symbols and over `to_index` symbols
 (named `%<id>`). A `local` buffer is private to one outer point.
 
+A chain has links in place of stages: whole kernels, each of which makes rows of what the next ones read row by row.
+They are run a block of rows after the other, so that a `local` buffer of a chain holds a block at a time.
+
 Before scheduling `schedule` is None; afterwards every axis has a role in it. A kernel holds no
 address and no name of the program around it, so equal kernels are one.
 """
@@ -35,6 +38,7 @@ __all__ = [
     "Instruction",
     "Kernel",
     "KernelBuffer",
+    "Link",
     "Loop",
     "Schedule",
     "Stage",
@@ -134,19 +138,27 @@ class Loop:
 class Schedule:
     """Loops from the outermost in; an axis that is tiled occurs more than once, outer loop first.
 
-    `loops` are those of the outer axes, `stages[i]` those of stage i's inner axes. `parts` is the
+    `loops` are those of the outer axes (of a chain, of the rows of a block), `stages[i]` those of stage i's inner axes. `parts` is the
     number of partitions that the parallel loops are divided into. `engine` says who emits the
     kernel: its loops as they stand, or the contraction engine, whose orders of summation and fused
     multiply-add belong to contraction ops alone: one for products with a vector, one for windows that
-    are computed through transformed tiles, one for all others. `plan` names one of the contraction
+    are computed through transformed tiles, one for all others; or it is a chain. `plan` names one of the contraction
     engine's plans, where measurements chose it; empty where the engine's own estimate does.
     """
 
     loops: tuple[Loop, ...]
     stages: tuple[tuple[Loop, ...], ...]
     parts: int = 1
-    engine: Literal["loops", "contraction", "vector_contraction", "tiled_windows"] = "loops"
+    engine: Literal["loops", "contraction", "vector_contraction", "tiled_windows", "chain"] = "loops"
     plan: str = ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A scheduled kernel of a chain. `buffers` are those of the chain that its parameters are, in order."""
+
+    kernel: Kernel
+    buffers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,8 @@ class Kernel:
     stages: tuple[Stage, ...]
     checks: int = 0
     schedule: Schedule | None = None
+    links: tuple[Link, ...] = ()
+    """Of a chain, which has neither axes nor stages."""
 
     @property
     def parameters(self) -> tuple[KernelBuffer, ...]:
@@ -165,9 +179,11 @@ class Kernel:
         return tuple(b for b in self.buffers if b.access != "local")
 
     def instructions(self) -> Iterator[Instruction]:
-        """Every instruction of every stage body (combine bodies excluded)."""
+        """Every instruction of every stage body (combine bodies excluded); of a chain those of its links."""
         for stage in self.stages:
             yield from stage.body
+        for link in self.links:
+            yield from link.kernel.instructions()
 
     def __str__(self) -> str:
         return _printer(self)

@@ -13,7 +13,17 @@ from typing import Any, NoReturn
 
 from graphc.ir.attributes import parse_attribute
 from graphc.ir.dims import Dim, Symbol, parse_dim
-from graphc.ir.kernel import Combine, Instruction, Kernel, KernelBuffer, Loop, Schedule, Stage, new_axis
+from graphc.ir.kernel import (
+    Combine,
+    Instruction,
+    Kernel,
+    KernelBuffer,
+    Link,
+    Loop,
+    Schedule,
+    Stage,
+    new_axis,
+)
 from graphc.ir.scalar import BINARY, COMPARE, TERNARY, UNARY, Guard
 from graphc.ir.types import DTYPES, DType, TensorType
 
@@ -23,6 +33,7 @@ _HEAD = re.compile(r"kernel \((.*)\) axes \((.*?)\) checks (\d+)(?: sizes \((.*)
 _SIZE = re.compile(r"(\$\w+): (\d+)\.\.(\d*)$")
 _BUFFER = re.compile(r"b(\d+): (.+) (in|out|inout|local)$")
 _STAGE = re.compile(r"(map|reduce|scatter) \((.*?)\)(?: init \((.*)\))? \{$")
+_LINK = re.compile(r"link \((.*)\)$")
 _COMBINE = re.compile(r"\} combine \((.*?)\) \((.*?)\) \{$")
 _END = re.compile(r"\}(?: -> \((.*)\))?$")
 _RESULT = re.compile(r"%(\d+): (\w+) = (\w+) ?(.*)$")
@@ -37,7 +48,11 @@ _PLAIN = frozenset((*UNARY, *BINARY, *COMPARE, *TERNARY, "cast"))
 
 def parse_kernel(text: str) -> Kernel:
     """The kernel that `kernel_text` spelt. Raises ValueError naming the line that is wrong."""
-    return _Parser(text).kernel()
+    parser = _Parser(text)
+    kernel = parser.kernel()
+    if parser.at < len(parser.lines):
+        parser.fail("unexpected text after the kernel")
+    return kernel
 
 
 class _Parser:
@@ -74,11 +89,15 @@ class _Parser:
         stages = []
         while _STAGE.match(self.peek()):
             stages.append(self.stage())
+        links = []
+        while match := _LINK.match(self.peek()):
+            self.at += 1
+            known, self.known = self.known, {}
+            links.append(Link(self.kernel(), tuple(int(b.strip()[1:]) for b in match.group(1).split(","))))
+            self.known = known
         schedule = self.schedule() if self.peek().startswith("schedule") else None
         self.take(re.compile(r"\}$"), "}")
-        if self.at < len(self.lines):
-            self.fail("unexpected text after the kernel")
-        return Kernel(buffers, axes, tuple(stages), int(head.group(3)), schedule)
+        return Kernel(buffers, axes, tuple(stages), int(head.group(3)), schedule, tuple(links))
 
     def buffer(self, number: int, text: str) -> KernelBuffer:
         match = _BUFFER.match(text)
@@ -140,10 +159,10 @@ class _Parser:
     def schedule(self) -> Schedule:
         head = self.take(
             re.compile(
-                r"schedule (loops|contraction|vector_contraction|tiled_windows) parts (\d+)"
+                r"schedule (loops|contraction|vector_contraction|tiled_windows|chain) parts (\d+)"
                 r'(?: plan "([\w= ]+)")? \{$'
             ),
-            'schedule loops|contraction|vector_contraction|tiled_windows parts n [plan "name"] {',
+            'schedule loops|contraction|vector_contraction|tiled_windows|chain parts n [plan "name"] {',
         )
         engine: Any = head.group(1)
         parts = int(head.group(2))

@@ -58,9 +58,34 @@ class _Verifier:
         for n, stage in enumerate(self.kernel.stages):
             self.where = f"stage {n} ({stage.kind})"
             self.stage(stage)
+        if self.kernel.links:
+            self.links()
         self.where = "schedule"
-        if self.kernel.schedule is not None:
+        if self.kernel.schedule is not None and not self.kernel.links:
             self.schedule()
+
+    def links(self) -> None:
+        """A chain's kernels, each on buffers of its parameters' sizes; none reads a private one before it is made."""
+        made: set[int] = set()
+        for n, link in enumerate(self.kernel.links):
+            self.where = f"link {n}"
+            if self.kernel.axes or self.kernel.stages:
+                self.fail("a chain has neither axes nor stages")
+            verify_kernel(link.kernel)
+            parameters = link.kernel.parameters
+            if len(parameters) != len(link.buffers):
+                self.fail(f"{len(link.buffers)} buffers for {len(parameters)} parameters")
+            for number, b in zip(link.buffers, parameters, strict=True):
+                if not 0 <= number < len(self.kernel.buffers):
+                    self.fail(f"there is no buffer b{number}")
+                own = self.kernel.buffers[number]
+                if own.type.dtype is not b.type.dtype or own.type.count != b.type.count:
+                    self.fail(f"b{number} is {own.type}, the parameter {b.type}")
+                if own.access == "local" and b.access != "out" and number not in made:
+                    self.fail(f"reads b{number} before it is made")
+                if own.access == "in" and b.access != "in":
+                    self.fail(f"writes b{number}, which is only read")
+            made.update(n for n, b in zip(link.buffers, parameters, strict=True) if b.access != "in")
 
     def bind(self, axes: Sequence[Symbol]) -> None:
         for a in axes:

@@ -244,6 +244,8 @@ def kernel_title(kernel: Any) -> str:
     def extents(axes: Any) -> str:
         return "×".join("?" if a.hi is None else str(a.hi + 1) for a in axes)
 
+    if kernel.links:
+        return "chain of " + "; ".join(kernel_title(link.kernel) for link in kernel.links)
     stages = [f"{s.kind} {extents(s.axes)}".strip() for s in kernel.stages]
     return f"[{extents(kernel.axes)}] {', '.join(stages)}" if kernel.axes else ", ".join(stages)
 

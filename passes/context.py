@@ -47,6 +47,9 @@ class PlainBackend:
     def contraction_cycles(self, kernel: Kernel, target: Target, vector: bool) -> float | None:
         return None
 
+    def chain_schedule(self, kernel: Kernel, target: Target) -> Schedule | None:
+        return None
+
     def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:
         return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 
-from graphc.backends.llvm import contraction
+from graphc.backends.llvm import chain, contraction
 from graphc.backends.llvm import kernel as loops
 from graphc.backends.llvm.compile import compile_text
 from graphc.backends.llvm.kernels import (
@@ -57,12 +57,17 @@ class LlvmBackend:
     def contraction_cycles(self, kernel: Kernel, target: Target, vector: bool) -> float | None:
         return contraction.cycles(kernel, target, vector)
 
+    def chain_schedule(self, kernel: Kernel, target: Target) -> Schedule | None:
+        return chain.chain_schedule(kernel, target)
+
     def kept_operand(self, kernel: Kernel, target: Target) -> tuple[int, int] | None:
         return contraction.kept_operand(kernel, target)
 
     def scratch_bytes(self, kernel: Kernel, target: Target) -> int:
         if kernel.schedule is None or kernel.schedule.engine == "loops":
             return loops.scratch_bytes(kernel, target)
+        if kernel.links:
+            return chain.scratch_bytes(kernel, target)
         return contraction.scratch_bytes(kernel, target)
 
     def division(self, kernel: Kernel, target: Target) -> Callable[[Mapping[Symbol, int]], int]:
@@ -80,7 +85,9 @@ def kernel_symbol(kernel: Kernel, target: Target) -> str:
 def module_text(kernel: Kernel, symbol: str, target: Target) -> str:
     """LLVM text of a scheduled kernel as the function `symbol`."""
     module = ModuleText(target)
-    if kernel.schedule is not None and kernel.schedule.engine != "loops":
+    if kernel.links:
+        chain.emit_chain(kernel, module, symbol, target)
+    elif kernel.schedule is not None and kernel.schedule.engine != "loops":
         contraction.emit_contraction(kernel, module, symbol, target)
     else:
         loops.emit_kernel(kernel, module, symbol, target)

@@ -101,10 +101,13 @@ def program_cost(program: Program, graph: Graph) -> Cost:
 
 def _call_cost(phase: int, call: KernelCall) -> KernelCost:
     kernel: Kernel = call.kernel
-    outer = _points(kernel.axes)
-    flops = sum(outer * _stage_flops(stage) for stage in kernel.stages)
-    read, written = _traffic(kernel, outer)
-    return KernelCost(kernel_title(kernel), phase, flops, read, written, call.parts)
+    read, written = _traffic(kernel)
+    return KernelCost(kernel_title(kernel), phase, _kernel_flops(kernel), read, written, call.parts)
+
+
+def _kernel_flops(kernel: Kernel) -> int:
+    own = _points(kernel.axes) * sum(map(_stage_flops, kernel.stages))
+    return own + sum(_kernel_flops(link.kernel) for link in kernel.links)
 
 
 def _points(axes: Iterable[Symbol]) -> int:
@@ -121,16 +124,10 @@ def _flops(body: Sequence[Instruction]) -> int:
     return sum(_FLOPS.get(i.opcode, 0) for i in body if i.dtype.is_floating_point)
 
 
-def _traffic(kernel: Kernel, outer: int) -> tuple[int, int]:
+def _traffic(kernel: Kernel) -> tuple[int, int]:
     """Bytes read and written, each buffer at most once."""
-    touched = {"load": [0] * len(kernel.buffers), "store": [0] * len(kernel.buffers)}
-    for stage in kernel.stages:
-        points = outer * _points(stage.axes)
-        for i in stage.body:
-            if i.opcode in touched:
-                touched[i.opcode][i.buffer] += points * kernel.buffers[i.buffer].type.dtype.itemsize
-                if i.value == "add":
-                    touched["load"][i.buffer] += points * kernel.buffers[i.buffer].type.dtype.itemsize
+    touched = {way: [0] * len(kernel.buffers) for way in ("load", "store")}
+    _count_touched(kernel, range(len(kernel.buffers)), touched)
     read, written = (
         sum(
             min(n, b.type.nbytes)
@@ -140,3 +137,17 @@ def _traffic(kernel: Kernel, outer: int) -> tuple[int, int]:
         for way in ("load", "store")
     )
     return read, written
+
+
+def _count_touched(kernel: Kernel, numbers: Sequence[int], touched: dict[str, list[int]]) -> None:
+    """Adds the bytes of a kernel's accesses; `numbers` says which buffers its own are, further ones count nowhere."""
+    for stage in kernel.stages:
+        points = _points(kernel.axes) * _points(stage.axes)
+        for i in stage.body:
+            if i.opcode in touched and i.buffer < len(numbers):
+                size = points * kernel.buffers[i.buffer].type.dtype.itemsize
+                touched[i.opcode][numbers[i.buffer]] += size
+                if i.value == "add":
+                    touched["load"][numbers[i.buffer]] += size
+    for link in kernel.links:
+        _count_touched(link.kernel, [numbers[n] for n in link.buffers], touched)

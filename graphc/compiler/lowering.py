@@ -28,6 +28,7 @@ from graphc.ir.program import Program
 from graphc.ir.records import dataclass
 from graphc.ir.target import Target
 from graphc.passes.base import nested_graphs
+from graphc.passes.chain import chained, may_be_chained
 from graphc.passes.context import CompileContext, Options
 from graphc.passes.dce import Dce
 from graphc.passes.decompose import Decompose
@@ -152,8 +153,10 @@ def _planned(
     over = {(fused.graph.outputs[i], fused.graph.inputs[j]) for i, j in fused.graph.aliases.items()}
     known: dict[tuple[Any, ...], Kernel] = {}
     scheduled: list[Lowered | LoweredControl] = []
-    found: list[Kernel] = []
     keeper = Keeper(graph, context) if keep else None
+    waiting: list[Kernel] = []
+    """Kernels that may become links of a chain."""
+    private: set[Value] = set()
     for group in fused.groups:
         lowered = lower(fused, group)
         if keeper is not None:
@@ -162,10 +165,21 @@ def _planned(
             lowered = keeper.applied(lowered)
         for low in _scheduled(lowered, context, known):
             scheduled.append(low)
-            found += kernels_of(low)
             if on_kernel is not None and _settled(low, group, depth, over):
+                if may_be_chained(low) or (isinstance(low, Lowered) and private & set(low.values)):
+                    waiting += kernels_of(low)
+                    private.update(v for op in group.ops for v in op.results)
+                    continue
                 for kernel in kernels_of(low):
                     on_kernel(kernel)
+    if context.options.fuse:
+        scheduled = chained(fused, scheduled, context)
+    found = [kernel for low in scheduled for kernel in kernels_of(low)]
+    if on_kernel is not None and waiting:
+        taken = set(map(id, waiting))
+        for kernel in found:
+            if kernel.links or id(kernel) in taken:
+                on_kernel(kernel)
     kept = [] if keeper is None else keeper.finished()
     found += [k.filling.kernel for k in kept]
     kernels = KernelList(found)

@@ -29,7 +29,8 @@ def can_share(kernel: Kernel, read: int, written: int) -> bool:
     """True where parameter `written` may be stored over parameter `read`."""
     a, b = kernel.buffers[read], kernel.buffers[written]
     if (
-        (a.access, b.access) != ("in", "out")
+        kernel.links
+        or (a.access, b.access) != ("in", "out")
         or a.type.dtype is not b.type.dtype
         or a.type.count != b.type.count
     ):

@@ -41,7 +41,8 @@ def points(axes: Iterable[Symbol]) -> int:
 
 def work(kernel: Kernel) -> int:
     """Element operations of the whole kernel."""
-    return points(kernel.axes) * sum(points(s.axes) * _point_cost(s) for s in kernel.stages)
+    own = points(kernel.axes) * sum(points(s.axes) * _point_cost(s) for s in kernel.stages)
+    return own + sum(work(link.kernel) for link in kernel.links)
 
 
 def work_expression(kernel: Kernel) -> Dim:

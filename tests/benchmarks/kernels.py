@@ -134,6 +134,8 @@ def _alone(run: Callable[[], float]) -> float:
 
 
 def _shape(kernel: Any) -> str:
+    if kernel.links:
+        return "; ".join(_shape(link.kernel) for link in kernel.links)
     outer = "×".join(str((a.hi or 0) + 1) for a in kernel.axes) or "1"
     inner = ", ".join(f"{s.kind}[{'×'.join(str((a.hi or 0) + 1) for a in s.axes)}]" for s in kernel.stages)
     return f"{outer}: {inner}"

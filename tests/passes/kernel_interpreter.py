@@ -123,6 +123,8 @@ class _Run:
     def run(self) -> None:
         for stage in self.kernel.stages:
             self.stage(stage)
+        for link in self.kernel.links:
+            run_kernel(link.kernel, [self.arrays[n] for n in link.buffers])
         if self.failed:
             raise CheckFailed(min(self.failed))
 

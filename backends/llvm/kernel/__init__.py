@@ -5,7 +5,7 @@
 """
 
 from graphc.backends.llvm.kernel.body import combine, run
-from graphc.backends.llvm.kernel.emit import emit_kernel, scratch_bytes, sequential_schedule
+from graphc.backends.llvm.kernel.emit import emit_kernel, emit_rows, scratch_bytes, sequential_schedule
 from graphc.backends.llvm.kernel.scope import BodySpace, Scope
 from graphc.backends.llvm.kernel.values import (
     carrier,
@@ -23,6 +23,7 @@ __all__ = [
     "combine",
     "constant",
     "emit_kernel",
+    "emit_rows",
     "from_memory",
     "memory_type",
     "round_to",

@@ -27,7 +27,7 @@ from graphc.ir.kernel import Kernel, Loop, Schedule, Stage, kernel_sizes, size_o
 from graphc.ir.records import dataclass
 from graphc.ir.target import Target
 
-__all__ = ["emit_kernel", "scratch_bytes", "sequential_schedule"]
+__all__ = ["emit_kernel", "emit_rows", "scratch_bytes", "sequential_schedule"]
 
 _STACK_BYTES = 32 * 1024
 """Local buffers up to this many bytes together stand on the stack, larger ones in scratch memory."""
@@ -154,6 +154,49 @@ def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target)
         _emit_body(plans, inner, locals_, sizes, streamed)
     numbers = [n for n, b in enumerate(kernel.buffers) if b.access != "local"]
     _emit_wrapper(module, symbol, parameters, [numbers.index(n) for n in sorted(streamed)])
+
+
+def emit_rows(kernel: Kernel, module: ModuleText, symbol: str, target: Target, quantum: int) -> None:
+    """Adds `void @symbol(ptr buffers, i64 before, i64 first, i64 end, ptr error)`: the points [first, end) of the flattened
+    outer axes, which the schedule runs in order, one point after the other.
+
+    Where `quantum` is not 0, what inner axes hold after point `row` - `before` of row `row` is known to change no
+    reduction, and what maps make of it is not needed: they end at the next multiple of `quantum`.
+    """
+    plan = _plan(kernel, target)
+    names = [("i64", "before"), ("i64", "first"), ("i64", "end"), ("ptr noalias", "error")]
+    signature = [*(("ptr noalias", f"b{i}") for i in range(len(kernel.parameters))), *names]
+    inner = module.function(
+        f"{symbol}.body", "void", signature, linkage="internal", attributes="nounwind alwaysinline"
+    )
+    pointers = _buffer_pointers(inner, plan, plan.local_bytes(), False, False)
+    before, first, end, error = inner.params[-4:]
+    space = BodySpace(inner, kernel, pointers, error, plan.local_lanes)
+
+    def row(at: Val, _: tuple[Val, ...]) -> tuple[Val, ...]:
+        scope = space.scope()
+        if plan.outer:
+            run(scope, plan.placement.outer[0])
+        for n, step in enumerate(plan.outer):
+            rest = product([s.extent for s in plan.outer[n + 1 :]])
+            scope = scope.bind({step.axis: _digit(scope, at, rest, step.extent if n else 0)})
+            if n + 1 < len(plan.outer):
+                run(scope, plan.placement.outer[n + 1])
+        if quantum:
+            after = inner.add(inner.sub(at, before), Val("i64", str(quantum)))
+            space.row_end = inner.binary("and", after, Val("i64", str(-quantum)))
+        _emit_stages(plan, scope)
+        return ()
+
+    inner.loop(first, end, 1, (), row, "row")
+    inner.ret()
+    f = module.function(
+        symbol, "void", [("ptr", "buffers"), *names[:3], ("ptr", "error")], linkage="internal"
+    )
+    table = f.params[0]
+    given = [f.load("ptr", f.gep(table, i, "ptr"), 8) for i in range(len(kernel.parameters))]
+    f.call_void(inner.name, [*given, *f.params[1:]])
+    f.ret()
 
 
 def _scatters(kernel: Kernel) -> bool:
@@ -419,4 +462,6 @@ def _emit_stage(plan: _Plan, number: int, stage: Stage, scope: Scope, lane: str 
         return ()
 
     if steps:
-        run_loops(steps, scope, {}, (), leaf, entered)
+        end = scope.space.row_end
+        ranges = {} if end is None else {steps[-1].axis: (Val("i64", "0"), end)}
+        run_loops(steps, scope, ranges, (), leaf, entered)

@@ -185,6 +185,14 @@ def _partials(
     full = size // partials * partials
     levels = _has_levels(stage, how)
     run = _run_length(full // partials) * partials if levels else full
+    row_end = scope.space.row_end
+    assert row_end is None or (full == size and not outer), "only whole blocks of partials can be left out"
+
+    def cut(end: Val | int) -> Val | int:
+        """An end of blocks, or what comes before it to which nothing is added by the blocks behind."""
+        if row_end is None:
+            return end
+        return b.intrinsic("smin", "i64", [end if isinstance(end, Val) else Val("i64", str(end)), row_end])
 
     def fold(base: Val, owner: Scope, old: Accumulators, active: int) -> Accumulators:
         point = owner.bind_vector(inner.axis, base, width, active=active)
@@ -207,15 +215,15 @@ def _partials(
 
         def one_run(i: Val, totals: Accumulators) -> Accumulators:
             end = b.add(i, Val("i64", str(run)))
-            fresh = b.loop(i, end, partials, start, block, inner.axis)
+            fresh = b.loop(i, cut(end), partials, start, block, inner.axis)
             return tuple(b.fadd(t, f) for t, f in zip(totals, fresh, strict=True))
 
         whole = full // run * run if levels and full > run else 0
         if whole:
-            carried = b.loop(0, whole, run, carried, one_run, inner.axis)
+            carried = b.loop(0, cut(whole), run, carried, one_run, inner.axis)
         totals, fresh = carried, start if levels and outer else carried
-        if full - whole > partials:
-            fresh = b.loop(whole, full, partials, fresh, block, inner.axis)
+        if full - whole > partials or (row_end is not None and full > whole):
+            fresh = b.loop(whole, cut(full), partials, fresh, block, inner.axis)
         elif full > whole:
             fresh = block(Val("i64", str(whole)), fresh)
         values = list(fresh)

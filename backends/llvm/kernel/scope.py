@@ -69,6 +69,8 @@ class BodySpace:
         """Buffers whose whole registers are stored past the caches."""
         self.sizes: dict[str, Val] = {}
         """Values of the kernel's symbolic sizes."""
+        self.row_end: Val | None = None
+        """Where inner axes end early, if they do: see `emit_rows`."""
         self.types = scalar_dtypes(kernel)
         self._offsets: dict[tuple[int, tuple[Dim, ...]], Dim] = {}
 
