@@ -131,6 +131,8 @@ def _chain(
     seen = set(returned).union(*map(_reads, others))
     made = set().union(*map(_makes, members))
     private = made - seen
+    if not _makes(next(m for m in members if not m.contraction)) <= private:
+        return None  # what is stored anyway is better stored over what it is made of
     given = list(dict.fromkeys(v for m in members for v in m.values if v not in private))
     over: dict[Value, Value] = {}
     kernels = []
