@@ -119,7 +119,7 @@ def emit_rows_of(
     problem: Problem, tiling: Tiling, builder: Builder, batch: Val, rows: tuple[Val, Val], end: Val
 ) -> None:
     """As `emit_blocked`, of some rows of one batch entry, and of the columns before `end` alone."""
-    _Blocked(builder, problem, tiling).share(batch, rows, (constant(0), end))
+    Blocked(builder, problem, tiling).share(batch, rows, (constant(0), end))
 
 
 def pack_rows(builder: Builder, block: Block, source: Source, lead: int, depth: int) -> None:
