@@ -35,6 +35,7 @@ from graphc.runtime.layout import (
     Words,
     words,
 )
+from graphc.runtime.state import stamp
 
 __all__ = [
     "MISSED",
@@ -53,15 +54,15 @@ __all__ = [
 ]
 
 _METH_FASTCALL_KEYWORDS = 0x0080 | 0x0002
-_RECORD_HEAD = struct.Struct("=qqiiq")
+_RECORD_HEAD = struct.Struct("=qqqiiq")
 _OBJECT_MEMBER = 16  # T_OBJECT_EX
 
 
 def record_bytes(
     data: int, nbytes: int, dtype_code: int, dims: Sequence[int], *, requires_grad: bool = False
 ) -> bytes:
-    """A Tensor's native record: address, bytes, dtype code, rank, whether it requires grad, dims."""
-    head = _RECORD_HEAD.pack(data, nbytes, dtype_code, len(dims), int(requires_grad))
+    """A Tensor's native record: address, stamp, bytes, dtype code, rank, whether it requires grad, dims."""
+    head = _RECORD_HEAD.pack(data, stamp(), nbytes, dtype_code, len(dims), int(requires_grad))
     return head + struct.pack(f"={len(dims)}q", *dims)
 
 
@@ -127,7 +128,7 @@ class TensorLayout:
 
 @dataclass(frozen=True)
 class TensorArgument:
-    """A Tensor whose record is `record`, address excepted; the program's input `input`, or None if unused.
+    """A Tensor whose record is `record`, address and stamp excepted; the program's input `input`, or None if unused.
 
     Where `array` is a dtype, a C-contiguous NumPy array of it and of the record's shape, aligned to `alignment` bytes,
     is as good. With a `twin` the argument must be the same object as the one at that earlier position.
@@ -184,7 +185,7 @@ Argument = TensorArgument | AnyTensor | Number | Static | Nest
 
 @dataclass(frozen=True)
 class TensorResult:
-    """A new Tensor over the program's output `output`, with this record (address excepted) and slots."""
+    """A new Tensor over the program's output `output`, with this record (address and stamp excepted) and slots."""
 
     layout: TensorLayout
     record: bytes
@@ -338,14 +339,14 @@ class Variant:
                     row=-1,
                 )
             case TensorArgument(layout, record, position, array, alignment, twin):
-                signature = Words(struct.unpack(f"={len(record) // 8 - 1}q", record[8:]))
+                signature = Words(struct.unpack(f"={len(record) // 8 - 2}q", record[16:]))
                 self._signatures.append(signature)
                 return self._tensor(
                     layout,
                     position,
                     kind=kinds("tensor"),
                     signature=signature.address,
-                    signature_words=len(record) // 8 - 1,
+                    signature_words=len(record) // 8 - 2,
                     nbytes=signature[0],
                     mask=alignment - 1,
                     array=0 if array is None else id(np.dtype(array)),
@@ -387,7 +388,7 @@ class Variant:
                     keep=tuple(objects.values()),
                 )
                 self._result_keep += [record_words, slot_words]
-                (nbytes,) = struct.unpack_from("=q", record, 8)
+                (nbytes,) = struct.unpack_from("=q", record, 16)
                 return OUTPUT.pack(
                     kind=kinds("tensor"),
                     row=self.executable.rows["output"][output],

@@ -148,8 +148,9 @@ renewals came to when the block was filled."""
 
 # -- the call entry ----------------------------------------------------------------------
 
-STATE = Record(*_line("epoch"), *_line("grad_count", "grad_table", "grad_default"))
-"""Words of the process that the entry compares: mutation epoch and threads out of the default grad mode."""
+STATE = Record(*_line("epoch", "stamp"), *_line("grad_count", "grad_table", "grad_default"))
+"""Words of the process that the entry compares: mutation epoch, stamp of records that hold, and threads out of the
+default grad mode."""
 
 DISPATCHER = Record("variants", "slow")
 VARIANT = Record(

@@ -14,9 +14,19 @@ import ctypes
 from graphc.runtime.layout import STATE, Words
 from graphc.runtime.process import STATE_WORDS
 
-__all__ = ["bump_epoch", "bump_pending", "epoch", "grad_mode", "same_guards", "set_grad_mode"]
+__all__ = [
+    "bump_epoch",
+    "bump_pending",
+    "bump_stamp",
+    "epoch",
+    "grad_mode",
+    "same_guards",
+    "set_grad_mode",
+    "stamp",
+]
 
 _EPOCH = STATE.offset["epoch"]
+_STAMP = STATE.offset["stamp"]
 _COUNT = STATE.offset["grad_count"]
 _TABLE = STATE.offset["grad_table"]
 _GUARDED = 1 << 24
@@ -49,6 +59,16 @@ def bump_epoch() -> None:
 def bump_pending() -> None:
     """Makes every compiled call evaluate what is recorded once more; its guards hold as they did."""
     _cells[_EPOCH] += 1
+
+
+def stamp() -> int:
+    """What a native record made now has as its stamp; records with another one are not looked at."""
+    return _cells[_STAMP]
+
+
+def bump_stamp() -> None:
+    """Has all native records made again, since tensors may have come to require grad in other ways than by name."""
+    _cells[_STAMP] += 1
 
 
 def same_guards(before: int, after: int) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from graphc.compiler.tree import flatten, unflatten
 from graphc.core.node import Node
 from graphc.core.storage import Memory, Storage, shareable
-from graphc.core.tensor import TensorBase, from_array, native_record, wrap
+from graphc.core.tensor import TensorBase, from_array, is_known, native_record, wrap
 
 __all__ = ["apart", "argument", "is_copy", "meet", "placed", "span", "write_back"]
 
@@ -48,7 +48,7 @@ def placed(value: Any) -> Any:
     It may be a copy, so it is only for programs that write none of their arguments.
     """
     if isinstance(value, TensorBase):
-        if value._record is not None or (value._chain and value.requires_grad):
+        if is_known(value) or (value._chain and value.requires_grad):
             return value
         return argument(value)
     kind = type(value)

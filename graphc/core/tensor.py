@@ -33,13 +33,14 @@ from graphc.ir.families import REGISTRY
 from graphc.ir.graph import Role
 from graphc.ir.types import DTYPES, DType, TensorType
 from graphc.runtime import entry
-from graphc.runtime.state import bump_epoch
+from graphc.runtime.state import bump_epoch, bump_stamp, stamp
 
 __all__ = [
     "TensorBase",
     "assign",
     "constant",
     "from_array",
+    "is_known",
     "native_record",
     "record",
     "record_rows",
@@ -107,8 +108,8 @@ class TensorBase:
         """The storage; made on first use for an output of a compiled call."""
         if self._stored is None:
             assert self._record is not None
-            data, _, code, rank, _ = struct.unpack_from("<qqiiq", self._record)
-            shape = struct.unpack_from(f"<{rank}q", self._record, 32)
+            data, _, _, code, rank, _ = struct.unpack_from("<qqqiiq", self._record)
+            shape = struct.unpack_from(f"<{rank}q", self._record, 40)
             self._type = TensorType(_BY_CODE[code], shape)
             self._stored = Storage(Node(self._type, memory=Memory(self._type, self._owner, data)))
             self._chain = ()
@@ -301,6 +302,7 @@ class TensorBase:
                 node.leaf = weakref.ref(self) if requires_grad else None
                 node.requires_grad = requires_grad
             bump_epoch()
+            bump_stamp()
         return self
 
     @property
@@ -437,7 +439,7 @@ def record_view(name: str, x: Any, **attrs: Any) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _rows_step(type_: TensorType, start: int, stop: int) -> tuple[TensorType, tuple[str, Any], bytes]:
-    """Type, view step and native record (behind the address) of rows of a tensor of a static type."""
+    """Type, view step and native signature of rows of a tensor of a static type."""
     rest = type_.shape[1:]
     attrs = {
         "starts": (start, *[0 for _ in rest]),
@@ -446,13 +448,13 @@ def _rows_step(type_: TensorType, start: int, stop: int) -> tuple[TensorType, tu
     }
     cls = REGISTRY["slice"]
     (part,) = cls.infer((type_,), {**cls.attributes, **attrs})
-    return part, ("slice", tuple(attrs.items())), native_record(0, part)[8:]
+    return part, ("slice", tuple(attrs.items())), _signature(part, False)
 
 
 def record_rows(x: Any, start: int, stop: int) -> Any:
     """Rows `start` to `stop` of a tensor of a static type, 0 <= start <= stop <= len(x): as `record_view`, but quick,
     and known to the native entry where the values are there."""
-    type_, step, record = _rows_step(x.tensor_type, start, stop)
+    type_, step, signature = _rows_step(x.tensor_type, start, stop)
     storage: Storage = x._storage
     result = TensorBase._tensor_class._new(storage, type_, (*x._chain, step))
     result._detached = x._detached
@@ -463,7 +465,7 @@ def record_rows(x: Any, start: int, stop: int) -> Any:
         rows = x.tensor_type.shape[0]
         address = memory.address + (memory.type.nbytes // rows * start if rows else 0)
         if address % 16 == 0:
-            result._record = address.to_bytes(8, "little") + record
+            result._record = _head(address) + signature
     return result
 
 
@@ -475,14 +477,25 @@ def constant(array: Any) -> Any:
 
 def native_record(address: int, type_: TensorType, *, requires_grad: bool = False) -> bytes:
     """What the native entry compares and reads of a tensor."""
-    return address.to_bytes(8, "little") + _signature(type_, requires_grad)
+    return _head(address) + _signature(type_, requires_grad)
+
+
+def _head(address: int) -> bytes:
+    """A native record's address and stamp."""
+    return (address | stamp() << 64).to_bytes(16, "little")
 
 
 @functools.lru_cache(maxsize=4096)
 def _signature(type_: TensorType, requires_grad: bool) -> bytes:
-    """A native record without its address."""
+    """A native record behind address and stamp."""
     nbytes, code = type_.nbytes, type_.dtype.code
-    return entry.record_bytes(0, nbytes, code, type_.sizes, requires_grad=requires_grad)[8:]
+    return entry.record_bytes(0, nbytes, code, type_.sizes, requires_grad=requires_grad)[16:]
+
+
+def is_known(x: Any) -> bool:
+    """True of a tensor whose native record holds."""
+    record: bytes | None = x._record
+    return record is not None and int.from_bytes(record[8:16], "little") == stamp()
 
 
 def from_array(array: np.ndarray[Any, Any], *, share: bool, role: Role = "buffer", name: str = "") -> Any:
@@ -565,6 +578,7 @@ def replace_value(recording: Recording, storage: Storage, node: Node) -> None:
         node.leaf, node.requires_grad = leaf, True
     if required != node.requires_grad and recording.trace is None:
         bump_epoch()
+        bump_stamp()
 
 
 def _write_through(x: Any, storage: Storage, node: Node) -> Node:

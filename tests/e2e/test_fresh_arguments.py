@@ -337,3 +337,26 @@ def test_arguments_in_nests_live_as_long_as_the_call() -> None:
     del given, result
     gc.collect()
     assert buffers.live_blocks() <= blocks
+
+
+@pytest.mark.parametrize("written", ["part", "whole", "leaf"])
+def test_gradients_that_come_by_another_name(written: str) -> None:
+    """A tensor comes to require grad through a view of it, or a view through its base: also where it was seen before."""
+    call = graphc.compile(lambda x: (x * 2).sum())
+    weights = graphc.ones(2, requires_grad=True)
+    x, other = graphc.ones(4), graphc.ones(4)
+    part = x[0:4]
+    for t in (x, part, other):
+        call(t)
+    if written == "leaf":
+        x.requires_grad_()
+    elif written == "part":
+        x[0:2].mul_(weights)
+    else:
+        x.mul_(weights.repeat(2))
+    call(other)
+    assert call(x).requires_grad
+    assert call(part).requires_grad
+    assert not call(other).requires_grad
+    call(part).backward()
+    assert (x if written == "leaf" else weights).grad is not None

@@ -20,7 +20,7 @@ from graphc.backends.llvm.host.objects import (
 )
 from graphc.backends.llvm.host.routine import INLINED, NULL, Routine, i64
 from graphc.backends.llvm.text import ModuleText, Val
-from graphc.runtime.layout import ARGUMENT, ARGUMENT_KINDS
+from graphc.runtime.layout import ARGUMENT, ARGUMENT_KINDS, STATE
 
 __all__ = ["add_arguments"]
 
@@ -168,9 +168,11 @@ def _add_match(module: ModuleText) -> None:
             r.branch(good)
             r.block(others)
             found = record()
-            nbytes = r.mul(r.add(words, i64(1)), i64(8))
+            nbytes = r.mul(r.add(words, i64(2)), i64(8))
             require(r.icmp("eq", r.load("i64", r.at_byte(found, SIZE), 8), nbytes))
-            require(r.call("i1", "words_equal", [r.at_byte(found, BYTES_DATA + 8), expected, words]))
+            stamp = r.load("i64", r.at_byte(found, BYTES_DATA + 8), 8)
+            require(r.icmp("eq", stamp, r.read(r.imported("state"), STATE, "stamp")))
+            require(r.call("i1", "words_equal", [r.at_byte(found, BYTES_DATA + 16), expected, words]))
             r.branch(good)
             r.block(good)
 

@@ -73,9 +73,10 @@ def _add_make_tensor(module: ModuleText) -> None:
         r.ret(NULL)
     body = r.at_byte(record, BYTES_DATA)
     r.store(data, body, 8)
+    r.store(r.read(r.imported("state"), STATE, "stamp"), r.gep(body, 1, "i64"), 8)
     template = r.read_ptr(spec, OUTPUT, "record")
-    with r.each(r.sub(r.op("i64", f"lshr {nbytes}, 3"), i64(1))) as n:
-        word = r.add(n, i64(1))
+    with r.each(r.sub(r.op("i64", f"lshr {nbytes}, 3"), i64(2))) as n:
+        word = r.add(n, i64(2))
         r.store(r.load("i64", r.gep(template, word, "i64"), 8), r.gep(body, word, "i64"), 8)
     tensor = r.import_call("ptr", "PyType_GenericAlloc", [r.read_ptr(spec, OUTPUT, "type"), i64(0)])
     with r.exit_if(r.is_null(tensor)):
