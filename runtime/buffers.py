@@ -16,10 +16,21 @@ from graphc.runtime.host import pool
 from graphc.runtime.layout import BLOCKS
 from graphc.runtime.process import BLOCK_WORDS
 
-__all__ = ["address", "allocate", "array", "cached_bytes", "live_blocks", "set_cache_limit", "trim"]
+__all__ = [
+    "address",
+    "allocate",
+    "array",
+    "cached_bytes",
+    "clear_bytes",
+    "copy_bytes",
+    "data_address",
+    "live_blocks",
+    "set_cache_limit",
+    "trim",
+]
 
 _POINTER_OFFSET = object.__basicsize__
-"""Where a capsule keeps its pointer: right behind the object head."""
+"""Where a capsule keeps its pointer and an array the address of its data: right behind the object head."""
 
 
 def allocate(nbytes: int) -> object:
@@ -35,6 +46,21 @@ def allocate(nbytes: int) -> object:
 def address(owner: object) -> int:
     """Address of an owner's block."""
     return ctypes.c_uint64.from_address(id(owner) + _POINTER_OFFSET).value
+
+
+def data_address(array: np.ndarray) -> int:
+    """Address of an array's first element, where NumPy's object has it: a tenth of the time of `array.ctypes.data`."""
+    return ctypes.c_uint64.from_address(id(array) + _POINTER_OFFSET).value
+
+
+def copy_bytes(to: int, source: int, nbytes: int) -> None:
+    """Copies bytes between addresses."""
+    ctypes.memmove(to, source, nbytes)
+
+
+def clear_bytes(at: int, nbytes: int) -> None:
+    """Sets bytes to zero."""
+    ctypes.memset(at, 0, nbytes)
 
 
 class _View:

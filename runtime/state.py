@@ -63,7 +63,7 @@ def bump_pending() -> None:
 
 def stamp() -> int:
     """What a native record made now has as its stamp; records with another one are not looked at."""
-    return _cells[_STAMP]
+    return _words[_STAMP]
 
 
 def bump_stamp() -> None:

@@ -6,6 +6,7 @@ native record that holds the address stays good.
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from typing import Any
@@ -18,7 +19,7 @@ from graphc.ir.types import TensorType, dtype_of
 from graphc.runtime import buffers
 from graphc.runtime.state import bump_epoch
 
-__all__ = ["Memory", "Storage", "allocate_memory", "memory_of", "shareable"]
+__all__ = ["Memory", "Storage", "allocate_memory", "memory_of", "shareable", "type_of"]
 
 Array = np.ndarray[Any, Any]
 ALIGNMENT = 64
@@ -90,11 +91,11 @@ class Memory:
 
         Arrays of the user's own are not divided: who else refers to them tells whether they are shared.
         """
-        at = array.ctypes.data
+        at = buffers.data_address(array)
         inside = self.address <= at and at + array.nbytes <= self.address + self.type.nbytes
         if self.foreign is not None or not array.nbytes or not inside or not shareable(array):
             return None
-        found = Memory(TensorType(dtype_of(array.dtype), tuple(array.shape)), self.owner, at)
+        found = Memory(type_of(array.dtype, array.shape), self.owner, at)
         found.whole = self
         return found
 
@@ -155,19 +156,26 @@ def allocate_memory(type_: TensorType) -> Memory:
 
 def shareable(array: Array) -> bool:
     """True where compiled code may use the array's own bytes."""
-    flags = array.flags
-    return bool(
-        flags.c_contiguous and flags.writeable and array.ctypes.data % 16 == 0 and array.dtype.isnative
-    )
+    # carray: contiguous, aligned and writable
+    return array.flags.carray and buffers.data_address(array) % 16 == 0 and array.dtype.isnative
+
+
+@functools.lru_cache(maxsize=4096)
+def type_of(dtype: Any, shape: tuple[int, ...]) -> TensorType:
+    """The type of arrays of a NumPy dtype and a shape. Raises TypeError for a dtype that tensors do not have."""
+    return TensorType(dtype_of(dtype), shape)
 
 
 def memory_of(array: Array, *, share: bool) -> Memory:
     """Memory holding `array`'s elements: its own bytes where asked and possible, else a copy."""
-    type_ = TensorType(dtype_of(array.dtype), tuple(array.shape))
+    type_ = type_of(array.dtype, array.shape)
     if share and shareable(array):
-        return Memory(type_, array, array.ctypes.data, foreign=array)
+        return Memory(type_, array, buffers.data_address(array), foreign=array)
     memory = allocate_memory(type_)
-    memory.array[...] = array
+    if array.flags.c_contiguous and array.dtype.isnative:
+        buffers.copy_bytes(memory.address, buffers.data_address(array), type_.nbytes)
+    else:
+        memory.array[...] = array
     return memory
 
 

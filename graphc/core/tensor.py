@@ -12,8 +12,8 @@ Longer than most files: reading, views and writes share the slots and cannot be 
 
 from __future__ import annotations
 
+import ctypes
 import functools
-import struct
 import weakref
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ from graphc.ir.attributes import Dense
 from graphc.ir.errors import TraceError
 from graphc.ir.families import REGISTRY
 from graphc.ir.graph import Role
-from graphc.ir.types import DTYPES, DType, TensorType
+from graphc.ir.types import DType, TensorType
 from graphc.runtime import entry
 from graphc.runtime.state import bump_epoch, bump_stamp, stamp
 
@@ -40,6 +40,7 @@ __all__ = [
     "assign",
     "constant",
     "from_array",
+    "from_memory",
     "is_known",
     "native_record",
     "record",
@@ -51,7 +52,14 @@ __all__ = [
 ]
 
 Chain = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
-_BY_CODE = {d.code: d for d in DTYPES.values()}
+_SCALARS: dict[str, Any] = {
+    "f32": ctypes.c_float,
+    "f64": ctypes.c_double,
+    "i64": ctypes.c_int64,
+    "i32": ctypes.c_int32,
+    "bool": ctypes.c_bool,
+}
+"""What reads a number at an address, by dtype."""
 
 
 class TensorBase:
@@ -108,11 +116,9 @@ class TensorBase:
         """The storage; made on first use for an output of a compiled call."""
         if self._stored is None:
             assert self._record is not None
-            data, _, _, code, rank, _ = struct.unpack_from("<qqqiiq", self._record)
-            shape = struct.unpack_from(f"<{rank}q", self._record, 40)
-            self._type = TensorType(_BY_CODE[code], shape)
-            self._stored = Storage(Node(self._type, memory=Memory(self._type, self._owner, data)))
-            self._chain = ()
+            assert self._type is not None
+            address = int.from_bytes(self._record[:8], "little")
+            self._stored = Storage(Node(self._type, memory=Memory(self._type, self._owner, address)))
         return self._stored
 
     @property
@@ -254,10 +260,13 @@ class TensorBase:
 
     def item(self) -> Any:
         """The only element as a Python number. Raises RuntimeError where there is not exactly one."""
-        if self.tensor_type.numel != 1:
-            raise RuntimeError(
-                f"a Tensor with {self.tensor_type.numel} elements cannot be converted to Scalar"
-            )
+        type_ = self.tensor_type
+        if type_.numel != 1:
+            raise RuntimeError(f"a Tensor with {type_.numel} elements cannot be converted to Scalar")
+        if self._stored is None and type_.dtype.name in _SCALARS:  # a result of a compiled call
+            assert self._record is not None
+            address = int.from_bytes(self._record[:8], "little")
+            return _SCALARS[type_.dtype.name].from_address(address).value
         return self._values().reshape(-1)[0].item()
 
     def tolist(self) -> Any:
@@ -485,11 +494,19 @@ def _head(address: int) -> bytes:
     return (address | stamp() << 64).to_bytes(16, "little")
 
 
-@functools.lru_cache(maxsize=4096)
+_signatures: dict[int, bytes] = {}
+
+
 def _signature(type_: TensorType, requires_grad: bool) -> bytes:
     """A native record behind address and stamp."""
-    nbytes, code = type_.nbytes, type_.dtype.code
-    return entry.record_bytes(0, nbytes, code, type_.sizes, requires_grad=requires_grad)[16:]
+    key = 2 * type_.number + requires_grad
+    found = _signatures.get(key)
+    if found is None:
+        record = entry.record_bytes(
+            0, type_.nbytes, type_.dtype.code, type_.sizes, requires_grad=requires_grad
+        )
+        found = _signatures[key] = record[16:]
+    return found
 
 
 def is_known(x: Any) -> bool:
@@ -502,6 +519,11 @@ def from_array(array: np.ndarray[Any, Any], *, share: bool, role: Role = "buffer
     """A realised tensor of a NumPy array's elements; shares its memory where asked and possible."""
     memory = memory_of(array, share=share)
     memory.role, memory.name = role, name
+    return from_memory(memory)
+
+
+def from_memory(memory: Memory) -> Any:
+    """A realised tensor over memory of its own."""
     made = TensorBase._tensor_class._new(Storage(Node(memory.type, memory=memory)), memory.type)
     made._record = native_record(memory.address, memory.type)
     return made

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.core import TensorBase, assume, is_tracing, plain
+from graphc.core.storage import allocate_memory, type_of
+from graphc.core.tensor import from_memory
 from graphc.devices import check_device
 from graphc.functions import pointwise
 from graphc.functions.axes import checked_size, shape_argument
@@ -25,6 +27,7 @@ from graphc.functions.promotion import (
 from graphc.functions.recording import from_array, record, scalar
 from graphc.ir.dims import Dim, Expr, ceil_div
 from graphc.ir.types import DType, Shape, bool_, dtype_of, float64, int64
+from graphc.runtime.buffers import clear_bytes
 
 if TYPE_CHECKING:
     from graphc.tensor_class import Tensor
@@ -130,13 +133,13 @@ def from_numpy(ndarray: Array) -> Tensor:
     """A tensor that shares the memory of a NumPy array. Raises TypeError for another type or dtype."""
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
-    if any(s < 0 for s in ndarray.strides):
+    if min(ndarray.strides, default=0) < 0:
         raise ValueError(
             "At least one stride in the given numpy array is negative, and tensors with negative strides are not "
             "supported. (You can probably work around this by making a copy of your array  with array.copy().) "
         )
     try:
-        dtype_of(ndarray.dtype)
+        type_of(ndarray.dtype, ndarray.shape)
     except TypeError:
         raise TypeError(
             f"can't convert np.ndarray of type {ndarray.dtype}. The only supported types are: float64, float32, "
@@ -168,9 +171,14 @@ def filled(shape: Shape, value: Number, dtype: DType) -> Tensor:
     if is_tracing() or not all(isinstance(d, int) for d in shape):
         splat = scalar(value, dtype)
         return expanded(splat, shape) if shape else splat
-    with np.errstate(over="ignore"):
-        number = np.asarray(value).astype(dtype.numpy)
-    return from_array(np.broadcast_to(number, shape), share=False)  # type: ignore[arg-type]
+    memory = allocate_memory(type_of(dtype.numpy, tuple(shape)))
+    if not (isinstance(value, int) and value == 0):  # not of -0.0
+        with np.errstate(over="ignore"):
+            memory.array[...] = np.asarray(value).astype(dtype.numpy)
+    else:
+        clear_bytes(memory.address, memory.type.nbytes)
+    made: Tensor = from_memory(memory)
+    return made
 
 
 def _options(dtype: Any, device: Any, out: Any = None) -> DType | None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphc.core import TensorBase, from_array
+from graphc.core.storage import allocate_memory, type_of
+from graphc.core.tensor import from_memory
 from graphc.functions import creation, shape
 from graphc.ir.types import float64
 
@@ -29,9 +31,9 @@ def default_collate(batch: Sequence[Any]) -> Any:
                     f"stack expects each tensor to be equal size, but got {list(first.shape)} at entry 0 and "
                     f"{list(t.shape)} at entry {i}"
                 )
-        return from_array(np.stack([t._values() for t in batch]), share=False)
+        return _stacked([t._values() for t in batch])
     if isinstance(first, np.ndarray):
-        return from_array(np.stack(batch), share=False)
+        return _stacked(batch)
     if isinstance(first, np.generic):
         return from_array(np.asarray(batch), share=False)
     if isinstance(first, bool):
@@ -56,5 +58,22 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
 
 def rows(tensor: Any, indices: Sequence[int]) -> Any:
-    """Rows of a tensor as a new one."""
-    return from_array(np.take(tensor._values(), indices, 0), share=False)
+    """Rows of a tensor as a new one. Raises IndexError for an index outside."""
+    values, places = tensor._values(), np.asarray(indices, np.intp)
+    count = len(values)
+    if places.size and not -count <= places.min() <= places.max() < count:
+        raise IndexError(f"index out of range for a tensor of {count} rows")
+    memory = allocate_memory(type_of(values.dtype, (*places.shape, *values.shape[1:])))
+    # Indices are known to be good: otherwise NumPy would take rows into memory of its own first.
+    np.take(values, places, 0, out=memory.array, mode="wrap")
+    return from_memory(memory)
+
+
+def _stacked(arrays: Sequence[np.ndarray[Any, Any]]) -> Any:
+    """Arrays of one shape along a new leading axis."""
+    first = arrays[0]
+    if any(a.dtype != first.dtype or a.shape != first.shape for a in arrays) or not first.dtype.isnative:
+        return from_array(np.stack(arrays), share=False)
+    memory = allocate_memory(type_of(first.dtype, (len(arrays), *first.shape)))
+    np.stack(arrays, out=memory.array)
+    return from_memory(memory)
