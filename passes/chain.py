@@ -170,9 +170,26 @@ def _over_itself(
         taken = set(over.values())
         for r in values:
             free = r in private and r not in written and r not in taken
-            if free and can_share(kernel, values.index(r), values.index(w)):
+            if free and _can_store_over(kernel, values.index(r), values.index(w)):
                 kernel = share(kernel, values.index(r), values.index(w))
                 values = tuple(v for v in values if v is not w)
                 over[w] = r
                 break
     return kernel, values
+
+
+def _can_store_over(kernel: Kernel, read: int, written: int) -> bool:
+    """True where each row of `written` may be stored over that of `read`, given that each outer point has a row of its own."""
+    a, b = kernel.buffers[read], kernel.buffers[written]
+    if (a.access, b.access) != ("in", "out") or a.type != b.type:
+        return False
+    if can_share(kernel, read, written):
+        return True
+    loads = [
+        n for n, s in enumerate(kernel.stages) for i in s.body if i.opcode == "load" and i.buffer == read
+    ]
+    stores = [
+        n for n, s in enumerate(kernel.stages) for i in s.body if i.opcode == "store" and i.buffer == written
+    ]
+    again = [i for i in kernel.instructions() if i.opcode == "load" and i.buffer == written]
+    return not again and bool(loads) and bool(stores) and max(loads) < min(stores)

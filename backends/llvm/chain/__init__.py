@@ -44,7 +44,7 @@ def scratch_bytes(kernel: Kernel, target: Target) -> int:
 
 def _local_bytes(kernel: Kernel, plan: Plan) -> dict[int, int]:
     return {
-        n: round_up(plan.block * plan.length * b.type.dtype.itemsize, 64)
+        n: round_up(plan.block * plan.pitch * b.type.dtype.itemsize, 64)
         for n, b in enumerate(kernel.buffers)
         if b.access == "local"
     }
@@ -59,9 +59,9 @@ def emit_chain(kernel: Kernel, module: ModuleText, symbol: str, target: Target) 
     plan = make_plan(kernel, target)
     assert plan is not None
     links = [f"{symbol}.link{n}" for n in range(len(kernel.links))]
-    for link, product, name in zip(kernel.links, plan.products, links, strict=True):
+    for alone, product, name in zip(plan.kernels, plan.products, links, strict=True):
         if product is None:
-            emit_rows(link.kernel, module, name, target, plan.quantum)
+            emit_rows(alone, module, name, target, plan.quantum)
         else:
             _emit_product(product, plan, module, name)
     builder = module.function(
@@ -124,7 +124,7 @@ def _emit_blocks(kernel: Kernel, plan: Plan, builder: Builder, links: Sequence[s
         for link, table, name in zip(kernel.links, tables, links, strict=True):
             for i, n in enumerate(link.buffers):
                 if n in local:
-                    size = plan.length * kernel.buffers[n].type.dtype.itemsize
+                    size = plan.pitch * kernel.buffers[n].type.dtype.itemsize
                     moved = builder.gep(local[n], builder.sub(constant(0), times(builder, first, size)), "i8")
                     builder.store(moved, builder.gep(table, i, "ptr"), 8)
             builder.call_void(name, [table, before, first, end, error])

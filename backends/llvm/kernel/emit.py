@@ -161,7 +161,7 @@ def emit_rows(kernel: Kernel, module: ModuleText, symbol: str, target: Target, q
     outer axes, which the schedule runs in order, one point after the other.
 
     Where `quantum` is not 0, what inner axes hold after point `row` - `before` of row `row` is known to change no
-    reduction, and what maps make of it is not needed: they end at the next multiple of `quantum`.
+    reduction, and what maps make of it is not needed: inner axes, all of one length, end at the next multiple of `quantum`.
     """
     plan = _plan(kernel, target)
     names = [("i64", "before"), ("i64", "first"), ("i64", "end"), ("ptr noalias", "error")]
@@ -184,7 +184,9 @@ def emit_rows(kernel: Kernel, module: ModuleText, symbol: str, target: Target, q
                 run(scope, plan.placement.outer[n + 1])
         if quantum:
             after = inner.add(inner.sub(at, before), Val("i64", str(quantum)))
-            space.row_end = inner.binary("and", after, Val("i64", str(-quantum)))
+            length = max(size_of(a) for stage in kernel.stages for a in stage.axes)
+            whole = inner.binary("and", after, Val("i64", str(-quantum)))
+            space.row_end = inner.intrinsic("smin", "i64", [whole, scope.dim(length)])
         _emit_stages(plan, scope)
         return ()
 
