@@ -10,13 +10,19 @@ from graphc.ir.families import Access, Contraction, Reduce, axes_of
 from graphc.ir.graph import Op
 from graphc.ir.kernel import size_of
 
-__all__ = ["chunk_count", "folds_along_last_axis", "is_vector_product", "op_chunks"]
+__all__ = ["chunk_count", "folds_along_last_axis", "is_vector_product", "op_chunks", "product_chunks"]
 
 CHUNK_ELEMENTS = 64 * 1024
 """Elements that are worth a partition of their own."""
 MOST_CHUNKS = 16
 COLUMN_BLOCK = 64
 """Results of a fold over leading axes that one partition makes."""
+FEW_RESULTS = 1 << 14
+"""Results of a contraction up to which it is cut: what chunks make costs little beside their sums."""
+CHUNK_TERMS = 512
+"""Terms of each sum in a chunk of a contraction."""
+WORTH_CUTTING = 1 << 21
+"""Multiply-adds from which on a contraction is worth several threads."""
 
 
 def folds_along_last_axis(op: Op) -> bool:
@@ -37,6 +43,35 @@ def is_vector_product(op: Op) -> bool:
         product([size_of(a) for a in outer if a in mine - other]) == 1
         for mine, other in ((left, right), (right, left))
     )
+
+
+def product_chunks(op: Op) -> int:
+    """Into how many chunks of its outermost summed axis a product with windows is cut; 1 is not.
+
+    Weight gradients are cut: they have few results, and both operands have the images that they sum over
+    outermost, so a thread reads only those that it has made.
+    """
+    if not isinstance(op, Contraction) or is_vector_product(op):
+        return 1
+    types, result = op.operand_types, op.results[0].type
+    if not all(t.is_static for t in (*types, result)):
+        return 1
+    inner = axes_of("i", op.domain(op.attrs, types, result))
+    terms = product([size_of(a) for a in inner])
+    assert isinstance(terms, int)
+    if len(inner) < 2 or result.numel > FEW_RESULTS or result.numel * terms < WORTH_CUTTING:
+        return 1
+    at = [tuple(a.expr for a in group) for group in (axes_of("o", result.shape), inner)]
+    images, accesses = inner[0], op.accesses(op.attrs, types, result, *at)
+    if not any(len(symbols(x)) > 1 for access in accesses for x in access.index):
+        return 1
+    for access in accesses:
+        others = (*access.index[1:], *(g[0] for g in access.guards))
+        if access.index[0] != images.expr or any(images in symbols(x) for x in others):
+            return 1
+    count, most = int(size_of(images)), min(MOST_CHUNKS, terms // CHUNK_TERMS)
+    fitting = [n for n in range(2, most + 1) if count % n == 0]
+    return max(fitting, key=lambda n: (n % 2 == 0, n), default=1)
 
 
 def _used(access: Access) -> frozenset[Symbol]:

@@ -193,7 +193,7 @@ def _scheduled(
     scheduled ones by all that a schedule follows from."""
     if isinstance(lowered, LoweredControl):
         return schedule(lowered, context)
-    key = (str(lowered.kernel), lowered.along, lowered.contraction, lowered.vector)
+    key = (str(lowered.kernel), lowered.along, lowered.contraction, lowered.vector, lowered.chunks)
     kernel = known.get(key)
     if kernel is not None:
         return (dataclasses.replace(lowered, kernel=kernel),)

@@ -31,7 +31,7 @@ from graphc.passes.lower import Lowered, LoweredControl
 from graphc.passes.schedule.cost import lanes, partitions, points, stride_cost
 from graphc.passes.schedule.flatten import flatten, join_outer_axes
 from graphc.passes.schedule.instances import divide
-from graphc.passes.schedule.split import split_reduction
+from graphc.passes.schedule.split import split_contraction, split_reduction
 from graphc.passes.schedule.verify import verify_schedule
 
 __all__ = ["schedule"]
@@ -74,6 +74,12 @@ def schedule(
 def _schedule_kernel(lowered: Lowered, context: CompileContext) -> tuple[Lowered, ...]:
     chosen = None
     if lowered.contraction:
+        first, *rest = split_contraction(lowered)
+        if rest:
+            return (
+                *_schedule_kernel(first, context),
+                *(k for r in rest for k in _schedule_kernel(r, context)),
+            )
         chosen = context.backend.contraction_schedule(lowered.kernel, context.target, lowered.vector)
         if chosen is None and kernel_sizes(lowered.kernel):
             # Axes next to each other have strides of symbolic size, which one axis in their place has not.

@@ -2,7 +2,7 @@
 
 The first kernel folds each chunk of the outermost reduced axis into partial accumulators in
 memory, and makes all stores of the reduction's own stage; the second folds the partials in order
-and goes on as the kernel did.
+and goes on as the kernel did. Of contractions `reductions.product_chunks` says which are cut.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphc.passes.lower.group import Lowered
 from graphc.passes.reductions import chunk_count
 from graphc.passes.schedule.cost import points
 
-__all__ = ["split_reduction"]
+__all__ = ["split_contraction", "split_reduction"]
 
 
 def split_reduction(lowered: Lowered) -> tuple[Lowered, ...]:
@@ -36,6 +36,14 @@ def split_reduction(lowered: Lowered) -> tuple[Lowered, ...]:
     if chunks < 2:
         return (lowered,)
     return _Splitter(lowered, inner[0], chunks).run()
+
+
+def split_contraction(lowered: Lowered) -> tuple[Lowered, ...]:
+    """A contraction kernel as it is, or as the contraction of chunks of images and the kernel that adds them up."""
+    if lowered.chunks < 2:
+        return (lowered,)
+    first, rest = _Splitter(lowered, 0, lowered.chunks).run()
+    return dataclasses.replace(first, contraction=True), rest
 
 
 def _divisor_near(size: int, wanted: int) -> int:
@@ -62,14 +70,15 @@ class _Splitter:
         self.chunk = Symbol("c", 0, chunks - 1)
         count = points(self.kernel.axes)
         owner = next(v.op for v in lowered.values if v.op is not None)
-        self.partial_buffers = [
-            KernelBuffer(TensorType(d, (chunks * count,)), "out") for d, _ in self.stage.init
-        ]
+        extents = tuple(extent(a) for a in self.kernel.axes)
+        shape: tuple[int, ...] = (chunks, *extents)
+        self.place: tuple[Dim, ...] = (self.chunk.expr, *(a.expr for a in self.kernel.axes))
+        if not lowered.contraction:
+            strides = row_major_strides(shape)
+            shape = (chunks * count,)
+            self.place = (sum((x * n for x, n in zip(self.place, strides, strict=True)), start=0),)
+        self.partial_buffers = [KernelBuffer(TensorType(d, shape), "out") for d, _ in self.stage.init]
         self.partials = [Value(b.type, owner, -1 - k) for k, b in enumerate(self.partial_buffers)]
-        strides = row_major_strides(tuple(extent(a) for a in self.kernel.axes))
-        self.place: Dim = self.chunk.expr * count
-        for a, stride in zip(self.kernel.axes, strides, strict=True):
-            self.place = self.place + a.expr * stride
 
     def run(self) -> tuple[Lowered, ...]:
         return self._fold_chunks(), self._finish()
@@ -92,7 +101,7 @@ class _Splitter:
         fold = dataclasses.replace(self.stage, axes=(local, *self.stage.axes[1:]), body=tuple(body))
         first = len(self.kernel.buffers)
         keep = tuple(
-            Instruction(-1, "store", d, (r,), None, first + k, (self.place,))
+            Instruction(-1, "store", d, (r,), None, first + k, self.place)
             for k, (r, (d, _)) in enumerate(zip(self.stage.results, self.stage.init, strict=True))
         )
         stages = (*self.kernel.stages[: self.at], fold, Stage("map", (), keep))
@@ -144,7 +153,7 @@ class _Splitter:
     def _finish(self) -> Lowered:
         first = len(self.kernel.buffers)
         loads = [
-            Instruction(self._fresh(), "load", d, (), None, first + k, (self.place,))
+            Instruction(self._fresh(), "load", d, (), None, first + k, self.place)
             for k, (d, _) in enumerate(self.stage.init)
         ]
         given = Instruction(-1, "yield", self.stage.init[0][0], tuple(i.id for i in loads))

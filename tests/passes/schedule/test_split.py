@@ -7,6 +7,7 @@ import pytest
 
 from graphc.backends.reference import run
 from graphc.ir import REGISTRY, Builder, Graph
+from graphc.ir.kernel import extent
 from graphc.passes.reductions import chunk_count
 from tests.passes.models import tensor
 from tests.passes.programs import build, execute, kernel_count
@@ -72,3 +73,35 @@ def test_reading_it_back_does_not_change_how_a_sum_is_cut() -> None:
 )
 def test_chunk_count(results: int, reduced: int, along: bool, chunks: int) -> None:
     assert chunk_count(results, reduced, along) == chunks
+
+
+WINDOWS: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...] = (
+    ((32, 3, 20, 20), (32, 6, 16, 16), 16),
+    ((12, 6, 20, 20), (12, 16, 16, 16), 6),
+    ((9, 6, 26, 26), (9, 16, 22, 22), 3),
+    ((2, 6, 34, 34), (2, 16, 30, 30), 2),
+    ((4, 6, 14, 14), (4, 160, 10, 10), 1),
+    ((8, 2, 8, 8), (8, 2, 4, 4), 1),
+)
+"""Shapes of images and gradients of windows of 5×5, and into how many chunks their product is cut: few results, many
+terms, and the images divide evenly, by an even number where they can."""
+
+
+@pytest.mark.parametrize("viewed", (False, True))
+@pytest.mark.parametrize("case", WINDOWS, ids=str)
+def test_weight_gradient(case: tuple[tuple[int, ...], tuple[int, ...], int], viewed: bool) -> None:
+    """How its images are read and what reads its result change nothing."""
+    images, gradients, chunks = case
+    graph = Graph("weights")
+    flat = (images[0] * images[1], *images[2:]) if viewed else images
+    x, g = graph.add_input(tensor("f32", *flat)), graph.add_input(tensor("f32", *gradients))
+    b = Builder(graph)
+    result = b.conv2d_weight_grad(b.reshape(x, shape=images) if viewed else x, g, size=(5, 5))
+    graph.outputs = [b.mul(result, 2)]
+    _, program = build(graph)
+    kernels = [c.kernel for p in program.phases for c in p.calls]
+    assert [extent(k.stages[0].axes[0]) for k in kernels] == [images[0] // chunks, *[chunks] * (chunks > 1)]
+    rng = np.random.default_rng(7)
+    arrays = [rng.standard_normal(v.type.shape).astype(np.float32) for v in (x, g)]
+    for got, want in zip(execute(graph, arrays), run(graph, *arrays), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-2)
