@@ -91,7 +91,7 @@ def module_text(kernel: Kernel, symbol: str, target: Target) -> str:
         contraction.emit_contraction(kernel, module, symbol, target)
     else:
         loops.emit_kernel(kernel, module, symbol, target)
-    return str(module)
+    return module.finished()
 
 
 class KernelCompiler:

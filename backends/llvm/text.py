@@ -146,6 +146,13 @@ class ModuleText:
         parts += [f"!{n} = {node}" for n, node in enumerate(self._metadata)]
         return "\n".join(parts) + "\n"
 
+    def finished(self) -> str:
+        """The text of a module that is complete. Its functions are given up: they refer to the module, and what is left of
+        them would wait for the cyclic collector."""
+        text = str(self)
+        self._functions.clear()
+        return text
+
 
 _FOLDED = ("i64", "i32")
 _FOLDS: dict[str, Callable[[int, int], int]] = {

@@ -276,7 +276,7 @@ class Blocked:
         steps: tuple[Val, Val],
         target: Val,
     ) -> None:
-        if source in ("place", "kept"):
+        if source in ("place", "kept") or self.problem.is_empty:
             return
         tiling = self.tiling
         block = Block(

@@ -157,6 +157,11 @@ class Problem:
     def k(self) -> int:
         return self.a.steps.total
 
+    @property
+    def is_empty(self) -> bool:
+        """True of a sum of nothing: neither operand is read."""
+        return self.k == 0 and not self.symbols
+
     def piece(self, width: int) -> int:
         """Neighbouring columns, at most `width`, over which the epilogue's accesses are affine."""
         return width if self.run == self.n else gcd(self.run, width)

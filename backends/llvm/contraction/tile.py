@@ -54,6 +54,10 @@ TILE_PARAMETERS = (
 the tiles; `far` says that A is not near yet."""
 
 _UNROLLED_EPILOGUE = 160
+"""Instructions of epilogues up to which they follow one another; longer ones are a loop over rows."""
+
+_UNROLLED_AT_EDGE = 40
+"""The same for a tile of the last rows or columns, which runs seldom: less code."""
 
 _LEAST_STEPS_TO_FETCH = 32
 """Steps of k below which a tile is over before a line that it asked for has come."""
@@ -171,6 +175,10 @@ class Tile:
     ) -> None:
         """The sum over a block of k and what becomes of it; goes on at a block of its own."""
         builder, problem, tiling, shape = self.builder, self.problem, self.tiling, self.shape
+        if problem.is_empty:
+            zero = builder.const(vector(problem.scalar, tiling.width), 0)
+            self.conclude([[zero] * shape.vectors for _ in range(shape.rows)], kept, block, kept_lead)
+            return
         source = self.placed.source
         assert source is not None
         sizes = builder, problem.scalar, tiling.width, shape.rows, shape.vectors
@@ -427,7 +435,9 @@ class Tile:
         """Runs the epilogue on complete sums."""
         builder = self.builder
         together = self._rows_together()
-        if not together and self._length() * self.shape.rows * self.shape.vectors <= _UNROLLED_EPILOGUE:
+        whole = self.shape == TileShape(self.tiling.rows, self.tiling.vectors, 0)
+        most = _UNROLLED_EPILOGUE if whole else _UNROLLED_AT_EDGE
+        if not together and self._length() * self.shape.rows * self.shape.vectors <= most:
             for i, row in enumerate(grid):
                 for j, value in enumerate(row):
                     self._apply(plus(builder, self.m, constant(i)), j, value)

@@ -193,6 +193,8 @@ def _register_tile(problem: Problem, target: Target, width: int) -> tuple[int, i
         rows = _KEPT_ROWS[16 if target.vector_registers <= 16 else 32]
         return min(rows, max(1, problem.m)), _KEPT_VECTORS
     rows, vectors = register_rows(target, -(-problem.n // width))
+    if problem.is_empty:
+        return 1, vectors  # nothing is loaded for several rows
     return min(rows, max(1, problem.m)), vectors
 
 
@@ -231,7 +233,7 @@ def choose_tiling(problem: Problem, target: Target) -> Tiling:
     # time is in L1; but partial sums that are kept for all its columns are to stay near.
     kept = (kc < problem.k or bool(problem.symbols)) and problem.plain_store is None
     block_bytes = target.l2_bytes // 2 if a == "place" else target.l2_bytes if kept else 4 * target.l2_bytes
-    rows_outside = problem.k <= _SHORT and _updates(problem)
+    rows_outside = problem.k <= _SHORT and not problem.is_empty and _updates(problem)
     if rows_outside:
         block_bytes = target.l2_bytes // 4
     nc = columns * min(column_tiles, max(1, block_bytes // (kc * size) // columns))
