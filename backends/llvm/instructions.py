@@ -85,13 +85,20 @@ class Instructions:
         if operation in _PURE or (operation == "call" and _PURE_CALL.match(text)):
             operands = _NAME.findall(rest)
             return self._placed(text, operands, *self._outermost(type_, operands))
+        if operation == "phi" or (operation == "load" and not rest.startswith(("atomic", "volatile"))):
+            return self.optional(text, _NAME.findall(rest))
         name = f"%v{self._next}"
         self._next += 1
-        if operation == "phi" or (operation == "load" and not rest.startswith(("atomic", "volatile"))):
-            self._lines.append((name, text))
-            self._operands[name] = _NAME.findall(rest)
-        else:
-            self._lines.append(f"  {name} = {text}")
+        self._lines.append(f"  {name} = {text}")
+        self._levels[name] = len(self._scopes) - 1
+        return name
+
+    def optional(self, text: str, operands: list[str]) -> str:
+        """Adds an instruction here that is left out where nobody uses its value."""
+        name = f"%v{self._next}"
+        self._next += 1
+        self._lines.append((name, text))
+        self._operands[name] = operands
         self._levels[name] = len(self._scopes) - 1
         return name
 

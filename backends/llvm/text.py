@@ -76,8 +76,9 @@ def _round_to_float32(value: float) -> float:
 class ModuleText:
     """An LLVM module as text: declarations, constant tables and functions, each kept once."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, hides_steps: bool = False) -> None:
         self.target = target
+        self.hides_steps = hides_steps
         self._declarations: dict[str, str] = {}
         self._globals: dict[str, str] = {}
         self._types: dict[str, str] = {}
@@ -623,6 +624,15 @@ class Builder:
             for u, v in zip(usual, values, strict=True)
         )
 
+    def _hidden(self, x: Val) -> Val:
+        """The number or address `x`, of which LLVM does not see how it changes from one iteration to the next."""
+        name = _HIDING.get(x.type)
+        if name is None or not self.module.hides_steps:
+            return x
+        self.module.declare(name, x.type, [x.type] * (2 if x.type == "i64" else 1))
+        arguments = f"{x.type} {x.text}, i64 0" if x.type == "i64" else f"{x.type} {x.text}"
+        return Val(x.type, self._instructions.optional(f"call {x.type} @{name}({arguments})", [x.text]))
+
     def loop(
         self,
         lower: Val | int,
@@ -662,7 +672,7 @@ class Builder:
         with lines.scope(hoisted):
             for value in (index, *phis):
                 lines.known_here(value.text)
-            results = tuple(body(index, tuple(phis)))
+            results = tuple(body(self._hidden(index), tuple(map(self._hidden, phis))))
             following = self.op("i64", f"add nsw {index}, {by.text}")
             more = self.icmp("slt", following, hi)
         assert [r.type for r in results] == [p.type for p in phis], "carried types change"
@@ -686,6 +696,9 @@ class Builder:
         head = f"define {self._linkage + ' ' if self._linkage else ''}{self._result} @{self.name}({parameters}) {self._attributes} {{"
         return "\n".join([head, "entry:", *self._entry_allocas, *self._instructions.text(), "}"])
 
+
+_HIDING = {"i64": "llvm.expect.i64", "ptr": "llvm.launder.invariant.group.p0"}
+"""What gives a value of the type back unchanged, costs nothing in code, and is not looked through."""
 
 _MANGLED = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}
 
