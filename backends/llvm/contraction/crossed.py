@@ -137,7 +137,9 @@ def emit_crossed(problem: Problem, crossing: Crossing, builder: Builder) -> None
 
 def _emit_tile(module: ModuleText, name: str, problem: Problem, crossing: Crossing, columns: int) -> None:
     """Emits `name(_PARAMETERS)`: the sums of `columns` columns and all rows over a block of k, kept."""
-    builder = module.function(name, "void", _PARAMETERS, linkage="internal", attributes="nounwind noinline")
+    builder = module.function(
+        name, "void", _PARAMETERS, linkage="internal", attributes="nounwind noinline", hides_steps=True
+    )
     b, a, steps, kept, block = builder.params
     direct = problem.b.direct
     assert direct is not None

@@ -98,7 +98,13 @@ def all_plans(kernel: Kernel, target: Target, vector: bool | None = None, resume
     for problem in readings(kernel, vector, resumed):
         tiling = choose_tiling(problem, target)
         plans.append(Plan(problem, tiling))
-        if problem.is_empty or problem.order is not None or problem.symbols or problem.a.panels or problem.b.panels:
+        if (
+            problem.is_empty
+            or problem.order is not None
+            or problem.symbols
+            or problem.a.panels
+            or problem.b.panels
+        ):
             continue
         if resumed:
             # Sums that are kept in another order than the results stay where they are from part to part.

@@ -69,7 +69,7 @@ def emit_strip_of_field(
 ) -> None:
     """Emits the function `name(STRIP_PARAMETERS)`. `tables` are the vectors' offsets and their spans."""
     builder = module.function(
-        name, "void", STRIP_PARAMETERS, linkage="internal", attributes="nounwind noinline"
+        name, "void", STRIP_PARAMETERS, linkage="internal", attributes="nounwind noinline", hides_steps=True
     )
     buffers, a, b, table, steps, kept, block, m, v, origin, batch, count = builder.params
     bases = []

@@ -110,7 +110,7 @@ def emit_strip(
     lines that the next one's epilogue uses are fetched, and its rows of A where they are read in place.
     """
     builder = module.function(
-        name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline"
+        name, "void", TILE_PARAMETERS, linkage="internal", attributes="nounwind noinline", hides_steps=True
     )
     buffers, a_address, b_address, steps, kept, block, m, n, batch, count, far = builder.params
     long = min(problem.k, tiling.kc) >= _LEAST_STEPS_TO_FETCH

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from graphc.backends.llvm.codegen import module_text
+from graphc.backends.llvm.contraction import contraction_schedule
 from graphc.backends.llvm.contraction.phases import phases
 from graphc.ir.kernel import extent
 from graphc.ir.target import TARGETS
@@ -51,3 +54,14 @@ def test_order_of_a_phase_is_stated() -> None:
             product = Fraction(float(dy[0, o, p, q])) * Fraction(float(w[o, ch, r, s])) if inside else 0
             total = round_to_float32(product + total)
         assert Fraction(float(got[0, ch, h, v])) == total
+
+
+def test_phases_without_steps_read_no_operand() -> None:
+    """Code of phases that sum nothing has no multiply-add: three of four here."""
+    kernel = Convolution(1, 2, 8, 8, 3, 1, 1, stride=2).input_gradient(float32)
+    target = TARGETS["x86-64-v3"]
+    schedule = contraction_schedule(kernel, target)
+    text = module_text(dataclasses.replace(kernel, schedule=schedule), "k", target)
+    functions = text.split("\ndefine ")[1:]
+    summing = {f.partition("@")[2].split(".")[1] for f in functions if "@llvm.fma" in f}
+    assert len(functions) > len(summing) and summing == {"phase0"}

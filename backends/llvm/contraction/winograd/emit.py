@@ -37,7 +37,9 @@ def emit_windows(plan: Plan, builder: Builder) -> None:
 def _emit_strip(module: ModuleText, name: str, plan: Plan, rows: int, vectors: int) -> None:
     """`name(a, b, products, count)`: register tiles of one frequency below one another."""
     parameters = (("ptr", "a"), ("ptr", "b"), ("ptr", "products"), ("i64", "count"))
-    builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
+    builder = module.function(
+        name, "void", parameters, linkage="internal", attributes="nounwind noinline", hides_steps=True
+    )
     a, b, products, count = builder.params
     channels = plan.windows.channels
     columns = PanelColumns(b, _SCALAR, plan.width, vectors, plan.lead, 0)

@@ -49,7 +49,9 @@ def emit_weights_stage(module: ModuleText, name: str, plan: Plan) -> None:
     """`name(buffers, target, row, end)`: the transformed weights of rows [row, end)."""
     windows, width = plan.windows, plan.width
     parameters = (("ptr", "buffers"), ("ptr", "target"), ("i64", "row"), ("i64", "end"))
-    builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
+    builder = module.function(
+        name, "void", parameters, linkage="internal", attributes="nounwind noinline", hides_steps=True
+    )
     _, target, first, end = builder.params
     pointers = _pointers(builder, windows)
     plain = plain_weights(windows)
@@ -138,7 +140,9 @@ def emit_data_stage(module: ModuleText, name: str, plan: Plan) -> None:
     parameters = (
         ("ptr", "buffers"), ("ptr", "gathered"), ("ptr", "target"), ("i64", "first"), ("i64", "last"),
     )  # fmt: skip
-    builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
+    builder = module.function(
+        name, "void", parameters, linkage="internal", attributes="nounwind noinline", hides_steps=True
+    )
     _, gathered, target, first, last = builder.params
     stage = _Data(builder, plan, _pointers(builder, plan.windows), gathered)
 
@@ -298,7 +302,9 @@ def emit_result_stage(module: ModuleText, name: str, plan: Plan) -> None:
     parameters = (
         ("ptr", "buffers"), ("ptr", "products"), ("i64", "row"), ("i64", "end"), ("i64", "first"), ("i64", "last"),
     )  # fmt: skip
-    builder = module.function(name, "void", parameters, linkage="internal", attributes="nounwind noinline")
+    builder = module.function(
+        name, "void", parameters, linkage="internal", attributes="nounwind noinline", hides_steps=True
+    )
     _, products, row, end, first, last = builder.params
     stage = _Result(builder, plan, _pointers(builder, plan.windows))
 
