@@ -10,11 +10,11 @@ at both ends leave out what comes after each row's own position (`order.py`), th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import lcm
 
-from graphc.backends.llvm.chain.plan import Plan, Product, make_plan
+from graphc.backends.llvm.chain.plan import Plan, make_plan
+from graphc.backends.llvm.chain.products import emit_product, packed_bytes
 from graphc.backends.llvm.contraction.axes import constant, minimum, plus, times
-from graphc.backends.llvm.contraction.macro import emit_rows_of, scratch_of
+from graphc.backends.llvm.contraction.macro import scratch_of
 from graphc.backends.llvm.contraction.tiling import round_up
 from graphc.backends.llvm.kernel import emit_rows
 from graphc.backends.llvm.text import Builder, ModuleText, Val
@@ -39,7 +39,7 @@ def scratch_bytes(kernel: Kernel, target: Target) -> int:
     """Bytes of memory that a partition takes for itself."""
     plan = make_plan(kernel, target)
     assert plan is not None
-    return sum(_local_bytes(kernel, plan).values()) + _product_bytes(plan)
+    return sum(_local_bytes(kernel, plan).values()) + sum(_packed_bytes(plan, target)) + _product_bytes(plan)
 
 
 def _local_bytes(kernel: Kernel, plan: Plan) -> dict[int, int]:
@@ -48,6 +48,11 @@ def _local_bytes(kernel: Kernel, plan: Plan) -> dict[int, int]:
         for n, b in enumerate(kernel.buffers)
         if b.access == "local"
     }
+
+
+def _packed_bytes(plan: Plan, target: Target) -> list[int]:
+    """Bytes that each link keeps from block to block."""
+    return [0 if p is None else round_up(packed_bytes(p, plan, target), 64) for p in plan.products]
 
 
 def _product_bytes(plan: Plan) -> int:
@@ -63,36 +68,15 @@ def emit_chain(kernel: Kernel, module: ModuleText, symbol: str, target: Target) 
         if product is None:
             emit_rows(alone, module, name, target, plan.quantum)
         else:
-            _emit_product(product, plan, module, name)
+            emit_product(product, plan, module, name, packed_bytes(product, plan, target) > 0)
     builder = module.function(
         symbol, "void", [("ptr", "buffers"), ("i64", "part"), ("i64", "parts"), ("ptr", "error")]
     )
-    _emit_blocks(kernel, plan, builder, links)
+    _emit_blocks(kernel, plan, builder, links, target)
     builder.ret()
 
 
-def _emit_product(product: Product, plan: Plan, module: ModuleText, name: str) -> None:
-    """`void @name(ptr buffers, i64 before, i64 first, i64 end, ptr error)`: rows by their number in the whole batch."""
-    numbers = [("i64", "before"), ("i64", "first"), ("i64", "end")]
-    builder = module.function(
-        name, "void", [("ptr", "buffers"), *numbers, ("ptr", "error")], linkage="internal"
-    )
-    _, before, first, end, _ = builder.params
-    batch = builder.binary("udiv", before, constant(plan.rows))
-    rows = builder.sub(first, before), builder.sub(end, before)
-    columns = constant(product.problem.n)
-    if plan.quantum and product.problem.order is not None and product.problem.order.of_results:
-        step = lcm(plan.quantum, product.tiling.columns)
-        over = builder.binary("urem", rows[1], constant(step))
-        reached = plus(builder, builder.sub(rows[1], over), constant(step))
-        columns = minimum(
-            builder, builder.select(builder.icmp("eq", over, constant(0)), rows[1], reached), columns
-        )
-    emit_rows_of(product.problem, product.tiling, builder, batch, rows, columns)
-    builder.ret()
-
-
-def _emit_blocks(kernel: Kernel, plan: Plan, builder: Builder, links: Sequence[str]) -> None:
+def _emit_blocks(kernel: Kernel, plan: Plan, builder: Builder, links: Sequence[str], target: Target) -> None:
     """The loop over a partition's blocks."""
     buffers, part, parts, error = builder.params
     numbers = [n for n, b in enumerate(kernel.buffers) if b.access != "local"]
@@ -101,7 +85,11 @@ def _emit_blocks(kernel: Kernel, plan: Plan, builder: Builder, links: Sequence[s
     local, place = {}, scratch
     for n, size in _local_bytes(kernel, plan).items():
         local[n], place = place, builder.gep(place, size, "i8")
-    tables = [builder.alloca("ptr", len(link.buffers) + 1) for link in kernel.links]
+    tables = [builder.alloca("ptr", len(link.buffers) + 2) for link in kernel.links]
+    for link, table, size in zip(kernel.links, tables, _packed_bytes(plan, target), strict=True):
+        if size:
+            builder.store(place, builder.gep(table, len(link.buffers) + 1, "ptr"), 8)
+            place = builder.gep(place, size, "i8")
     for link, table in zip(kernel.links, tables, strict=True):
         for i, n in enumerate(link.buffers):
             if n in given:
@@ -121,13 +109,15 @@ def _emit_blocks(kernel: Kernel, plan: Plan, builder: Builder, links: Sequence[s
         end = plus(
             builder, before, minimum(builder, plus(builder, row, constant(plan.block)), constant(plan.rows))
         )
-        for link, table, name in zip(kernel.links, tables, links, strict=True):
+        seen = builder.select(builder.icmp("eq", at, begin), constant(0), row)
+        for link, table, name, product in zip(kernel.links, tables, links, plan.products, strict=True):
             for i, n in enumerate(link.buffers):
                 if n in local:
                     size = plan.pitch * kernel.buffers[n].type.dtype.itemsize
                     moved = builder.gep(local[n], builder.sub(constant(0), times(builder, first, size)), "i8")
                     builder.store(moved, builder.gep(table, i, "ptr"), 8)
-            builder.call_void(name, [table, before, first, end, error])
+            given_seen = [] if product is None else [seen]
+            builder.call_void(name, [table, before, first, end, *given_seen, error])
         return []
 
     builder.loop(begin, stop, 1, (), block, "block")

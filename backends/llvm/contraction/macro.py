@@ -37,7 +37,6 @@ from graphc.ir.records import dataclass
 __all__ = [
     "Scratch",
     "emit_blocked",
-    "emit_rows_of",
     "pack_rows",
     "packed_elements",
     "panel_of",
@@ -113,13 +112,6 @@ def emit_blocked(problem: Problem, tiling: Tiling, side: Side, builder: Builder)
     bounds = shares(builder, problem.totals, tiling.units, side)
     blocked = Blocked(builder, problem, tiling)
     each(builder, bounds["batch"], lambda b: blocked.share(b, bounds["rows"], bounds["columns"]), "batch")
-
-
-def emit_rows_of(
-    problem: Problem, tiling: Tiling, builder: Builder, batch: Val, rows: tuple[Val, Val], end: Val
-) -> None:
-    """As `emit_blocked`, of some rows of one batch entry, and of the columns before `end` alone."""
-    Blocked(builder, problem, tiling).share(batch, rows, (constant(0), end))
 
 
 def pack_rows(builder: Builder, block: Block, source: Source, lead: int, depth: int) -> None:
