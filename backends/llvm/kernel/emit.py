@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from graphc.backends.llvm.kernel.ahead import Ahead, reads_ahead
 from graphc.backends.llvm.kernel.apart import stages_apart
+from graphc.backends.llvm.kernel.blocks import row_blocks
 from graphc.backends.llvm.kernel.body import run, run_point
 from graphc.backends.llvm.kernel.columns import emit_columns, sums_along_rows, with_sums
 from graphc.backends.llvm.kernel.loops import Range, Step, bound_after, run_loops, steps_of
@@ -58,10 +59,14 @@ class _Plan:
     ahead: Ahead
     along_rows: bool = False
     """True of sums of columns that are made row by row."""
+    in_blocks: bool = False
+    """True of a part of a kernel that is run for each block of rows."""
 
     @property
     def local_lanes(self) -> int:
         """Copies of every local buffer: one for each lane of an outer vector axis."""
+        if self.in_blocks:
+            return 1
         return next((s.size for s in self.outer if s.role == "vector"), 1)
 
     def local_bytes(self) -> dict[int, int]:
@@ -85,6 +90,14 @@ def _plan(kernel: Kernel, target: Target) -> _Plan:
     if along_rows:
         kernel = with_sums(kernel, outer[-1].size)
     return _Plan(kernel, outer, stages, where, ahead, along_rows)
+
+
+def _plans(kernel: Kernel, target: Target) -> list[_Plan]:
+    """A kernel's plan, or those of the kernels that take its place."""
+    blocks = row_blocks(kernel, target)
+    if blocks:
+        return [replace(_plan(k, target), in_blocks=True) for k in blocks]
+    return [_plan(k, target) for k in stages_apart(kernel)]
 
 
 def _power_of_two(n: int) -> int:
@@ -130,13 +143,13 @@ def _around_stages(step: Step, kernel: Kernel, stages: Sequence[Sequence[Step]])
 
 def scratch_bytes(kernel: Kernel, target: Target) -> int:
     """Bytes of scratch memory that a partition takes as its last buffer; 0 for none."""
-    total = sum(_plan(kernel, target).local_bytes().values())
+    total = sum(_plans(kernel, target)[0].local_bytes().values())
     return total if total > _STACK_BYTES else 0
 
 
 def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
     """Adds the kernel's function to `module`. Raises CompileError for a schedule that cannot be run."""
-    plans = [_plan(k, target) for k in stages_apart(kernel)]
+    plans = _plans(kernel, target)
     inlined = "nounwind alwaysinline"
     locals_ = plans[0].local_bytes()
     sizes = [s.name for s in kernel_sizes(kernel)]
@@ -223,12 +236,16 @@ def _emit_body(
     array = Val("ptr", f"%b{len(plans[0].kernel.parameters)}")
     values = {name: inner.load("i64", inner.gep(array, n, "i64"), 8) for n, name in enumerate(sizes)}
     part, parts, error = (Val(t, f"%{n}") for t, n in (("i64", "part"), ("i64", "parts"), ("ptr", "error")))
-    for plan in plans:
-        if all(size_of(a) != 0 for a in plan.kernel.axes):
-            space = BodySpace(inner, plan.kernel, pointers, error, plan.local_lanes)
-            space.sizes = values
-            space.streamed = streamed
-            _emit_outer(plan, space, part, parts)
+    spaces = [BodySpace(inner, plan.kernel, pointers, error, plan.local_lanes) for plan in plans]
+    for space in spaces:
+        space.sizes = values
+        space.streamed = streamed
+    if plans[0].in_blocks:
+        _emit_blocks(plans, [space.scope() for space in spaces], part, parts)
+    else:
+        for plan, space in zip(plans, spaces, strict=True):
+            if all(size_of(a) != 0 for a in plan.kernel.axes):
+                _emit_outer(plan, space, part, parts)
     if streamed:
         inner.fence_stores()
     inner.ret()
@@ -366,6 +383,39 @@ def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
         return ()
 
     b.loop(first_row, end_row, 1, (), row, "row")
+
+
+def _emit_blocks(plans: Sequence[_Plan], scopes: Sequence[Scope], part: Val, parts: Val) -> None:
+    """All parts of a kernel at one block of rows after the other."""
+    b = scopes[0].builder
+    blocks = plans[0].outer[0]
+    for plan, scope in zip(plans, scopes, strict=True):
+        run(scope, plan.placement.outer[0])
+
+    def block(i: Val, _: tuple[Val, ...]) -> tuple[Val, ...]:
+        for plan, scope in zip(plans, scopes, strict=True):
+            _emit_block(plan, scope.bind({blocks.axis: i}))
+        return ()
+
+    if blocks.role == "parallel":
+        b.loop(*_share(b, part, parts, scopes[0].dim(blocks.extent)), 1, (), block, blocks.axis)
+        return
+    with b.if_(b.icmp("eq", part, Val("i64", "0"))):
+        b.loop(Val("i64", "0"), scopes[0].dim(blocks.extent), 1, (), block, blocks.axis)
+
+
+def _emit_block(plan: _Plan, scope: Scope) -> None:
+    """One part at the rows of one block."""
+
+    def point(at: Scope, _: tuple[Val, ...]) -> tuple[Val, ...]:
+        _emit_stages(plan, at)
+        return ()
+
+    def entered(at: Scope, depth: int) -> None:
+        run(at, plan.placement.outer[depth])
+
+    entered(scope, 1)
+    run_loops(plan.outer[1:], scope, {}, (), point, entered, 1)
 
 
 def _emit_along_rows(plan: _Plan, scope: Scope, columns: Range) -> None:

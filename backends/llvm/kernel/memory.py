@@ -297,11 +297,17 @@ def _load_masked(place: _Place, low: int, mask: Val, uniform: Val | None) -> Val
 
 
 def fetch(scope: Scope, instruction: Instruction, ahead: int) -> None:
-    """Asks for the cache lines `ahead` elements after those that a load of neighbouring lanes reads."""
+    """Asks for the cache lines `ahead` elements after those that a load of neighbouring lanes reads, or a store writes.
+
+    Nothing is asked for where the store goes past the caches.
+    """
     place = _Place(scope, instruction)
     lines = max(1, scope.width * place.align // _LINE_BYTES)
+    write = instruction.opcode == "store"
+    if write and instruction.buffer in scope.space.streamed:
+        return
     for n in range(lines):
-        scope.builder.prefetch(place.address(ahead + n * _LINE_BYTES // place.align))
+        scope.builder.prefetch(place.address(ahead + n * _LINE_BYTES // place.align), write=write)
 
 
 # -- stores ---------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from graphc.backends.llvm.kernel import emit_kernel
 from graphc.backends.llvm.kernel.apart import stages_apart
+from graphc.backends.llvm.kernel.blocks import row_blocks
 from graphc.backends.llvm.text import ModuleText
 from graphc.ir.failure import error_word
 from graphc.ir.target import TARGETS
@@ -659,3 +661,123 @@ def test_a_scatter_in_lanes_goes_stage_by_stage(loops: str, count: int) -> None:
     inputs = [np.zeros((6, 70), np.float32), indices, rng.standard_normal((9, 70)).astype(np.float32)]
     check(kernel, inputs=inputs)
     check(kernel, inputs=[inputs[0], indices + 3, inputs[2]], error=error_word(1, 6))
+
+
+SHORT_ROWS = """
+kernel (b0: i64[96] in, b1: {t}[{w}] in, b2: {t}[{w}] out, b3: {t}[96] out, b4: {t}[{n}] local)
+  axes (i < 96) checks 1 {{
+  map () {{
+    %0: i64 = load b0[i]
+    %1: i64 = const 2
+    %2: bool = lt %0, %1
+    %3: i64 = to_index %0 below {n} check 0
+    %4: {t} = load b1[%3+{n}*i]
+  }}
+  reduce (j < {n}) init ({t} -inf) {{
+    %5: {t} = load b1[{n}*i+j]
+    yield %5
+  }} combine (%6) (%7) {{
+    %8: {t} = max %6, %7
+    yield %8
+  }} -> (%9)
+  reduce (k < {n}) init ({t} 0.0) {{
+    %10: {t} = load b1[{n}*i+k]
+    %11: {t} = sub %10, %9
+    %12: {t} = mul %11, %11
+    store b4[k] = %12 as {t}
+    yield %12
+  }} combine (%13) (%14) {{
+    %15: {t} = add %13, %14
+    yield %15
+  }} -> (%16)
+  map () {{
+    %17: {t} = const 1.0
+    %18: {t} = div %17, %16
+    %19: {t} = sqrt %16
+    %20: {t} = sub %4, %9
+    %21: {t} = sub %19, %20
+    %22: {t} = select %2, %21, %17
+    store b3[i] = %22 as {t}
+  }}
+  map (l < {n}) {{
+    %23: {t} = load b4[l]
+    %24: {t} = mul %23, %18
+    %25: i64 = index l
+    %26: bool = eq %0, %25
+    %27: {t} = select %26, %22, %24
+    store b2[{n}*i+l] = %27 as {t}
+  }}
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "points", "role"),
+    [
+        ("f32", 17, "parallel"),
+        ("f32", 126, "sequential"),
+        ("f64", 33, "parallel"),
+        ("f16", 17, "sequential"),
+        ("bf16", 33, "parallel"),
+    ],
+)
+def test_short_rows_go_through_one_stage_after_the_other(dtype: str, points: int, role: str) -> None:
+    text = SHORT_ROWS.replace(")\n  axes", ") axes").format(t=dtype, n=points, w=96 * points)
+    kernel = scheduled(text, f"i {role}", "", "j vector 8", "k vector 16", "", "l vector 8")
+    blocks = [row_blocks(kernel, t) for t in RUNNABLE]
+    assert all(len(b) == 5 for t, b in zip(RUNNABLE, blocks, strict=True) if 12 * t.width(32) <= 96)
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(0, points, 96)
+    numbers[5], numbers[6] = 1, 0
+    numpy = DTYPES[dtype].numpy
+    rows = rng.standard_normal(96 * points).astype(numpy)
+    check(kernel, inputs=[numbers, rows, np.zeros(96 * points, numpy), np.zeros(96, numpy)])
+
+
+@pytest.mark.parametrize(
+    ("change", "loops"),
+    [
+        (("i < 96", "i < 95"), "i parallel"),
+        (("%{n}*i", "%{n}*i"), "i tile 8, i sequential"),
+        (("%27: {t} = select %26", "%27: {t} = select %2"), "i parallel"),
+    ],
+)
+def test_what_is_not_run_in_blocks_of_rows(change: tuple[str, str], loops: str) -> None:
+    kernel = scheduled(
+        SHORT_ROWS.replace(")\n  axes", ") axes").replace(*change).format(t="f32", n=17, w=96 * 17),
+        loops, "", "j vector 8", "k vector 16", "", "l vector 8",
+    )  # fmt: skip
+    cloned = change[1].endswith("%2")
+    assert bool(row_blocks(kernel, RUNNABLE[0])) == cloned  # a condition made from inputs is made again
+    numbers = np.arange(96, dtype=np.int64) % 17
+    rows = np.random.default_rng(0).standard_normal(96 * 17).astype(np.float32)
+    check(kernel, inputs=[numbers, rows, np.zeros(96 * 17, np.float32), np.zeros(96, np.float32)])
+
+
+def test_lines_of_a_row_are_fetched_before_it_is_stored() -> None:
+    text = """
+    kernel (b0: f32[8192] in, b1: f32[8192] out, b2: f32[512] local) axes (i < 16) checks 0 {
+      reduce (j < 512) init (f32 0.0) {
+        %0: f32 = load b0[512*i+j]
+        %1: f32 = exp %0
+        store b2[j] = %1 as f32
+        yield %1
+      } combine (%2) (%3) {
+        %4: f32 = add %2, %3
+        yield %4
+      } -> (%5)
+      map (k < 512) {
+        %6: f32 = load b2[k]
+        %7: f32 = div %6, %5
+        store b1[512*i+k] = %7 as f32
+      }
+    }"""
+    kernel = scheduled(text, "i parallel", "j vector 32", "k vector 8")
+    small = [dataclasses.replace(t, l2_bytes=8192) for t in RUNNABLE]
+    check(kernel, targets=small, steps=8)
+    found = []
+    for target in (small[0], RUNNABLE[0], dataclasses.replace(small[0], l3_bytes=1024)):
+        module = ModuleText(target)
+        emit_kernel(kernel, module, "kernel", target)
+        found.append(len(re.findall(r"call void @llvm.prefetch.p0\(ptr %\w+, i32 1,", str(module))))
+    # Where the result fits in L2 nothing is asked for, and neither in the body that stores past the caches.
+    assert found[0] > 0 and found[1:] == [0, found[0]]
