@@ -55,7 +55,8 @@ class Field:
     `places` are the dimensions but the last ones; element v of the wide dimension is at
     ((v mod `phases`)·`pitch` + v // `phases`)·`minor_size` and element c of the minor one at c.
     `sliced` is the place that is exactly the slowest k axis, `slice_steps` steps each; unless `whole`,
-    it covers one block of k.
+    it covers one block of k. Where `overlaps`, the last vector of a run begins before the one before it ends, so that
+    every vector has all its lanes: columns that two vectors have are computed, and written, twice.
     """
 
     reaches: tuple[Reach, ...]
@@ -76,6 +77,7 @@ class Field:
     divided: Symbol | None
     share: int
     elements: int
+    overlaps: bool = False
 
     def walks(self, place: Place) -> bool:
         """True where a copy goes through several indices of a place."""
@@ -164,6 +166,12 @@ class Field:
         ph, size = self.phases, self.minor_size
         return tuple(t + (w % ph * self.pitch + w // ph) * size for t, w in zip(totals, wide, strict=True))
 
+    @property
+    def _starts(self) -> list[int]:
+        """The first column of each vector of a run."""
+        last = self.run - self.width if self.overlaps else self.run
+        return [min(start, last) for start in range(0, self.run, self.width)]
+
     def _runs(self) -> Iterator[dict[Symbol, int]]:
         for values in itertools.product(*(range(self.count(a)) for a in self.others)):
             yield dict(zip(self.others, values, strict=True))
@@ -173,7 +181,7 @@ class Field:
         """The offset of each vector of a block."""
         inner = self.count(self.minor_axis) if self.minor_axis is not None else 1
         starts = []
-        for start in range(0, self.run, self.width):
+        for start in self._starts:
             here = {} if self.wide_axis is None else {self.wide_axis: start // inner}
             if self.minor_axis is not None:
                 here[self.minor_axis] = start % inner
@@ -192,7 +200,7 @@ class Field:
     def spans(self) -> tuple[tuple[int, int], ...]:
         """First column and number of columns of each vector; only without a minor axis."""
         weights = self._weights()
-        chunks = [(s, min(self.width, self.run - s)) for s in range(0, self.run, self.width)]
+        chunks = [(s, min(self.width, self.run - s)) for s in self._starts]
         return tuple(
             (sum(weights[a] * v for a, v in env.items()) + s, n) for env in self._runs() for s, n in chunks
         )

@@ -21,6 +21,8 @@ __all__ = ["again_cycles", "copy_cycles", "field_cycles", "field_tilings"]
 
 _TILES = {16: ((6, 2), (4, 3), (3, 4)), 32: ((8, 3), (12, 2), (6, 4), (5, 5))}
 """(rows, vectors) whose accumulators, held operands and one more fit the registers."""
+_FLAT = {16: ((2, 6), (1, 8)), 32: ((2, 12), (1, 16))}
+"""The same for few rows, as depthwise windows have: enough sums to hide how long one addition takes."""
 
 _NEAR_BYTES = 256 * 1024
 _NEAR = 0.06
@@ -40,18 +42,20 @@ def field_tilings(problem: Problem, target: Target) -> Iterator[tuple[Tiling, Fi
     base = choose_tiling(problem, target)
     base = dataclasses.replace(base, kc=base.fold)
     width = target.width(problem.dtype.bits)
-    widest = max(v for _, v in _tiles(target))
+    tiles = _tiles(problem, target)
     tried = Blocking(base.kc, width, 2, target.l2_bytes // 2)
     for field in find_fields(problem, tried):
         rows, vectors = min(
-            ((min(r, problem.m), min(v, field.vector_count)) for r, v in _tiles(target) if v <= widest),
+            ((min(r, problem.m), min(v, field.vector_count)) for r, v in tiles),
             key=lambda t: _tiles_cycles(problem, field, *t),
         )
         yield _tiling(problem, field, base, target, rows, vectors), field
 
 
-def _tiles(target: Target) -> tuple[tuple[int, int], ...]:
-    return _TILES[16 if target.vector_registers <= 16 else 32]
+def _tiles(problem: Problem, target: Target) -> tuple[tuple[int, int], ...]:
+    registers = 16 if target.vector_registers <= 16 else 32
+    flat = [(r, v) for r, v in _FLAT[registers] if r >= problem.m]
+    return (*_TILES[registers], *flat)
 
 
 def _tiling(problem: Problem, field: Field, base: Tiling, target: Target, rows: int, vectors: int) -> Tiling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from math import prod
 
@@ -38,6 +39,8 @@ def find_fields(problem: Problem, blocking: Blocking) -> list[Field]:
     if any(i.opcode == "index" for i in problem.b.source) or max(problem.k, problem.n) > _MOST_TABLE:
         return []
     load = loads[0]
+    once = problem.k <= blocking.kc and not problem.resumed
+    once = once and all(b.access != "inout" for b in problem.buffers)
     found = [_reach(e, columns, steps) for e in load.index]
     if any(r is None for r in found) or not {g[0] for g in load.guards} <= set(load.index):
         return []
@@ -47,6 +50,8 @@ def find_fields(problem: Problem, blocking: Blocking) -> list[Field]:
         if minor is not None and wide is not None and extent(minor) % blocking.width == 0:
             continue  # its own runs are whole vectors
         made += _fields(problem, reaches, blocking, minor, wide)
+    if once:
+        made = [dataclasses.replace(f, overlaps=f.minor is None and f.run >= f.width) for f in made]
     return made
 
 

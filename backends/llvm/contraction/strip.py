@@ -109,7 +109,7 @@ def _spans(
     masks: list[Val | None] = []
     if field.minor is not None:
         return first, masks
-    ragged = field.run % field.width != 0
+    ragged = field.run % field.width != 0 and not field.overlaps
     for j in range(shape.vectors):
         at = builder.gep(table, builder.mul(plus(builder, v, constant(j)), constant(2)), "i32")
         column = builder.cast("sext", builder.load("i32", at, 4), "i64")

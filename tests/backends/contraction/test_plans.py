@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -152,6 +154,45 @@ def test_gathered_panels_have_the_same_bits(
         results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 3, 7)}
     assert gathered
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Convolution(3, 3, 17, 19, 6, 5, 5),
+        Convolution(2, 4, 12, 13, 2, 3, 3, pad=1),
+        Convolution(2, 3, 20, 21, 3, 3, 3, pad=1, stride=2),
+    ],
+    ids=str,
+)
+def test_vectors_that_overlap_have_the_same_bits(
+    case: Convolution, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = case.forward(float32)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(b.type.sizes).astype(np.float32) for b in kernel.buffers]
+    monkeypatch.setattr(contraction, "_windows", lambda k, t: None)
+    plans = all_plans(kernel, TARGETS[target])
+    overlapping = [p for p in plans if p.field is not None and p.field.overlaps]
+    results = set()
+    for plan in [plans[0], *overlapping]:
+        monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
+        native = Native(kernel, TARGETS[target])
+        results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 5)}
+    assert overlapping
+    assert len(results) == 1
+
+
+def test_what_is_updated_is_written_once() -> None:
+    """Vectors do not overlap where the epilogue reads what it writes, or where sums are kept from block to block."""
+    kernel = Convolution(3, 3, 17, 19, 6, 5, 5).forward(float32)
+    *inputs, out = kernel.buffers
+    updating = dataclasses.replace(kernel, buffers=(*inputs, dataclasses.replace(out, access="inout")))
+    long = Convolution(1, 80, 17, 19, 6, 5, 5).forward(float32)
+    for other in (updating, long):
+        plans = all_plans(other, TARGETS["x86-64-v3"])
+        assert not any(p.field is not None and p.field.overlaps for p in plans)
 
 
 @pytest.mark.parametrize(
