@@ -41,11 +41,28 @@ CASES: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_fusion_changes_no_bit(name: str) -> None:
+GRADIENTS = [name for name in CASES if name not in ("images expanded", "weights expanded")]
+
+
+def input_gradient(stride: int) -> Any:
+    def compute(g: Any, w: Any) -> Any:
+        height, width = (stride * n for n in g.shape[2:])
+        x = graphc.zeros(g.shape[0], w.shape[1], height, width, dtype=g.dtype, requires_grad=True)
+        return graphc.autograd.grad(F.conv2d(x, w, padding=1, stride=stride), [x], g)[0]
+
+    return compute
+
+
+@pytest.mark.parametrize(
+    ("name", "convolution"),
+    [(n, plain) for n in CASES] + [(n, input_gradient(s)) for n in GRADIENTS for s in (1, 2)],
+)
+def test_fusion_changes_no_bit(name: str, convolution: Any) -> None:
     before, after = CASES[name]
-    fused = graphc.compile(lambda x, w: after(plain(*before(x, w))))
-    alone = graphc.compile(plain)
+    if convolution is not plain and "epilogue" in name:
+        before, after = (lambda x, w: (x.relu() + 1, w)), (lambda y: (y * 2 + BIAS[:, None, None]).relu())
+    fused = graphc.compile(lambda x, w: after(convolution(*before(x, w))))
+    alone = graphc.compile(convolution)
     operands = [v.clone() for v in graphc.compile(before)(X, W)]
     assert "tiled_windows" in engines(fused, X, W) & engines(alone, *operands)
     apart = graphc.compile(after)(alone(*operands))

@@ -32,6 +32,14 @@ TILED = [
     Convolution(1, 512, 7, 7, 510, 3, 3, pad=1),
     Convolution(1, 256, 14, 11, 130, 3, 3, pad=1),
 ]
+STRIDED = [
+    Convolution(1, 64, 28, 28, 128, 3, 3, stride=2, pad=1),
+    Convolution(8, 250, 4, 4, 260, 3, 3, stride=2, pad=1),
+    Convolution(2, 66, 31, 30, 70, 3, 3, stride=2, pad=1),
+    Convolution(1, 100, 30, 33, 67, 3, 3, stride=2),
+    Convolution(1, 64, 41, 27, 65, 3, 3, stride=2, pad=2),
+    Convolution(3, 96, 14, 15, 129, 3, 3, stride=2, pad=1),
+]
 DIRECT = [
     (Convolution(1, 64, 28, 28, 64, 3, 3, pad=1), float64),
     (Convolution(1, 64, 28, 28, 64, 3, 3, pad=1, stride=2), float32),
@@ -78,7 +86,10 @@ class Sum:
         return compute(self.case, data.astype(np.float64), w.astype(np.float64))
 
 
-SUMS = [pytest.param(Sum(c, g), id=name(c) + "-dx" * g) for c in TILED for g in (False, True)]
+SUMS = [
+    *(pytest.param(Sum(c, g), id=name(c) + "-dx" * g) for c in TILED for g in (False, True)),
+    *(pytest.param(Sum(c, True), id=name(c) + "-dx") for c in STRIDED),
+]
 
 
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
@@ -92,7 +103,7 @@ def test_whole_numbers_are_exact(made: Sum, target: str) -> None:
         assert np.array_equal(native([x, w, np.zeros_like(expected)], parts)[2], expected), parts
 
 
-@pytest.mark.parametrize("made", SUMS[:8])
+@pytest.mark.parametrize("made", SUMS[:8] + SUMS[-4:])
 def test_bits_of_any_partition_and_error(made: Sum) -> None:
     kernel = made.kernel
     x, w = made.operands(2, whole=False)
@@ -112,7 +123,10 @@ def test_what_is_summed_tap_by_tap(case: Convolution, dtype: DType) -> None:
     assert winograd.make_plan(case.forward(dtype), V3) is None
 
 
-@pytest.mark.parametrize(("case", "dtype"), DIRECT, ids=name)
+FURTHER_APART = [(Convolution(1, 64, 28, 28, 64, 3, 3, pad=1, stride=n), float32) for n in (3, 4)]
+
+
+@pytest.mark.parametrize(("case", "dtype"), [d for d in DIRECT if d[0].stride == 1] + FURTHER_APART, ids=name)
 def test_whose_gradients_are_summed_tap_by_tap(case: Convolution, dtype: DType) -> None:
     assert winograd.make_plan(case.input_gradient(dtype), V3) is None
 

@@ -17,12 +17,13 @@ from graphc.backends.llvm.contraction.axes import constant, minimum, plus, times
 from graphc.backends.llvm.contraction.micro import Panel, PanelColumns, accumulate
 from graphc.backends.llvm.contraction.share import shares
 from graphc.backends.llvm.contraction.winograd.plan import FREQUENCIES, Plan
+from graphc.backends.llvm.contraction.winograd.points import points_of_sums
 from graphc.backends.llvm.contraction.winograd.stages import (
     emit_data_stage,
     emit_result_stage,
     emit_weights_stage,
 )
-from graphc.backends.llvm.text import Builder, ModuleText, Val
+from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
 
 __all__ = ["emit_windows"]
 
@@ -35,27 +36,37 @@ def emit_windows(plan: Plan, builder: Builder) -> None:
 
 
 def _emit_strip(module: ModuleText, name: str, plan: Plan, rows: int, vectors: int) -> None:
-    """`name(a, b, products, count)`: register tiles of one frequency below one another."""
-    parameters = (("ptr", "a"), ("ptr", "b"), ("ptr", "products"), ("i64", "count"))
+    """`name(a, b, products, count, begun)`: register tiles of one frequency below one another, for a chunk of steps;
+    where sums have `begun`, they go on from what products hold."""
+    parameters = (("ptr", "a"), ("ptr", "b"), ("ptr", "products"), ("i64", "count"), ("i64", "begun"))
     builder = module.function(
         name, "void", parameters, linkage="internal", attributes="nounwind noinline", hides_steps=True
     )
-    a, b, products, count = builder.params
-    channels = plan.windows.channels
+    a, b, products, count, begun = builder.params
     columns = PanelColumns(b, _SCALAR, plan.width, vectors, plan.lead, 0)
+    type_ = vector(_SCALAR, plan.width)
+    goes_on = builder.icmp("ne", begun, constant(0))
 
     def tile(_: Val, carried: tuple[Val, ...]) -> list[Val]:
         here, out = carried
-        panel = Panel(channels, 1)
+        panel = Panel(plan.depth, 1)
+        places = [
+            builder.gep(out, i * plan.lead + j * plan.width, _SCALAR)
+            for i in range(rows)
+            for j in range(vectors)
+        ]
+        sums = None
+        if plan.chunk < plan.depth:
+            zero = builder.const(type_, 0)
+            sums = [builder.select(goes_on, builder.load(type_, place, 4), zero) for place in places]
         grid = accumulate(
-            builder, _SCALAR, plan.width, rows, vectors, (here, panel), columns, constant(channels),
-            channels,
+            builder, _SCALAR, plan.width, rows, vectors, (here, panel), columns, constant(plan.chunk),
+            plan.chunk, sums=sums,
         )  # fmt: skip
-        for i, row in enumerate(grid):
-            for j, value in enumerate(row):
-                builder.store(value, builder.gep(out, i * plan.lead + j * plan.width, _SCALAR), 4)
+        for value, place in zip((v for row in grid for v in row), places, strict=True):
+            builder.store(value, place, 4)
         return [
-            builder.gep(here, rows * channels, _SCALAR),
+            builder.gep(here, rows * plan.depth, _SCALAR),
             builder.gep(out, rows * plan.lead, _SCALAR),
         ]
 
@@ -116,7 +127,7 @@ class _Windows:
         if not self.plan.kept:
             return self.weights
         number = self.builder.op("i64", f"udiv {self.builder.sub(m, self.rows[0])}, {self.plan.row_block}")
-        at = times(self.builder, number, FREQUENCIES * self.plan.weights_apart)
+        at = times(self.builder, number, self.plan.frequencies * self.plan.weights_apart)
         return self.builder.gep(self.weights, at, _SCALAR)
 
     def _transform_weights(self, m: Val) -> list[Val]:
@@ -136,14 +147,25 @@ class _Windows:
         if not self.plan.kept:
             self._transform_weights(m)
         self.slot, self.count = self._slot(m), builder.sub(end, m)
-        builder.loop(0, FREQUENCIES, 1, (), self._product, "frequency")
+        if self.plan.strided:
+            for f, points in enumerate(points_of_sums(self.plan.windows)):
+                self._product_of(constant(f), points[0][0], len(points))
+        else:
+            builder.loop(0, FREQUENCIES, 1, (), self._product, "frequency")
         builder.call_void(self.result_stage, [self.buffers, self.products, m, end, self.first, self.last])
         return []
 
     def _product(self, f: Val, _: tuple[Val, ...]) -> list[Val]:
+        self._product_of(f, f, 1)
+        return []
+
+    def _product_of(self, f: Val, data: Val | int, count: int) -> None:
+        """Product `f`, of the tiles' values from `data` on, `count` of them."""
         builder, plan = self.builder, self.plan
+        first = constant(data) if isinstance(data, int) else data
+        self.steps = constant(count * plan.windows.channels)
         self.a = builder.gep(self.slot, times(builder, f, plan.weights_apart), _SCALAR)
-        self.b = builder.gep(self.data, times(builder, f, plan.data_apart), _SCALAR)
+        self.b = builder.gep(self.data, times(builder, first, plan.data_apart), _SCALAR)
         self.out = builder.gep(self.products, times(builder, f, plan.products_apart), _SCALAR)
         tiles = builder.sub(self.last, self.first)
         vectors = builder.op("i64", f"udiv {plus(builder, tiles, constant(plan.width - 1))}, {plan.width}")
@@ -154,21 +176,33 @@ class _Windows:
         if total % plan.vectors:
             with builder.if_(builder.icmp("slt", whole, vectors)):
                 self._column(whole, total % plan.vectors)
-        return []
 
     def _column(self, v: Val, vectors: int) -> list[Val]:
         """All rows of the block, from vector `v` of tiles on."""
         builder, plan = self.builder, self.plan
-        m, rows, channels = plan.windows.rows.total, plan.rows, plan.windows.channels
         at = times(builder, v, plan.width)
         b, out = builder.gep(self.b, at, _SCALAR), builder.gep(self.out, at, _SCALAR)
+
+        def chunk(k: Val, _: tuple[Val, ...]) -> list[Val]:
+            here = builder.gep(b, times(builder, k, plan.lead), _SCALAR)
+            self._strips(builder.gep(self.a, k, _SCALAR), here, out, k, vectors)
+            return []
+
+        if plan.chunk < plan.depth:
+            builder.loop(0, self.steps, plan.chunk, (), chunk, "chunk")
+        else:
+            self._strips(self.a, b, out, constant(0), vectors)
+        return []
+
+    def _strips(self, a: Val, b: Val, out: Val, begun: Val, vectors: int) -> None:
+        builder, plan = self.builder, self.plan
+        m, rows = plan.windows.rows.total, plan.rows
         whole = builder.op("i64", f"udiv {self.count}, {rows}")
         if m >= rows:
-            builder.call_void(self.strips[rows, vectors], [self.a, b, out, whole])
+            builder.call_void(self.strips[rows, vectors], [a, b, out, whole, begun])
         if m % rows:
             done = times(builder, whole, rows)
             with builder.if_(builder.icmp("slt", done, self.count)):
-                a = builder.gep(self.a, times(builder, done, channels), _SCALAR)
-                below = builder.gep(out, times(builder, done, plan.lead), _SCALAR)
-                builder.call_void(self.strips[m % rows, vectors], [a, b, below, constant(1)])
-        return []
+                below = builder.gep(a, times(builder, done, plan.depth), _SCALAR)
+                rest = builder.gep(out, times(builder, done, plan.lead), _SCALAR)
+                builder.call_void(self.strips[m % rows, vectors], [below, b, rest, constant(1), begun])

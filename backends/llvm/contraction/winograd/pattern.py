@@ -8,7 +8,9 @@ Whatever bodies the operands have, they are read at such points.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
 from graphc.backends.llvm.contraction.axes import Group, is_affine
@@ -16,6 +18,7 @@ from graphc.backends.llvm.contraction.problem import flat, flat_buffer, split_si
 from graphc.ir.dims import Dim, Symbol, split_linear, substitute, symbols
 from graphc.ir.kernel import Instruction, Kernel, KernelBuffer, extent, replace_symbols
 from graphc.ir.records import dataclass
+from graphc.ir.scalar import Guard
 from graphc.ir.types import float32
 
 __all__ = ["TAPS", "PlainWeights", "Windows", "find_windows", "plain_weights"]
@@ -39,6 +42,9 @@ class Windows:
     `data` is a function of `images`, `channel` and the two positions `at`; `weights` of `rows` (output
     channels), `channel` and the two window offsets `taps`. `outputs` are the output positions, on which,
     with images and rows, the epilogue depends; `sum` is its scalar of the finished sum.
+
+    Where there is a `parity`, only every other point of data is there (the gradient of windows two apart): those at
+    2 · at + parity, and a tile of 2×2 outputs meets 2×2 of them.
     """
 
     buffers: tuple[KernelBuffer, ...]
@@ -52,6 +58,7 @@ class Windows:
     weights: Factor
     sum: int
     epilogue: tuple[Instruction, ...]
+    parity: tuple[int, int] | None = None
 
     @property
     def channels(self) -> int:
@@ -115,13 +122,23 @@ def find_windows(kernel: Kernel, vector: bool | None) -> Windows | None:
     for (weights, weights_result, rows, data, data_result, columns), turns in product(sides, ({}, turned)):
         weights, data = ([replace_symbols(i, turns) for i in body] for body in (weights, data))
         outputs = _slides(data, columns, taps)
-        if outputs is None or not all(is_affine(g[0], outputs) for i in data for g in i.guards):
-            continue  # Guards otherwise are those of a stride: most of what the windows meet is absent.
+        if outputs is None:
+            continue
         # Axes that neither operand has are those of an expanded one.
         images = [a for a in columns if a not in outputs]
         rows, images = (rows, [*parts.batch, *images]) if rows else (parts.batch, images)
         at = tuple(Symbol(f"at_{a.name}", 0, extent(a) + TAPS - 2) for a in outputs)
         moved = ones | {a: h.expr for a, h in zip(outputs, at, strict=True)} | dict.fromkeys(taps, 0)
+        read = tuple(replace_symbols(flat(kernel, i), moved) for i in data)
+        parity = None
+        if turns:  # a forward sum is what it is, whatever its data are made of
+            there = _points_there(read, data_result, outputs, at)
+            if len(there) == 1:
+                ((parity, at, read),) = there
+            elif len(there) < 4:
+                continue
+            if not all(is_affine(g[0], at) for i in read for g in i.guards):
+                continue  # a longer stride: most of what windows meet is absent
         return Windows(
             buffers=tuple(map(flat_buffer, kernel.buffers)),
             rows=Group(tuple(rows)),
@@ -130,12 +147,78 @@ def find_windows(kernel: Kernel, vector: bool | None) -> Windows | None:
             outputs=outputs,
             at=(at[0], at[1]),
             taps=(taps[0], taps[1]),
-            data=Factor(tuple(replace_symbols(flat(kernel, i), moved) for i in data), data_result),
+            data=Factor(read, data_result),
             weights=Factor(tuple(replace_symbols(flat(kernel, i), ones) for i in weights), weights_result),
             sum=stage.results[0],
             epilogue=tuple(replace_symbols(i, ones) for i in parts.epilogue),
+            parity=parity,
         )
     return None
+
+
+def _points_there(
+    body: tuple[Instruction, ...], result: int, outputs: Sequence[Symbol], at: Sequence[Symbol]
+) -> list[tuple[tuple[int, int], tuple[Symbol, ...], tuple[Instruction, ...]]]:
+    """Of even and odd points along both axes those that are not all 0: parities, half the positions, and the body over
+    these."""
+    halves = tuple(Symbol(f"half_{h.name}", 0, -(-extent(a) // 2)) for h, a in zip(at, outputs, strict=True))
+    there = []
+    for first, second in product(range(2), repeat=2):
+        parity = (first, second)
+        moved: dict[Symbol, Dim] = {h: x.expr * 2 + z for h, x, z in zip(at, halves, parity, strict=True)}
+        found = tuple(replace_symbols(i, moved) for i in body)
+        if _known(found).get(result) != 0:
+            there.append((parity, halves, tuple(map(_without_known, found))))
+    return there
+
+
+_DECIDED: dict[str, Callable[..., object]] = {
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+}
+
+
+def _known(body: tuple[Instruction, ...]) -> dict[int, object]:
+    """Values that are the same at all points."""
+    known: dict[int, object] = {}
+    for i in body:
+        operands = [known.get(o) for o in i.operands]
+        value: object = None
+        match i.opcode:
+            case "const":
+                value = i.value
+            case "index" if isinstance(i.index[0], int):
+                value = i.index[0]
+            case "load" if operands and any(map(_fails, i.guards)):
+                value = operands[0]
+            case "and" if False in operands:
+                value = False
+            case "and" if operands == [True, True]:
+                value = True
+            case "select" if isinstance(operands[0], bool):
+                value = operands[1] if operands[0] else operands[2]
+            case "cast" if operands[0] == 0:
+                value = 0
+            case opcode if opcode in _DECIDED and None not in operands:
+                value = bool(_DECIDED[opcode](*operands))
+        if value is not None:
+            known[i.id] = value
+    return known
+
+
+def _fails(guard: Guard) -> bool:
+    expression, lo, hi = guard
+    return all(isinstance(e, int) for e in guard) and not int(lo) <= int(expression) < int(hi)
+
+
+def _without_known(instruction: Instruction) -> Instruction:
+    """The instruction without guards that hold."""
+    guards = tuple(g for g in instruction.guards if not all(isinstance(e, int) for e in g) or _fails(g))
+    return dataclasses.replace(instruction, guards=guards)
 
 
 def _expressions(instruction: Instruction) -> list[Dim]:

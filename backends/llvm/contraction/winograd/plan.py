@@ -37,6 +37,11 @@ _DATA, _WEIGHTS, _RESULT = 110.0, 70.0, 80.0
 """Cycles of a vector of lanes through each transform."""
 _GATHERED = 20.0
 """How much longer a vector of weights takes whose lanes are gathered one by one."""
+_IN_PHASES, _COPIES = 0.35, 40.0
+"""Of data of which every other point is there: the share of the peak that a sum in phases reaches, and cycles of a vector
+of lanes through four copies."""
+_STEPS = 320
+"""Steps whose panel of tiles fits L1."""
 _LATE = 0.02
 """Share of its time that a thread loses now and then."""
 _TILES = {16: ((4, 3), (6, 2)), 32: ((8, 3), (12, 2), (6, 4))}
@@ -87,14 +92,39 @@ class Plan:
         return (vectors + 1 - vectors % 2) * self.width
 
     @property
+    def strided(self) -> bool:
+        """True where only every other point of data is there."""
+        return self.windows.parity is not None
+
+    @property
+    def frequencies(self) -> int:
+        """Products of a tile, and values that its data becomes."""
+        return FREQUENCIES if self.windows.parity is None else 4
+
+    @property
+    def depth(self) -> int:
+        """Elements between the rows of a block of transformed weights."""
+        return self.windows.channels * FREQUENCIES // self.frequencies
+
+    @property
+    def chunk(self) -> int:
+        """Steps that a product does at a time, a divisor of the channels: the panels of longer ones leave L1."""
+        channels = self.windows.channels
+        if not self.strided:
+            return channels
+        counts = range(-(-channels // _STEPS), 9)
+        return next((channels // n for n in counts if channels % n == 0), channels)
+
+    @property
     def weights_apart(self) -> int:
         """Elements between the frequencies of a block of transformed weights."""
-        return _odd_lines(self.row_block * self.windows.channels)
+        return _odd_lines(self.row_block * self.depth)
 
     @property
     def data_apart(self) -> int:
         """Elements between the frequencies of transformed tiles."""
-        return _odd_lines(self.windows.channels * self.lead)
+        size = self.windows.channels * self.lead
+        return size if self.strided else _odd_lines(size)
 
     @property
     def products_apart(self) -> int:
@@ -112,10 +142,10 @@ class Plan:
         windows = self.windows
         blocks = -(-windows.rows.total // self.row_block) if self.kept else 1
         sizes = (
-            blocks * FREQUENCIES * self.weights_apart,
-            FREQUENCIES * self.data_apart + self.width,
-            FREQUENCIES * self.products_apart,
-            GROUP * 4 * 2 * self.line + self.width,
+            blocks * self.frequencies * self.weights_apart,
+            self.frequencies * self.data_apart + self.width,
+            self.frequencies * self.products_apart,
+            0 if self.strided else GROUP * 4 * 2 * self.line + self.width,
         )
         return tuple(round_up(4 * s, 64) for s in sizes)  # type: ignore[return-value]
 
@@ -159,8 +189,13 @@ def make_plan(
     m, c, t = windows.rows.total, windows.channels, tiles.total
     if not m * c * t:
         return None
-    costs = _costs(m, c, t, tiles.run, width)
-    direct = 9 * m * c * images * windows.sizes[0] * windows.sizes[1] / (2 * width * _DIRECT)
+    points = images * windows.sizes[0] * windows.sizes[1]
+    if windows.parity is None:
+        costs = _costs(m, c, t, tiles.run, width)
+        direct = 9 * m * c * points / (2 * width * _DIRECT)
+    else:
+        costs = _strided_costs(m, c, t, tiles.run, width)
+        direct = 9 / 4 * m * c * points / (2 * width * _IN_PHASES)
     if costs.total > _PAYS * direct and not always:
         return None
     return _blocked(windows, tiles, costs, target, width)
@@ -176,6 +211,16 @@ def _costs(m: int, c: int, t: int, run: int, width: int) -> _Costs:
     )
 
 
+def _strided_costs(m: int, c: int, t: int, run: int, width: int) -> _Costs:
+    chunks = t // run * -(-run // width)
+    return _Costs(
+        products=9 * m * c * -(-t // width) / (2 * _PRODUCTS),
+        data=_COPIES * c * chunks,
+        weights=_WEIGHTS * m * -(-c // width),
+        result=_RESULT * m * chunks,
+    )
+
+
 def _blocked(windows: Windows, tiles: Group, costs: _Costs, target: Target, width: int) -> Plan:
     m, c, t = windows.rows.total, windows.channels, tiles.total
     vectors_all = -(-t // width)
@@ -183,14 +228,15 @@ def _blocked(windows: Windows, tiles: Group, costs: _Costs, target: Target, widt
         _TILES[16 if target.vector_registers <= 16 else 32],
         key=lambda s: _tile_cycles(m, vectors_all, *s),
     )
-    size = 4 * FREQUENCIES * c
+    size = 4 * c * (FREQUENCIES if windows.parity is None else 4)
     unit = width * vectors
     if round_up(t, width) * size <= 2 * target.l2_bytes and t <= 4 * unit:
         block = round_up(t, width)
     else:
         block = unit * max(1, min(target.l2_bytes // 2 // (size * unit), -(-t // unit), 4))
     cache = target.l2_bytes // 2 if block < t else target.l2_bytes * 3 // 4
-    row_block = rows * max(1, min(cache // (size * rows), -(-m // rows), 32 // rows))
+    weights = 4 * c * (FREQUENCIES if windows.parity is None else 9)
+    row_block = rows * max(1, min(cache // (weights * rows), -(-m // rows), 32 // rows))
     parts, side = min(_divisions(costs, m, t, rows, unit, target.cores))[1:]
     gathered = 0.0 if plain_weights(windows) is not None else _GATHERED * m * -(-c // width)
     return Plan(

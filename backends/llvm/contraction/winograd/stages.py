@@ -24,6 +24,7 @@ from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, gat
 from graphc.backends.llvm.contraction.packing import transpose
 from graphc.backends.llvm.contraction.winograd.pattern import TAPS, PlainWeights, Windows, plain_weights
 from graphc.backends.llvm.contraction.winograd.plan import GROUP, Plan
+from graphc.backends.llvm.contraction.winograd.points import point_order, points_of_sums
 from graphc.backends.llvm.contraction.winograd.transforms import (
     transform_data,
     transform_result,
@@ -63,15 +64,14 @@ def emit_weights_stage(module: ModuleText, name: str, plan: Plan) -> None:
         else:
             offsets = range(TAPS)
             taps = [[_tap(builder, plan, pointers, env, c, mask, r, s) for s in offsets] for r in offsets]
-        row = times(builder, builder.sub(m, first), windows.channels)
+        row = times(builder, builder.sub(m, first), plan.depth)
         place = builder.gep(builder.gep(target, row, _SCALAR), c, _SCALAR)
-        for i, values in enumerate(transform_weights(builder, taps)):
-            for j, value in enumerate(values):
-                at = builder.gep(place, (4 * i + j) * plan.weights_apart, _SCALAR)
-                if mask is None:
-                    builder.store(value, at, _SIZE)
-                else:
-                    builder.masked_store(value, at, mask, _SIZE)
+        for offset, value in _placed(builder, plan, taps):
+            at = builder.gep(place, offset, _SCALAR)
+            if mask is None:
+                builder.store(value, at, _SIZE)
+            else:
+                builder.masked_store(value, at, mask, _SIZE)
 
     def along_channels(m: Val, _: tuple[Val, ...]) -> list[Val]:
         chunks(builder, constant(0), constant(windows.channels), width, lambda c, mask: chunk(m, c, mask))
@@ -90,6 +90,19 @@ def emit_weights_stage(module: ModuleText, name: str, plan: Plan) -> None:
     else:
         builder.loop(first, end, 1, (), along_channels, "row")
     builder.ret()
+
+
+def _placed(builder: Builder, plan: Plan, taps: Sequence[Sequence[Val]]) -> list[tuple[int, Val]]:
+    """What weights become, and where each is from the first one's place on."""
+    windows, apart = plan.windows, plan.weights_apart
+    if plan.strided:
+        return [
+            (f * apart + n * windows.channels, taps[r][s])
+            for f, points in enumerate(points_of_sums(windows))
+            for n, (_, (r, s)) in enumerate(points)
+        ]
+    values = [v for line in transform_weights(builder, taps) for v in line]
+    return [(f * apart, value) for f, value in enumerate(values)]
 
 
 def _plain_taps(
@@ -144,7 +157,8 @@ def emit_data_stage(module: ModuleText, name: str, plan: Plan) -> None:
         name, "void", parameters, linkage="internal", attributes="nounwind noinline", hides_steps=True
     )
     _, gathered, target, first, last = builder.params
-    stage = _Data(builder, plan, _pointers(builder, plan.windows), gathered)
+    kind = _Points if plan.strided else _Data
+    stage = kind(builder, plan, _pointers(builder, plan.windows), gathered)
 
     def piece(start: Val, stop: Val, env: Env, origin: Val) -> None:
         place = builder.gep(target, builder.sub(start, first), _SCALAR)
@@ -281,11 +295,7 @@ class _Data:
                         value if kept == width else builder.shuffle(value, None, range(kept)), at, _SIZE
                     )
 
-        # Less than half a vector at the end is stored as half a vector: little is spoilt, and little room needed.
-        half = width // 2
-        rest = builder.op("i64", f"and {count}, {width - 1}")
-        short = builder.icmp("ule", builder.sub(rest, constant(1)), constant(half - 1))
-        whole = builder.select(short, builder.sub(count, rest), count)
+        whole, short = self._whole(count)
 
         def full(v: Val, _: tuple[Val, ...]) -> list[Val]:
             chunk(v, width)
@@ -293,8 +303,57 @@ class _Data:
 
         builder.loop(0, whole, width, (), full, "tiles")
         with builder.if_(short):
-            chunk(whole, half)
+            chunk(whole, width // 2)
         return []
+
+    def _whole(self, count: Val) -> tuple[Val, Val]:
+        """How many of `count` tiles go as whole vectors, and whether others follow: up to half a vector at the end is
+        stored as half a vector, so that little is spoilt, and little room needed."""
+        builder, half = self.builder, self.plan.width // 2
+        rest = builder.op("i64", f"and {count}, {2 * half - 1}")
+        short = builder.icmp("ule", builder.sub(rest, constant(1)), constant(half - 1))
+        return builder.select(short, builder.sub(count, rest), count), short
+
+
+class _Points(_Data):
+    """Tiles of one row where every other point of data is there: the four points that each meets are copied as they are."""
+
+    def piece(self, env: Env, column: Val, count: Val, target: Val) -> None:
+        builder, width = self.builder, self.plan.width
+        whole, short = self._whole(count)
+
+        def full(v: Val, _: tuple[Val, ...]) -> list[Val]:
+            self._points(env, column, v, target, width)
+            return []
+
+        builder.loop(0, whole, width, (), full, "tiles")
+        with builder.if_(short):
+            self._points(env, column, whole, target, width // 2)
+
+    def _points(self, env: Env, column: Val, v: Val, target: Val, kept: int) -> None:
+        """All channels' points of the tiles from `v` on."""
+        builder, plan, windows, width = self.builder, self.plan, self.windows, self.plan.width
+        row_axis, column_axis = windows.at
+        images = {a: env[a] for a in windows.images}
+        row = env[plan.tiles.axes[-2]]
+        met = []
+        for i, j in point_order(windows):
+            at = plus(builder, plus(builder, column, v), constant(j))
+            mask = builder.lane_mask(builder.sub(constant(extent(column_axis)), at), width)
+            here = images | {row_axis: plus(builder, row, constant(i)), column_axis: at}
+            met.append((here, mask, self._signs(here, mask)))
+
+        def channel(k: Val, _: tuple[Val, ...]) -> list[Val]:
+            place = builder.gep(target, plus(builder, times(builder, k, plan.lead), v), _SCALAR)
+            for number, (here, mask, signs) in enumerate(met):
+                value = self._values(here | {windows.channel: k}, mask, signs)
+                at = builder.gep(place, number * plan.data_apart, _SCALAR)
+                builder.store(
+                    value if kept == width else builder.shuffle(value, None, range(kept)), at, _SIZE
+                )
+            return []
+
+        builder.loop(0, windows.channels, 1, (), channel, "channel")
 
 
 def emit_result_stage(module: ModuleText, name: str, plan: Plan) -> None:
@@ -357,16 +416,22 @@ class _Result:
         height, breadth = self.windows.sizes
         type_ = vector(_SCALAR, width)
         apart = plan.products_apart
+        side = 2 if plan.strided else 4
         products = [
-            [builder.load(type_, builder.gep(place, (4 * i + j) * apart, _SCALAR), _SIZE) for j in range(4)]
-            for i in range(4)
+            [
+                builder.load(type_, builder.gep(place, (side * i + j) * apart, _SCALAR), _SIZE)
+                for j in range(side)
+            ]
+            for i in range(side)
         ]
+        if not plan.strided:
+            products = transform_result(builder, products)
         if ends is None and breadth % 2:
             ends = constant(breadth)
         zipped = [i for pair in zip(range(width), range(width, 2 * width), strict=True) for i in pair]
         results = [
             builder.shuffle(even, odd, half)
-            for even, odd in transform_result(builder, products)
+            for even, odd in products
             for half in (zipped[:width], zipped[width:])
         ]
         if ends is None and not height % 2:
