@@ -24,7 +24,7 @@ from graphc.ir.types import TensorType
 from graphc.runtime import entry
 from graphc.runtime.binding import Binding
 from graphc.runtime.executable import Executable
-from graphc.runtime.state import bump_epoch, same_guards
+from graphc.runtime.state import bump_epoch, epoch, same_guards
 
 __all__ = ["CompiledProgram", "SizedProgram", "is_exposed"]
 
@@ -57,6 +57,8 @@ class CompiledProgram:
         self.way_back = way
         self._sized: dict[tuple[int, ...], SizedProgram] = {}
         self._forgotten = 0
+        self._checked: int | None = None
+        """The epoch in which guards were looked at last and held."""
 
     def valid(self, tensors: Sequence[Any]) -> bool:
         """True where everything that the trace depended on is as it was, for a call with these argument leaves, and what
@@ -65,8 +67,12 @@ class CompiledProgram:
             return False
         if not self.traced.same and any(id(t) in self.traced.others for t in tensors):
             return False  # the gradient of a tensor by two names
-        if not all(snapshot() == value for snapshot, value in self.traced.guards):
-            return False
+        now = epoch()
+        if self._checked is None or not same_guards(self._checked, now):
+            self._checked = None
+            if not all(snapshot() == value for snapshot, value in self.traced.guards):
+                return False
+            self._checked = now
         if not all(d.holds(tensors) for d in self.traced.gradients.depends):
             return False
         return not any(is_exposed(self.traced.states[s].memory) for s in self.kept_states())
@@ -119,6 +125,8 @@ class SizedProgram:
         self.spans = np.zeros((0, 2), np.int64)
         """Where they begin and end."""
         self.variant: entry.Variant | None = None
+        self._fixed = all(s.grad_of is None for s in program.traced.states)
+        """True where the states' memory is the same in all calls."""
         self._binding: tuple[list[Memory], Binding] | None = None
         self.native: list[Memory] = []
         """The states' memory that `variant` is bound to."""
@@ -130,6 +138,8 @@ class SizedProgram:
 
     def bind(self, tensors: Sequence[Any] = ()) -> list[Memory]:
         """The states' memory now. Gradients that are added to and are not there are made; `undo` takes them away."""
+        if self._fixed and self.bound:
+            return self.bound
         states = [s.bind(tensors, self.made) for s in self.traced.states]
         if len(states) != len(self.bound) or any(a is not b for a, b in zip(states, self.bound, strict=True)):
             self.bound = states
@@ -164,13 +174,13 @@ class SizedProgram:
 
     def overlaps(self, tensors: Sequence[Any]) -> bool:
         """True where what a call writes is also an argument by another name: the program takes them for different."""
-        if not tensors:
+        if not tensors or not self.compiled.aliases:
             return False
+        written = [p for p in self.compiled.aliases.values() if p < self.arguments]
         states = self.bind(tensors)
         spans = np.array([span(t._storage.memory) for t in tensors], np.int64)
         if len(self.spans) and meet(spans, self.spans).any():
             return True
-        written = [p for p in self.compiled.aliases.values() if p < self.arguments]
         if not written:
             return False
         storages = [t._storage for t in tensors]

@@ -26,7 +26,7 @@ from graphc.functions.promotion import (
 )
 from graphc.functions.recording import from_array, record, scalar
 from graphc.ir.dims import Dim, Expr, ceil_div
-from graphc.ir.types import DType, Shape, bool_, dtype_of, float64, int64
+from graphc.ir.types import DType, Shape, bool_, float64, int64
 from graphc.runtime.buffers import clear_bytes
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ def tensor(
     if isinstance(data, Expr):
         return converted(size_operand(data), dtype or int64)
     array = array_of(data, dtype)
-    dtype_of(array.dtype)
     return _finished(from_array(array, share=False), requires_grad)
 
 
