@@ -147,7 +147,10 @@ class Tensor(
 
     def numel(self) -> int:
         """Number of elements."""
-        return symbolic(product(self.tensor_type.shape))  # type: ignore[no-any-return]
+        type_ = self.tensor_type
+        if type_.is_static:
+            return type_.numel
+        return symbolic(product(type_.shape))  # type: ignore[no-any-return]
 
     nelement = numel
 

@@ -42,6 +42,7 @@ __all__ = [
     "from_array",
     "from_memory",
     "is_known",
+    "known_address",
     "native_record",
     "record",
     "record_rows",
@@ -447,35 +448,53 @@ def record_view(name: str, x: Any, **attrs: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def _rows_step(type_: TensorType, start: int, stop: int) -> tuple[TensorType, tuple[str, Any], bytes]:
-    """Type, view step and native signature of rows of a tensor of a static type."""
-    rest = type_.shape[1:]
-    attrs = {
-        "starts": (start, *[0 for _ in rest]),
-        "stops": (stop, *rest),
-        "strides": (1, *[1 for _ in rest]),
-    }
-    cls = REGISTRY["slice"]
-    (part,) = cls.infer((type_,), {**cls.attributes, **attrs})
-    return part, ("slice", tuple(attrs.items())), _signature(part, False)
+def _rows_of(type_: TensorType) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]:
+    """What slices of rows have in common: starts, stops and strides of the other dimensions; bytes of a row."""
+    rest = type_.sizes[1:]
+    count = type_.sizes[0]
+    return (0,) * len(rest), rest, (1,) * len(rest), type_.nbytes // count if count else 0
 
 
-def record_rows(x: Any, start: int, stop: int) -> Any:
-    """Rows `start` to `stop` of a tensor of a static type, 0 <= start <= stop <= len(x): as `record_view`, but quick,
-    and known to the native entry where the values are there."""
-    type_, step, signature = _rows_step(x.tensor_type, start, stop)
+@functools.lru_cache(maxsize=4096)
+def _rows_type(type_: TensorType, count: int | None) -> tuple[TensorType, bytes]:
+    """Type and native signature of so many rows of a tensor of a static type, or of a single one without its dimension."""
+    part = type_.with_shape(((count,) if count is not None else ()) + type_.shape[1:])
+    return part, _signature(part, False)
+
+
+def record_rows(x: Any, start: int, stop: int | None = None) -> Any:
+    """Rows `start` to `stop` of a tensor of a static type, 0 <= start <= stop <= len(x), or row `start` alone without its
+    dimension: as `record_view`, but quick, and known to the native entry where the values are there."""
+    whole: TensorType = x.tensor_type
+    zeros, rest, ones, nbytes = _rows_of(whole)
+    end = start + 1 if stop is None else stop
+    steps: Chain = (
+        ("slice", (("starts", (start, *zeros)), ("stops", (end, *rest)), ("strides", (1, *ones)))),
+    )
+    if stop is None:
+        steps += (("reshape", (("shape", rest),)),)
+    type_, signature = _rows_type(whole, None if stop is None else stop - start)
     storage: Storage = x._storage
-    result = TensorBase._tensor_class._new(storage, type_, (*x._chain, step))
+    result = TensorBase._tensor_class._new(storage, type_, x._chain + steps)
     result._detached = x._detached
     node, memory = storage.node, storage.memory
     if x._leaf and x._chain == () and not x._detached:
         x._read()
     elif x._chain == () and memory is not None and node.entry is None and not (x._leaf or node.requires_grad):
-        rows = x.tensor_type.shape[0]
-        address = memory.address + (memory.type.nbytes // rows * start if rows else 0)
+        address = memory.address + nbytes * start
         if address % 16 == 0:
             result._record = _head(address) + signature
     return result
+
+
+def known_address(x: Any) -> int | None:
+    """Where the elements of a tensor lie in row-major order; None where nobody knows, or the value is pending."""
+    if not is_known(x):
+        return None
+    stored: Storage | None = x._stored
+    if stored is not None and stored.node.entry is not None:
+        return None
+    return int.from_bytes(x._record[:8], "little")
 
 
 def constant(array: Any) -> Any:

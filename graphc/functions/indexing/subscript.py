@@ -38,6 +38,10 @@ def getitem(x: Tensor, key: Any) -> Tensor:
     Raises IndexError for positions outside, too many indices, and masks of another shape.
     """
     if type(key) is int:
+        type_ = x.tensor_type
+        if type_.shape and type_.is_static and -type_.sizes[0] <= key < type_.sizes[0]:
+            row: Tensor = record_rows(x, key if key >= 0 else key + type_.sizes[0])
+            return row
         return select(x, 0, key) if x.tensor_type.shape else _scalar_key()
     if type(key) is slice and key.step is None and type(key.start) in _PLAIN and type(key.stop) in _PLAIN:
         type_ = x.tensor_type

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from graphc.core import TensorBase, from_array
+from graphc.core import TensorBase, from_array, is_tracing
 from graphc.core.storage import allocate_memory, type_of
-from graphc.core.tensor import from_memory
+from graphc.core.tensor import from_memory, known_address
 from graphc.functions import creation, shape
 from graphc.ir.types import float64
+from graphc.runtime.buffers import copy_bytes
 
 __all__ = ["default_collate", "rows"]
 
@@ -31,7 +32,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
                     f"stack expects each tensor to be equal size, but got {list(first.shape)} at entry 0 and "
                     f"{list(t.shape)} at entry {i}"
                 )
-        return _stacked([t._values() for t in batch])
+        return _joined_rows(batch)
     if isinstance(first, np.ndarray):
         return _stacked(batch)
     if isinstance(first, np.generic):
@@ -66,6 +67,22 @@ def rows(tensor: Any, indices: Sequence[int]) -> Any:
     memory = allocate_memory(type_of(values.dtype, (*places.shape, *values.shape[1:])))
     # Indices are known to be good: otherwise NumPy would take rows into memory of its own first.
     np.take(values, places, 0, out=memory.array, mode="wrap")
+    return from_memory(memory)
+
+
+def _joined_rows(tensors: Sequence[Any]) -> Any:
+    """Tensors of one shape along a new leading axis, copied from where they lie."""
+    type_ = tensors[0].tensor_type
+    if is_tracing() or any(t.tensor_type.dtype is not type_.dtype for t in tensors):
+        return _stacked([t._values() for t in tensors])
+    memory = allocate_memory(type_.with_shape((len(tensors), *type_.shape)))
+    to, nbytes = memory.address, type_.nbytes
+    for i, t in enumerate(tensors):
+        address = known_address(t)
+        if address is None:
+            memory.array[i] = t._values()
+        else:
+            copy_bytes(to + i * nbytes, address, nbytes)
     return from_memory(memory)
 
 
