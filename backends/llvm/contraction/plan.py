@@ -148,7 +148,11 @@ def _divided_cycles(plan: Plan, parts: int, cores: int) -> float:
     share = -(-pieces // parts) / pieces
     if plan.problem.order is not None:
         share *= 1 + 1 / parts  # the parts have unequal numbers of terms
-    return rounds * (_work_cycles(plan) * share + _packed_again(plan, plan.side)) * (1 + _LATE / rounds)
+    return (
+        rounds
+        * (_work_cycles(plan) * share + _packed_again(plan, plan.side, _WRITTEN))
+        * (1 + _LATE / rounds)
+    )
 
 
 def _work_cycles(plan: Plan) -> float:
@@ -162,13 +166,15 @@ _LATE = 0.02
 """Share of its time that a thread loses now and then."""
 _READ = 0.1
 """Cycles an element of an operand that comes from a farther cache once more."""
+_WRITTEN = 0.6
+"""Cycles an element of a copy that goes through farther caches, to which the instructions of packing are little."""
 _MOVED = 0.25
 """Cycles an element of a parameter that is updated by another thread than the one that reads it in the next step: each
 line goes there and back, 17 ns each time between cores that share no cache, a tenth of that between others."""
 
 
-def _packed_again(plan: Plan, side: Side) -> float:
-    """Cycles of packing that every partition does for itself where `side` is divided."""
+def _packed_again(plan: Plan, side: Side, written: float = 0.0) -> float:
+    """Cycles of packing that every partition does for itself where `side` is divided, an element of a copy costing `written` more."""
     problem, tiling = plan.problem, plan.tiling
     if side == "batch" or problem.is_vector:
         return 0.0
@@ -179,10 +185,16 @@ def _packed_again(plan: Plan, side: Side) -> float:
     elif side == "rows" and plan.gather is not None:
         again = refill_cycles(problem, plan.gather)
     elif side == "rows":
-        again = problem.n * problem.k * (_READ + _copy_cost(problem.b, tiling.b, tiling.width))
+        again = problem.n * problem.k * _again_cost(problem.b, tiling.b, tiling.width, written)
     else:
-        again = problem.m * problem.k * (_READ + _copy_cost(problem.a, tiling.a, tiling.width))
+        again = problem.m * problem.k * _again_cost(problem.a, tiling.a, tiling.width, written)
     return problem.batch.total * again
+
+
+def _again_cost(operand: Operand, source: Source, width: int, written: float) -> float:
+    """Cycles an element of an operand that another partition reads or packs, too."""
+    copied = 0.0 if source in ("place", "kept") else written
+    return _READ + copied + _copy_cost(operand, source, width)
 
 
 def _moved(plan: Plan, side: Side) -> float:
@@ -256,7 +268,8 @@ def estimate(plan: Plan) -> float:
     pack_a = problem.m * problem.k * _copy_cost(problem.a, tiling.a, tiling.width)
     if tiling.near:
         work = problem.batch.total * problem.m * problem.n * problem.k
-        tiles *= next((share for least, share in _NEAR if work >= least), 1.0)
+        shares = _NEAR_ALONG if along_steps(problem.b) else _NEAR
+        tiles *= next((share for least, share in shares if work >= least), 1.0)
     else:
         pack_a *= max(1, -(-problem.n // tiling.nc))
     pack_b = (
@@ -283,6 +296,8 @@ def _tiles_cycles(plan: Plan) -> float:
 _NEAR = ((3 << 26, 0.95), (1 << 27, 0.985))
 """From how many multiply-adds on how long register tiles of three vectors whose panel of B is in L1 take, beside others: operands
 of smaller products come fast enough in longer blocks of k."""
+_NEAR_ALONG = ((3 << 26, 0.95), (1 << 25, 0.978))
+"""The same where B is turned while it is packed."""
 
 _CROSS = 4.0
 """Cycles a vector of sums takes to be transposed."""
