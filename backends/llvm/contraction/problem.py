@@ -45,6 +45,7 @@ __all__ = [
     "flat_buffer",
     "readings",
     "split_sides",
+    "without_order",
 ]
 
 VECTOR_LEAST_STEPS = 32
@@ -188,6 +189,39 @@ class Problem:
         split = split_linear(stores[0].index[0], axis) if axis else (1, 0)
         same = buffer.type.dtype is self.dtype and buffer.access == "out"
         return stores[0] if same and split is not None and split[0] == 1 else None
+
+
+def without_order(problem: Problem) -> Problem:
+    """The problem where every term is there: an epilogue that asks whether an element has terms is told that it has."""
+    order = problem.order
+    if order is None or not order.of_results:
+        return dataclasses.replace(problem, order=None)
+    rows, columns = problem.rows.axes, problem.columns.axes
+    if len(rows) != 1 or len(columns) != 1 or problem.spread_columns.axes != columns:
+        return dataclasses.replace(problem, order=None)
+    low, high = (columns, rows) if order.low == "columns" else (rows, columns)
+    places = {i.id: i.index[0] for i in problem.epilogue if i.opcode == "index"}
+    ends = [high[0].expr, low[0].expr]
+    true = {
+        i.id for i in problem.epilogue if i.opcode == "ge" and [places.get(o) for o in i.operands] == ends
+    }
+    same = {i.id: i.operands[1] for i in problem.epilogue if i.opcode == "select" and i.operands[0] in true}
+
+    def told(body: Sequence[Instruction]) -> tuple[Instruction, ...]:
+        found = []
+        for i in body:
+            if i.id not in true and i.id not in same:
+                found.append(dataclasses.replace(i, operands=tuple(same.get(o, o) for o in i.operands)))
+        needed = {o for i in found for o in i.operands}
+        return tuple(i for i in found if i.opcode not in ("index", "const") or i.id in needed)
+
+    if any(o in true for i in problem.epilogue if i.id not in same for o in i.operands):
+        return dataclasses.replace(problem, order=None)
+    if any(o in same for o in same.values()):
+        return dataclasses.replace(problem, order=None)
+    return dataclasses.replace(
+        problem, order=None, epilogue=told(problem.epilogue), spread=told(problem.spread)
+    )
 
 
 def readings(kernel: Kernel, vector: bool | None, resumed: int = 0) -> list[Problem]:

@@ -6,6 +6,7 @@ to what is kept, and the last one goes on into the epilogue.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from math import gcd
 from typing import Protocol
@@ -31,7 +32,7 @@ from graphc.backends.llvm.contraction.micro import (
     accumulate_some,
 )
 from graphc.backends.llvm.contraction.order import Order
-from graphc.backends.llvm.contraction.problem import Problem
+from graphc.backends.llvm.contraction.problem import Problem, without_order
 from graphc.backends.llvm.contraction.share import load_pointers
 from graphc.backends.llvm.contraction.tiling import Tiling, sums_in_result
 from graphc.backends.llvm.text import Builder, ModuleText, Val, vector
@@ -212,12 +213,27 @@ class Tile:
             return accumulate(*sizes, (at, a), columns, count, even, ahead, sums)
 
         if problem.order is None:
-            grid = summed(constant(0), steps, even)
-        elif problem.order.of_results:
-            grid = self._present(problem.order, summed(constant(0), steps, even))
-        else:
-            grid = self._in_order(problem.order, (a_address, a), steps, block, summed)
-        self.conclude(grid, kept, block, kept_lead)
+            self.conclude(summed(constant(0), steps, even), kept, block, kept_lead)
+            return
+        order = problem.order
+        if not order.of_results:
+            found = self._in_order(order, (a_address, a), steps, block, summed)
+            self.conclude(found, kept, block, kept_lead)
+            return
+        grid = summed(constant(0), steps, even)
+        if shape != TileShape(tiling.rows, tiling.vectors, 0):
+            self.conclude(self._present(order, grid), kept, block, kept_lead)
+            return
+        # Most tiles have all their terms: nothing is masked there.
+        whole, partly, done = (builder.label(x) for x in ("whole", "partly", "done"))
+        builder.branch_if(self._has_all_terms(order), whole, partly)
+        builder.block(whole)
+        dataclasses.replace(self, problem=without_order(problem)).conclude(grid, kept, block, kept_lead)
+        builder.branch(done)
+        builder.block(partly)
+        self.conclude(self._present(order, grid), kept, block, kept_lead)
+        builder.branch(done)
+        builder.block(done)
 
     def _kept(self, kept: Val, lead: int) -> Callable[[int, int], Val]:
         """Reads kept sums by row and vector."""
@@ -261,6 +277,14 @@ class Tile:
         n, (rows, columns) = self.placed.first[0], (self.shape.rows, self.shape.vectors * self.tiling.width)
         low, high, size = (n, self.m, rows) if order.low == "columns" else (self.m, n, columns)
         return self.builder.icmp("slt", low, plus(self.builder, high, constant(size)))
+
+    def _has_all_terms(self, order: Order) -> Val:
+        """True of a tile all elements of which have their terms."""
+        n, (rows, columns) = self.placed.first[0], (self.shape.rows, self.shape.vectors * self.tiling.width)
+        low, high, size = (n, self.m, columns) if order.low == "columns" else (self.m, n, rows)
+        return self.builder.icmp(
+            "slt", plus(self.builder, low, constant(size - 1)), plus(self.builder, high, constant(1))
+        )
 
     def _present(self, order: Order, grid: list[list[Val]]) -> list[list[Val]]:
         """The sums of a tile, +0 where there are no terms."""
@@ -306,15 +330,24 @@ class Tile:
             row = plus(builder, from_block, constant(i))
             return builder.icmp("sle", *((k, row) if order.low == "steps" else (row, k)))
 
+        def of_all(first: Val, count: Val, sums: Sequence[Val] | None) -> list[list[Val]]:
+            """Steps that all rows have: eight at a time, then the rest."""
+            if self.shape != TileShape(self.tiling.rows, self.tiling.vectors, 0):
+                return summed(first, count, 1, sums)
+            eights = builder.binary("and", count, constant(-8))
+            made = summed(first, eights, 8, sums)
+            rest = builder.sub(count, eights)
+            return summed(plus(builder, first, eights), rest, 1, [x for row in made for x in row])
+
         if order.low == "steps":
             shared, end = clamped(1), clamped(rows)
-            grid = summed(constant(0), shared, 1, None)
+            grid = of_all(constant(0), shared, None)
             return accumulate_some(builder, problem.scalar, width, a, source, (shared, end), grid, there)
         begin, shared = clamped(0), clamped(rows - 1)
         zero = builder.const(vector(problem.scalar, width), 0)
         grid = [[zero] * self.shape.vectors for _ in range(rows)]
         grid = accumulate_some(builder, problem.scalar, width, a, source, (begin, shared), grid, there)
-        return summed(shared, builder.sub(steps, shared), 1, [x for row in grid for x in row])
+        return of_all(shared, builder.sub(steps, shared), [x for row in grid for x in row])
 
     def conclude(self, grid: list[list[Val]], kept: Val, block: Val, kept_lead: int) -> None:
         """What becomes of a block's sums: kept, or added to what is kept, or finished; goes on at a block of its own."""
