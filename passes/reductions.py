@@ -17,6 +17,8 @@ CHUNK_ELEMENTS = 64 * 1024
 MOST_CHUNKS = 16
 COLUMN_BLOCK = 64
 """Results of a fold over leading axes that one partition makes."""
+FEW_CHANNELS = MOST_CHUNKS // 2
+"""Results below which a reduction over images does without being one kernel with what reads its result."""
 FEW_RESULTS = 1 << 14
 """Results of a contraction up to which it is cut: what chunks make costs little beside their sums."""
 CHUNK_TERMS = 512
@@ -78,9 +80,14 @@ def _used(access: Access) -> frozenset[Symbol]:
     return frozenset().union(*(symbols(x) for x in access.index), *(symbols(g[0]) for g in access.guards))
 
 
-def chunk_count(results: int, reduced: int, along: bool) -> int:
-    """Into how many chunks a reduction to `results` elements of `reduced` elements each is cut; 1 is not."""
+def chunk_count(results: int, reduced: int, along: bool, images: bool = False) -> int:
+    """Into how many chunks a reduction to `results` elements of `reduced` elements each is cut; 1 is not.
+
+    One over `images` sums the first axis, the last one, and not all between: each thread is to read images of its own.
+    """
     wanted = min(MOST_CHUNKS, results * reduced // CHUNK_ELEMENTS)
+    if images and 1 < results < FEW_CHANNELS:
+        return max(1, min(wanted, reduced))
     items = results if along else -(-results // COLUMN_BLOCK)
     if items >= wanted or items == 0:
         return 1
@@ -93,4 +100,5 @@ def op_chunks(op: Op) -> int:
         return 1
     results = op.results[0].type.numel
     reduced = op.operands[0].type.numel // results if results else 0
-    return chunk_count(results, reduced, folds_along_last_axis(op))
+    along = folds_along_last_axis(op)
+    return chunk_count(results, reduced, along, along and 0 in op.attrs["axes"])

@@ -22,7 +22,7 @@ from graphc.passes.fuse.sources import Node as OpNode
 from graphc.passes.lower.emit import Body, Store, emit
 from graphc.passes.lower.nodes import KernelGraph, Node
 from graphc.passes.lower.stages import StagePlan, plan_stages
-from graphc.passes.reductions import folds_along_last_axis, is_vector_product, product_chunks
+from graphc.passes.reductions import folds_along_last_axis, is_vector_product, op_chunks, product_chunks
 
 __all__ = ["Lowered", "lower"]
 
@@ -44,7 +44,7 @@ class Lowered:
     vector: bool = False
     """True where one side of that op has a single point; see `is_vector_product`."""
     chunks: int = 1
-    """Into how many chunks the sum of that op is cut; see `product_chunks`."""
+    """Into how many chunks a reduction or that op's sum is cut; see `op_chunks` and `product_chunks`."""
 
     def __str__(self) -> str:
         return str(self.kernel)
@@ -95,16 +95,9 @@ class _Lowering:
         checks = tuple(_check(message, loc) for message, loc in self.graph.checks)
         along = tuple(folds_along_last_axis(b.op) for b in bodies if b.op is not None)
         vector = any(is_vector_product(b.op) for b in bodies if b.op is not None)
-        chunks = max((product_chunks(b.op) for b in bodies if b.op is not None), default=1)
-        return Lowered(
-            kernel,
-            tuple(k[1] for k in keys),
-            checks,
-            along,
-            contraction,
-            vector,
-            chunks if contraction else 1,
-        )
+        count = product_chunks if contraction else op_chunks
+        chunks = max((count(b.op) for b in bodies if b.op is not None), default=1)
+        return Lowered(kernel, tuple(k[1] for k in keys), checks, along, contraction, vector, chunks)
 
     def _bodies(self, plan: StagePlan) -> list[Body]:
         bodies = []

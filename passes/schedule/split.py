@@ -31,8 +31,8 @@ def split_reduction(lowered: Lowered) -> tuple[Lowered, ...]:
     stage = kernel.stages[inner[0]]
     if any(a.size is not None for a in (*kernel.axes, *stage.axes)):
         return (lowered,)
-    wanted = chunk_count(points(kernel.axes), points(stage.axes), lowered.along[0])
-    chunks = _divisor_near(extent(stage.axes[0]), wanted)
+    counted = chunk_count(points(kernel.axes), points(stage.axes), lowered.along[0])
+    chunks = _divisor_near(extent(stage.axes[0]), max(counted, lowered.chunks))
     if chunks < 2:
         return (lowered,)
     return _Splitter(lowered, inner[0], chunks).run()
@@ -40,7 +40,7 @@ def split_reduction(lowered: Lowered) -> tuple[Lowered, ...]:
 
 def split_contraction(lowered: Lowered) -> tuple[Lowered, ...]:
     """A contraction kernel as it is, or as the contraction of chunks of images and the kernel that adds them up."""
-    if lowered.chunks < 2:
+    if not lowered.contraction or lowered.chunks < 2:
         return (lowered,)
     first, rest = _Splitter(lowered, 0, lowered.chunks).run()
     return dataclasses.replace(first, contraction=True), rest

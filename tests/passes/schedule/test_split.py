@@ -22,6 +22,8 @@ CASES: tuple[Case, ...] = (
     ("argmax", (3, 100_001), (1,), 2),
     ("argmin", (150_000,), (0,), 2),
     ("prod", (70_000, 3), (0,), 2),
+    ("sum", (24, 6, 40, 40), (0, 2, 3), 2),
+    ("sum", (6, 24, 40, 40), (1, 2, 3), 1),
     ("sum", (600, 600), (1,), 1),
     ("sum", (600, 600), (0,), 1),
     ("sum", (200, 200), (0, 1), 1),
@@ -62,17 +64,20 @@ def test_reading_it_back_does_not_change_how_a_sum_is_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    ("results", "reduced", "along", "chunks"),
+    ("results", "reduced", "along", "images", "chunks"),
     (
-        (1, 1 << 20, True, 16),
-        (1, 1 << 16, True, 1),
-        (64, 1 << 16, True, 1),
-        (10, 60_000, False, 9),
-        (0, 9, True, 1),
+        (1, 1 << 20, True, False, 16),
+        (1, 1 << 16, True, True, 1),
+        (64, 1 << 16, True, True, 1),
+        (10, 60_000, False, False, 9),
+        (0, 9, True, True, 1),
+        (6, 50_176, True, False, 1),
+        (6, 50_176, True, True, 4),
+        (8, 50_176, True, True, 1),
     ),
 )
-def test_chunk_count(results: int, reduced: int, along: bool, chunks: int) -> None:
-    assert chunk_count(results, reduced, along) == chunks
+def test_chunk_count(results: int, reduced: int, along: bool, images: bool, chunks: int) -> None:
+    assert chunk_count(results, reduced, along, images) == chunks
 
 
 WINDOWS: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...] = (
