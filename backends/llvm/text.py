@@ -632,6 +632,13 @@ class Builder:
             for u, v in zip(usual, values, strict=True)
         )
 
+    @contextmanager
+    def hidden_steps(self) -> Iterator[None]:
+        """Code whose loops hide their steps; see `ModuleText.function`."""
+        before, self.hides_steps = self.hides_steps, True
+        yield
+        self.hides_steps = before
+
     def _hidden(self, x: Val) -> Val:
         """The number or address `x`, of which LLVM does not see how it changes from one iteration to the next."""
         name = _HIDING.get(x.type)

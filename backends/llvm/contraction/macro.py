@@ -116,15 +116,16 @@ def emit_blocked(problem: Problem, tiling: Tiling, side: Side, builder: Builder)
 
 def pack_rows(builder: Builder, block: Block, source: Source, lead: int, depth: int) -> None:
     """Packs a block as `source` says; nothing for an operand that is read in place."""
-    match source:
-        case "runs":
-            pack_runs(builder, block, lead)
-        case "columns":
-            pack_columns(builder, block, lead)
-        case "panels":
-            pack_panels(builder, block, lead, depth)
-        case "transpose":
-            pack_transposed(builder, block, lead, depth)
+    with builder.hidden_steps():
+        match source:
+            case "runs":
+                pack_runs(builder, block, lead)
+            case "columns":
+                pack_columns(builder, block, lead)
+            case "panels":
+                pack_panels(builder, block, lead, depth)
+            case "transpose":
+                pack_transposed(builder, block, lead, depth)
 
 
 def panel_of(operand: Operand, tiling: Tiling) -> Panel:
