@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from graphc.backends.llvm.contraction.axes import Env, Group, constant, plus, times
+from graphc.backends.llvm.contraction.axes import Env, Group, constant, index_value, minimum, plus, times
+from graphc.backends.llvm.contraction.body import Point, Scalars, emit_body, guard_mask
 from graphc.backends.llvm.contraction.packing import Block, pack_runs
 from graphc.backends.llvm.contraction.problem import Operand, Problem
 from graphc.backends.llvm.contraction.tiling import along_steps, round_up
-from graphc.backends.llvm.text import Builder, Val
+from graphc.backends.llvm.text import Builder, Val, vector
 from graphc.ir.dims import Dim, Symbol, substitute, symbols
 from graphc.ir.kernel import Instruction, extent, replace_symbols
 from graphc.ir.records import dataclass
+from graphc.ir.scalar import Guard
 
 __all__ = ["Copies", "find_copies"]
 
@@ -54,8 +56,13 @@ class Copies:
         return plus(builder, times(builder, row, self.lead), times(builder, env[self.shift], self.apart))
 
     def copy(self, builder: Builder, block: Block) -> None:
-        """Copies the block's rows and steps to its target."""
-        pack_runs(builder, dataclasses.replace(block, operand=self.operand), self.lead)
+        """Copies the block's rows and steps to its target: all there are where there is a shift."""
+        whole = dataclasses.replace(block, operand=self.operand)
+        plain = None if self.shift is None else _plain(self.operand, block.width)
+        if plain is None:
+            pack_runs(builder, whole, self.lead)
+        else:
+            _Planes(builder, whole, self.lead, plain).copy()
 
 
 def find_copies(problem: Problem, steps: int) -> Copies | None:
@@ -98,3 +105,94 @@ def _slides(body: tuple[Instruction, ...], outer: Symbol, axis: Symbol) -> bool:
     apart: dict[Symbol, Dim] = {outer: outer.expr - axis.expr}
     expressions = [e for i in body for e in (*i.index, *(g for guard in i.guards for g in guard))]
     return all(axis not in symbols(substitute(e, apart)) for e in expressions)
+
+
+@dataclass(frozen=True)
+class _PlainLoad:
+    """A load of one array with zeros around it; guards that differ from lane to lane are apart."""
+
+    load: Instruction
+    along: tuple[Guard, ...]
+    across: tuple[Guard, ...]
+
+
+def _plain(operand: Operand, width: int) -> _PlainLoad | None:
+    """The load of an operand of two k axes that vectors of `width` fit; None of any other one."""
+    *constants, load = operand.body
+    outer, inner = operand.steps.axes
+    if load.opcode != "load" or len(constants) != len(load.operands) or extent(inner) < width:
+        return None
+    if any(i.opcode != "const" or i.value != 0 for i in constants):
+        return None
+    used = [set().union(*map(symbols, guard)) for guard in load.guards]
+    if any({outer, inner} <= found for found in used) or operand.stride(inner) != 1:
+        return None
+    along = tuple(g for g, found in zip(load.guards, used, strict=True) if inner in found)
+    across = tuple(g for g, found in zip(load.guards, used, strict=True) if inner not in found)
+    return _PlainLoad(load, along, across)
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """Copies an operand a vector of the inner axis at a time, through all of the outer one: its mask is made once."""
+
+    builder: Builder
+    block: Block
+    lead: int
+    plain: _PlainLoad
+
+    def copy(self) -> None:
+        """Emits the loops."""
+        operand, builder = self.block.operand, self.builder
+        builder.loop(self.block.row, self.block.row_end, 1, (), lambda r, _: self._row(r, operand), "plane")
+
+    def _row(self, r: Val, operand: Operand) -> list[Val]:
+        builder, width = self.builder, self.block.width
+        inner = operand.steps.axes[1]
+        env = self.block.batch | operand.rows.split(builder, r)
+        base = times(builder, builder.sub(r, self.block.row), self.lead)
+
+        def strip(q: Val, _: tuple[Val, ...]) -> list[Val]:
+            # The last vector ends with the row: it repeats some elements instead of spoiling the next row's.
+            first = minimum(builder, q, constant(extent(inner) - width))
+            self._strip(env | {inner: first}, plus(builder, base, first))
+            return []
+
+        builder.loop(0, extent(inner), width, (), strip, "strip")
+        return []
+
+    def _strip(self, env: Env, to: Val) -> None:
+        builder, block = self.builder, self.block
+        outer, inner = block.operand.steps.axes
+        load, type_ = self.plain.load, vector(block.scalar, block.width)
+        mask = guard_mask(builder, self.plain.along, Point(block.pointers, env, inner, block.width))
+        word = vector("i64" if block.scalar == "double" else "i32", block.width)
+        signs = None if mask is None else builder.cast("sext", mask, word)
+
+        def line(at: Val, _: tuple[Val, ...]) -> list[Val]:
+            here, place = env | {outer: at}, plus(builder, to, times(builder, at, extent(inner)))
+            inside: Val | None = None
+            for expression, lo, hi in self.plain.across:
+                holds = builder.icmp(
+                    "ult", index_value(builder, expression - lo, here), index_value(builder, hi - lo, here)
+                )
+                inside = holds if inside is None else builder.and_(inside, holds)
+            if inside is None:
+                self._put(here, signs, place, load)
+                return []
+            block.put(builder, builder.const(type_, 0), place)
+            with builder.if_(inside):
+                self._put(here, signs, place, load)
+            return []
+
+        builder.loop(0, extent(outer), 1, (), line, "line")
+
+    def _put(self, env: Env, signs: Val | None, place: Val, load: Instruction) -> None:
+        builder, block = self.builder, self.block
+        bits = None if signs is None else builder.icmp("slt", signs, builder.const(signs.type, 0))
+        point = Point(block.pointers, env, block.operand.steps.axes[1], block.width, bits)
+        scalars: Scalars = {}
+        emit_body(
+            builder, block.buffers, (dataclasses.replace(load, guards=(), operands=()),), point, scalars
+        )
+        block.put(builder, scalars[block.operand.result][1], place)
