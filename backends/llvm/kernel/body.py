@@ -9,6 +9,7 @@ from graphc.backends.llvm.kernel.convert import convert
 from graphc.backends.llvm.kernel.scalar_ops import apply
 from graphc.backends.llvm.kernel.scope import Scope
 from graphc.backends.llvm.kernel.values import carrier, constant, round_to
+from graphc.backends.llvm.math.exponential import exp
 from graphc.backends.llvm.text import Builder, Val, lanes, vector
 from graphc.ir.failure import BIAS, error_word
 from graphc.ir.kernel import Combine, Instruction
@@ -85,6 +86,12 @@ def _emit(scope: Scope, i: Instruction) -> None:
             scope.set(i.id, convert(b, scope.value(i.operands[0]), source, i.dtype))
         case _:
             dtype = scope.space.types[i.operands[-1]]
+            below = scope.space.below.get(i.operands[0]) if i.opcode == "exp" else None
+            if below is not None:
+                wide = max(lanes(scope.value(o).type) for o in below)
+                least, most = (b.splat(scope.value(o), wide) for o in below)
+                scope.set(i.id, exp(b, scope.value(i.operands[0]), b.fsub(most, least)))
+                return
             scope.set(i.id, apply(b, i.opcode, dtype, scope.operands(i)))
 
 

@@ -20,7 +20,7 @@ from graphc.backends.llvm.kernel.loops import Range, Step, bound_after, run_loop
 from graphc.backends.llvm.kernel.memory import fetch
 from graphc.backends.llvm.kernel.placement import Placement, place
 from graphc.backends.llvm.kernel.reduction import run_reduce
-from graphc.backends.llvm.kernel.scope import BodySpace, Scope
+from graphc.backends.llvm.kernel.scope import BodySpace, Scope, below_largest
 from graphc.backends.llvm.kernel.values import constant
 from graphc.backends.llvm.text import Builder, ModuleText, Val
 from graphc.ir.dims import Dim, product, typical
@@ -240,6 +240,7 @@ def _emit_body(
     for space in spaces:
         space.sizes = values
         space.streamed = streamed
+        space.below = below_largest([plan.kernel for plan in plans])
     if plans[0].in_blocks:
         _emit_blocks(plans, [space.scope() for space in spaces], part, parts)
     else:

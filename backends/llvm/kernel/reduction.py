@@ -19,13 +19,15 @@ from collections.abc import Callable
 
 from graphc.backends.llvm.kernel.body import combine
 from graphc.backends.llvm.kernel.loops import Step, run_loops
+from graphc.backends.llvm.kernel.scalar_ops import extremum_of_numbers
 from graphc.backends.llvm.kernel.scope import Scope
 from graphc.backends.llvm.kernel.values import constant
-from graphc.backends.llvm.text import Val, lanes
+from graphc.backends.llvm.text import Val, lanes, vector
 from graphc.ir.dims import Dim, product
 from graphc.ir.errors import CompileError
 from graphc.ir.kernel import FOLD_IN_LANES, Combine, Stage, size_of
 from graphc.ir.target import Target
+from graphc.ir.types import float32, float64
 
 __all__ = ["level_length", "partial_count", "run_reduce"]
 
@@ -159,6 +161,19 @@ def _leveled(
     return found
 
 
+def _finds_nans(stage: Stage, how: Combine, copies: int, width: int, target: Target) -> bool:
+    """True of a largest or least float whose NaNs are looked for in two vectors at once: one comparison for both,
+    where masks are vectors themselves."""
+    dtype = stage.init[0][0]
+    return (
+        how.opcode in ("max", "min")
+        and dtype in (float32, float64)
+        and copies % 2 == 0
+        and width == target.width(dtype.bits)
+        and not (target.has_masks and target.vector_bytes >= _MASK_BYTES)
+    )
+
+
 def _has_levels(stage: Stage, how: Combine) -> bool:
     """True of float sums."""
     return how.opcode == "add" and stage.init[0][0].is_floating_point
@@ -218,11 +233,31 @@ def _partials(
             fresh = b.loop(i, cut(end), partials, start, block, inner.axis)
             return tuple(b.fadd(t, f) for t, f in zip(totals, fresh, strict=True))
 
+        def pairs(i: Val, values: Accumulators) -> Accumulators:
+            """As `block` for a largest or least number; the last value has ones where there was a NaN."""
+            seen, result = values[-1], []
+            for k in range(0, copies, 2):
+                new = []
+                for n in (k, k + 1):
+                    base = b.add(i, Val("i64", str(n * width))) if n else i
+                    point = owner.bind_vector(inner.axis, base, width)
+                    new.append(b.splat(body(point)[0], width))
+                    result.append(extremum_of_numbers(b, how.opcode or "", values[n], new[-1]))
+                seen = b.or_(seen, b.cast("sext", b.fcmp("uno", *new), seen.type))
+            return (*result, seen)
+
         whole = full // run * run if levels and full > run else 0
         if whole:
             carried = b.loop(0, cut(whole), run, carried, one_run, inner.axis)
         totals, fresh = carried, start if levels and outer else carried
-        if full - whole > partials or (row_end is not None and full > whole):
+        several = full - whole > partials or (row_end is not None and full > whole)
+        if several and count == 1 and _finds_nans(stage, how, copies, width, b.target):
+            clear = b.const(vector(f"i{bits}", width), 0)
+            *found, seen = b.loop(whole, cut(full), partials, (*fresh, clear), pairs, inner.axis)
+            nan = b.splat(constant(b, stage.init[0][0], float("nan")), width)
+            found[0] = b.select(b.icmp("ne", seen, clear), nan, found[0])
+            fresh = tuple(found)
+        elif several:
             fresh = b.loop(whole, cut(full), partials, fresh, block, inner.axis)
         elif full > whole:
             fresh = block(Val("i64", str(whole)), fresh)
@@ -373,6 +408,9 @@ def _run_length(blocks: int) -> int:
         return max(blocks, 1)
     return int(1 << ((blocks.bit_length() + 1) // 2))
 
+
+_MASK_BYTES = 64
+"""Vectors from this size on have masks of their own kind, in which nothing is gained."""
 
 _LEVEL = 32
 _RUNS = (_LEVEL**3, _LEVEL**2, _LEVEL)

@@ -16,7 +16,7 @@ from graphc.backends.llvm.text import Builder, Val, lanes, vector
 from graphc.ir.errors import CompileError
 from graphc.ir.types import DType
 
-__all__ = ["apply"]
+__all__ = ["apply", "extremum_of_numbers"]
 
 _EXACT = frozenset(
     ("neg", "abs", "min", "max", "select", "floor", "ceil", "trunc", "round", "rem", "not", "is_nan")
@@ -87,6 +87,11 @@ def _float_extremum(b: Builder, beats: str, x: Val, y: Val) -> Val:
     """y where it beats x, else x (so NaN in x stays); and y where it is NaN itself."""
     better = b.select(b.fcmp(beats, y, x), y, x)
     return b.select(b.fcmp("uno", y, y), y, better)
+
+
+def extremum_of_numbers(b: Builder, opcode: str, x: Val, y: Val) -> Val:
+    """`min` or `max` of floats where y is no NaN; x where it is one."""
+    return b.select(b.fcmp("olt" if opcode == "min" else "ogt", y, x), y, x)
 
 
 def _bool(b: Builder, opcode: str, x: Sequence[Val]) -> Val:

@@ -19,9 +19,9 @@ from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Instruction, Kernel
 from graphc.ir.records import dataclass
 from graphc.ir.scalar import Guard
-from graphc.ir.types import DType, symbolic_strides
+from graphc.ir.types import DType, float32, float64, symbolic_strides
 
-__all__ = ["BodySpace", "Condition", "Scope", "is_multiple", "scalar_dtypes"]
+__all__ = ["BodySpace", "Condition", "Scope", "below_largest", "is_multiple", "scalar_dtypes"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,23 @@ def scalar_dtypes(kernel: Kernel) -> dict[int, DType]:
     return types
 
 
+def below_largest(kernels: Sequence[Kernel]) -> dict[int, tuple[int, int]]:
+    """Differences x - m in f32 and f64 where m is the largest of some numbers, as a rule of those that x is one of."""
+    largest = {
+        n
+        for kernel in kernels
+        for s in kernel.stages
+        if s.combine is not None and s.combine.opcode == "max" and s.init[0][0] in (float32, float64)
+        for n in s.results
+    }
+    return {
+        i.id: (i.operands[0], i.operands[1])
+        for kernel in kernels
+        for i in kernel.instructions()
+        if i.opcode == "sub" and i.operands[1] in largest and i.operands[0] not in largest
+    }
+
+
 class BodySpace:
     """What all scopes of one kernel's code share.
 
@@ -72,6 +89,8 @@ class BodySpace:
         self.row_end: Val | None = None
         """Where inner axes end early, if they do: see `emit_rows`."""
         self.types = scalar_dtypes(kernel)
+        self.below = below_largest([kernel])
+        """Differences that are hardly ever positive: their operands, the smaller one first."""
         self._offsets: dict[tuple[int, tuple[Dim, ...]], Dim] = {}
 
     def scope(self) -> Scope:

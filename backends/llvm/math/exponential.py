@@ -110,8 +110,10 @@ def _power(b: Builder, r: Val) -> Val:
     return b.fadd(b.const(r.type, 1.0), b.fadd(r, tail))
 
 
-def exp(b: Builder, x: Val) -> Val:
-    """e^x."""
+def exp(b: Builder, x: Val, opposite: Val | None = None) -> Val:
+    """e^x. With `opposite`, which is -x, positive arguments are correct but slow."""
+    if opposite is not None:
+        x = b.fneg(opposite)
     form = format_of(x)
     constants = _CONSTANTS[form.scalar]
     least, most = constants.exp_limits
@@ -122,7 +124,7 @@ def exp(b: Builder, x: Val) -> Val:
     def everywhere() -> list[Val]:
         return [exp_reduced(b, clamp_below(b, clamp_above(b, x, most), least))]
 
-    beyond = any_lane_beyond(b, x, constants.exp_normal)
+    beyond = any_lane_beyond(b, x, constants.exp_normal, opposite)
     return b.rarely(beyond, [usual], everywhere, "beyond")[0]
 
 

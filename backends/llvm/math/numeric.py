@@ -154,20 +154,24 @@ def any_lane(b: Builder, condition: Val) -> Val:
     return b.intrinsic("vector.reduce.or", "i1", [condition], overload=condition.type)
 
 
-def any_lane_beyond(b: Builder, x: Val, limit: float) -> Val:
+def any_lane_beyond(b: Builder, x: Val, limit: float, opposite: Val | None = None) -> Val:
     """i1: whether any lane of a float vector is greater than `limit` > 0 in magnitude, or NaN.
 
     Compared as integers, which have the order of magnitudes, in units that floating-point arithmetic leaves idle.
+    With `opposite`, which is -x, true of positive lanes too: as an unsigned integer it is large there, and where it is a NaN.
     """
     form = format_of(x)
     # Lanes that nobody asked for may be poison, on which no branch may depend.
-    bits = to_bits(b, b.op(x.type, f"freeze {x}"))
-    size = b.and_(bits, b.const(bits.type, (1 << (form.bits - 1)) - 1))
+    bits = to_bits(b, b.op(x.type, f"freeze {x if opposite is None else opposite}"))
+    if opposite is None:
+        size, sign = b.and_(bits, b.const(bits.type, (1 << (form.bits - 1)) - 1)), "s"
+    else:
+        size, sign = bits, "u"
     while lanes(size.type) > b.target.width(form.bits) and lanes(size.type) % 2 == 0:
         half = lanes(size.type) // 2
         parts = [b.shuffle(size, None, range(at, at + half)) for at in (0, half)]
-        size = b.intrinsic("smax", parts[0].type, parts)
-    return any_lane(b, b.icmp("sgt", size, b.const(size.type, _integer_of(form, limit))))
+        size = b.intrinsic(f"{sign}max", parts[0].type, parts)
+    return any_lane(b, b.icmp(f"{sign}gt", size, b.const(size.type, _integer_of(form, limit))))
 
 
 def _integer_of(form: Format, value: float) -> int:

@@ -781,3 +781,28 @@ def test_lines_of_a_row_are_fetched_before_it_is_stored() -> None:
         found.append(len(re.findall(r"call void @llvm.prefetch.p0\(ptr %\w+, i32 1,", str(module))))
     # Where the result fits in L2 nothing is asked for, and neither in the body that stores past the caches.
     assert found[0] > 0 and found[1:] == [0, found[0]]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize(("opcode", "init"), [("max", "-inf"), ("min", "inf")])
+def test_the_largest_of_a_row_finds_every_nan(dtype: str, opcode: str, init: str) -> None:
+    text = f"""
+    kernel (b0: {dtype}[7100] in, b1: {dtype}[71] out) axes (i < 71) checks 0 {{
+      reduce (j < 100) init ({dtype} {init}) {{
+        %0: {dtype} = load b0[100*i+j]
+        yield %0
+      }} combine (%1) (%2) {{
+        %3: {dtype} = {opcode} %1, %2
+        yield %3
+      }} -> (%4)
+      map () {{
+        store b1[i] = %4 as {dtype}
+      }}
+    }}"""
+    rows = np.random.default_rng(0).standard_normal((71, 100)).round(1).astype(DTYPES[dtype].numpy)
+    rows[np.arange(70), np.arange(0, 100)[:70]] = np.nan
+    rows[:30, 99] = np.nan
+    check(
+        scheduled(text, "i parallel", "j vector 8" if dtype == "f32" else "j vector 4", ""),
+        inputs=[rows.reshape(-1), np.zeros(71, rows.dtype)],
+    )

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from graphc.backends.llvm.math import BOUNDS, FUNCTIONS
+from graphc.backends.llvm.math.exponential import exp
 from graphc.backends.llvm.math.reduction import TWO_OVER_PI_BITS
+from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.target import TARGETS
 from tests.backends.math.exhaustive import arguments, largest_errors
 from tests.backends.math.jit import Kernel, compile_kernel, runnable
@@ -183,3 +185,20 @@ def test_sieve_finds_what_exact_finds() -> None:
         wrong[place] = 1.0 if np.isnan(reference[place]) else -good[place]
         assert Exact(reference, np.float32).error(wrong, reference).mismatches == 1
         assert sieve(reference, wrong, INF) is True
+
+
+@pytest.mark.parametrize("target", runnable())
+@pytest.mark.parametrize("format_", SCALARS)
+def test_exp_of_an_opposite_has_the_bits_of_exp(format_: str, target: str) -> None:
+    def opposite(b: Builder, minus_x: Val) -> Val:
+        return exp(b, b.fneg(minus_x), minus_x)
+
+    scalar, _ = SCALARS[format_]
+    x = np.concatenate([block[0] for block in arguments("exp", format_, 100_000)])
+    got, expected = (compile_kernel(f, TARGETS[target], [scalar], scalar, 16) for f in (opposite, exp))
+    np.testing.assert_array_equal(_one_nan(got(-x)), _one_nan(expected(x)))
+
+
+def _one_nan(values: Array) -> Array:
+    """The bits, with one NaN for all."""
+    return np.where(np.isnan(values), np.nan, values).astype(values.dtype).view(np.uint32)
