@@ -35,6 +35,7 @@ from graphc.backends.llvm.contraction.problem import Problem, Side
 from graphc.backends.llvm.contraction.share import each, load_pointers, place_scratch, shares
 from graphc.backends.llvm.contraction.strip import StripShape, emit_strip_of_field
 from graphc.backends.llvm.contraction.tiling import Tiling, round_up
+from graphc.backends.llvm.contraction.turned_sums import emit_turned_row, is_turned
 from graphc.backends.llvm.text import Builder, Val
 from graphc.ir.kernel import extent
 from graphc.ir.records import dataclass
@@ -300,6 +301,12 @@ class _Fielded:
             width //= 2
         line = builder.gep(self.kept, times(builder, builder.sub(m, self.row), self.lead), problem.scalar)
         at_row = self.env | problem.rows.split(builder, m)
+        if is_turned(problem, self.field):
+            first = builder.binary("udiv", self.origin, constant(self.field.rest))
+            count = builder.binary("udiv", self.column_count, constant(self.field.rest))
+            images = first, plus(builder, first, count)
+            emit_turned_row(builder, problem, self.field, self.pointers, self.uniform, line, at_row, images)
+            return []
 
         def piece(start: Val, stop: Val, env: Env, begin: Val) -> None:
             def chunk(j: Val, mask: Val | None) -> None:

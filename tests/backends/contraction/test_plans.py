@@ -9,6 +9,7 @@ import pytest
 
 from graphc.backends.llvm import contraction
 from graphc.backends.llvm.contraction.plan import all_plans, best_parts, make_plan
+from graphc.backends.llvm.contraction.turned_sums import is_turned
 from graphc.ir.target import TARGETS
 from graphc.ir.types import DType, float32, float64
 from tests.backends.contraction.kernels import Body, Convolution, Index, buffer, matmul
@@ -181,6 +182,35 @@ def test_vectors_that_overlap_have_the_same_bits(
         native = Native(kernel, TARGETS[target])
         results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 5)}
     assert overlapping
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Convolution(24, 3, 9, 9, 5, 3, 3),
+        Convolution(16, 80, 4, 4, 7, 3, 3, pad=1),
+        Convolution(40, 2, 5, 6, 3, 2, 2),
+    ],
+    ids=str,
+)
+def test_sums_turned_in_squares_have_the_same_bits(
+    case: Convolution, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lanes along images: positions that fill no square, several blocks of images, sums of several blocks of k."""
+    kernel = case.forward(float32)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(b.type.sizes).astype(np.float32) for b in kernel.buffers]
+    monkeypatch.setattr(contraction, "_windows", lambda k, t: None)
+    plans = all_plans(kernel, TARGETS[target])
+    turned = [p for p in plans if p.field is not None and is_turned(p.problem, p.field)]
+    results = set()
+    for plan in [plans[0], *turned]:
+        monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
+        native = Native(kernel, TARGETS[target])
+        results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 3)}
+    assert turned
     assert len(results) == 1
 
 
