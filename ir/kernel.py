@@ -172,6 +172,8 @@ class Kernel:
     schedule: Schedule | None = None
     links: tuple[Link, ...] = ()
     """Of a chain, which has neither axes nor stages."""
+    partial: tuple[int, ...] = ()
+    """Buffers of a chain of which nobody else looks at what comes after position `row` of row `row`: it need not be made."""
 
     @property
     def parameters(self) -> tuple[KernelBuffer, ...]:

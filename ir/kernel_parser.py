@@ -34,6 +34,7 @@ _SIZE = re.compile(r"(\$\w+): (\d+)\.\.(\d*)$")
 _BUFFER = re.compile(r"b(\d+): (.+) (in|out|inout|local)$")
 _STAGE = re.compile(r"(map|reduce|scatter) \((.*?)\)(?: init \((.*)\))? \{$")
 _LINK = re.compile(r"link \((.*)\)$")
+_PARTIAL = re.compile(r"partial \((.*)\)$")
 _COMBINE = re.compile(r"\} combine \((.*?)\) \((.*?)\) \{$")
 _END = re.compile(r"\}(?: -> \((.*)\))?$")
 _RESULT = re.compile(r"%(\d+): (\w+) = (\w+) ?(.*)$")
@@ -89,15 +90,19 @@ class _Parser:
         stages = []
         while _STAGE.match(self.peek()):
             stages.append(self.stage())
+        partial: tuple[int, ...] = ()
+        if match := _PARTIAL.match(self.peek()):
+            self.at += 1
+            partial = _buffers(match.group(1))
         links = []
         while match := _LINK.match(self.peek()):
             self.at += 1
             known, self.known = self.known, {}
-            links.append(Link(self.kernel(), tuple(int(b.strip()[1:]) for b in match.group(1).split(","))))
+            links.append(Link(self.kernel(), _buffers(match.group(1))))
             self.known = known
         schedule = self.schedule() if self.peek().startswith("schedule") else None
         self.take(re.compile(r"\}$"), "}")
-        return Kernel(buffers, axes, tuple(stages), int(head.group(3)), schedule, tuple(links))
+        return Kernel(buffers, axes, tuple(stages), int(head.group(3)), schedule, tuple(links), partial)
 
     def buffer(self, number: int, text: str) -> KernelBuffer:
         match = _BUFFER.match(text)
@@ -268,6 +273,10 @@ class _Parser:
                 self.fail("expected x in low .. high")
             found.append((self.dim(match.group(1)), self.dim(match.group(2)), self.dim(match.group(3))))
         return tuple(found)
+
+
+def _buffers(text: str) -> tuple[int, ...]:
+    return tuple(int(t.strip().removeprefix("b")) for t in text.split(","))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

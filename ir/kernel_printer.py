@@ -19,7 +19,7 @@
     }
 
 A chain has links in place of stages: a line `link (b0, b1)` with the buffers that are the parameters of the kernel
-that follows.
+that follows, behind `partial (b2)` where buffers are made in part.
 
 Further spellings: `load b0[i0-1] where (i0-1 in 0 .. 64) else %5`, `store b1[i0] += %4`,
 `%6: i64 = to_index %5 below 10 check 0`, `%7: f32 = const 1.5`, `%8: i64 = index 3*i0`.
@@ -44,6 +44,8 @@ def kernel_text(kernel: Kernel) -> str:
     lines = [f"kernel ({buffers}) axes ({_axes(kernel.axes)}) checks {kernel.checks}{where} {{"]
     for stage in kernel.stages:
         lines += _stage(stage)
+    if kernel.partial:
+        lines.append(f"  partial ({', '.join(f'b{n}' for n in kernel.partial)})")
     for link in kernel.links:
         bound = ", ".join(f"b{n}" for n in link.buffers)
         lines += [f"  link ({bound})", *(f"  {line}" for line in kernel_text(link.kernel).splitlines())]

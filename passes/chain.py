@@ -131,8 +131,6 @@ def _chain(
     seen = set(returned).union(*map(_reads, others))
     made = set().union(*map(_makes, members))
     private = made - seen
-    if not _makes(next(m for m in members if not m.contraction)) <= private:
-        return None  # what is stored anyway is better stored over what it is made of
     given = list(dict.fromkeys(v for m in members for v in m.values if v not in private))
     over: dict[Value, Value] = {}
     kernels = []
@@ -141,14 +139,17 @@ def _chain(
         if not m.contraction:
             kernel, values = _over_itself(m, private, over)
         kernels.append((kernel, values))
-    local = list(dict.fromkeys(over.get(v, v) for m in members for v in m.values if v in private))
+    local = [v for v in dict.fromkeys(v for m in members for v in m.values if v in private) if v not in over]
     number = {v: n for n, v in enumerate([*given, *local])}
     buffers = [
         *(KernelBuffer(v.type, "out" if v in made else "in") for v in given),
         *(KernelBuffer(v.type, "local") for v in local),
     ]
     links = tuple(Link(k, tuple(number[over.get(v, v)] for v in values)) for k, values in kernels)
-    kernel = Kernel(tuple(buffers), (), (), 0, None, links)
+    partial = tuple(
+        number[v] for v in given if v in made and v not in returned and _is_seen_in_part(v, others)
+    )
+    kernel = Kernel(tuple(buffers), (), (), 0, None, links, partial)
     found = context.backend.chain_schedule(kernel, context.target)
     if found is None:
         return None
@@ -161,21 +162,39 @@ def _chain(
 def _over_itself(
     middle: Lowered, private: set[Value], over: dict[Value, Value]
 ) -> tuple[Kernel, tuple[Value, ...]]:
-    """The kernel between the products, which stores over what it reads where both are private."""
+    """The kernel between the products, which stores over what it alone reads; `over` says in whose buffer values are."""
     kernel, values = middle.kernel, middle.values
-    written = [
-        v for v, b in zip(values, kernel.parameters, strict=True) if b.access == "out" and v in private
-    ]
+    written = [v for v, b in zip(values, kernel.parameters, strict=True) if b.access == "out"]
     for w in written:
-        taken = set(over.values())
         for r in values:
-            free = r in private and r not in written and r not in taken
+            free = r in private and r not in written and r not in over and r not in over.values()
             if free and _can_store_over(kernel, values.index(r), values.index(w)):
                 kernel = share(kernel, values.index(r), values.index(w))
                 values = tuple(v for v in values if v is not w)
-                over[w] = r
+                if w in private:
+                    over[w] = r
+                else:
+                    over[r] = w
                 break
     return kernel, values
+
+
+def _is_seen_in_part(value: Value, calls: Sequence[Call]) -> bool:
+    """True where every load of a value by other calls is guarded so that it sees row r up to position r alone."""
+    for c in calls:
+        if value not in _reads(c):
+            continue
+        if isinstance(c, LoweredControl) or c.kernel.links:
+            return False
+        number = c.values.index(value)
+        for i in c.kernel.instructions():
+            if i.opcode == "load" and i.buffer == number:
+                if len(i.index) < 2:
+                    return False
+                wanted = i.index[-2] - i.index[-1]
+                if not any(x == wanted and low == 0 for x, low, _ in i.guards):
+                    return False
+    return True
 
 
 def _can_store_over(kernel: Kernel, read: int, written: int) -> bool:
@@ -191,5 +210,9 @@ def _can_store_over(kernel: Kernel, read: int, written: int) -> bool:
     stores = [
         n for n, s in enumerate(kernel.stages) for i in s.body if i.opcode == "store" and i.buffer == written
     ]
-    again = [i for i in kernel.instructions() if i.opcode == "load" and i.buffer == written]
-    return not again and bool(loads) and bool(stores) and max(loads) < min(stores)
+    again = [
+        n for n, s in enumerate(kernel.stages) for i in s.body if i.opcode == "load" and i.buffer == written
+    ]
+    if not loads or not stores or any(n <= max(stores) for n in again):
+        return False
+    return max(loads) < min(stores)

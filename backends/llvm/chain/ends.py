@@ -52,7 +52,8 @@ def quantum_of(
                 return 0
             absent |= found
     # What somebody else reads must be there.
-    return 0 if any(kernel.buffers[n].access != "local" for n in inner) else quantum
+    needed = any(kernel.buffers[n].access != "local" and n not in kernel.partial for n in inner)
+    return 0 if needed else quantum
 
 
 def _absent_results(link: Link) -> dict[int, str]:
