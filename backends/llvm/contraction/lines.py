@@ -17,13 +17,16 @@ from graphc.backends.llvm.contraction.tiling import Tiling, sums_in_result
 from graphc.backends.llvm.kernel.lanes import LaneAxis
 from graphc.backends.llvm.kernel.values import memory_type
 from graphc.backends.llvm.text import Builder, Val
-from graphc.ir.dims import Dim, symbols
+from graphc.ir.dims import Dim, Expr, symbols
 from graphc.ir.records import dataclass
 
 __all__ = ["Lines", "is_last_block"]
 
 _LEAST_STEPS = 32
 """Steps of k below which a tile is over before a line that it asked for has come."""
+
+_LINE = 64
+"""Bytes of a line."""
 
 _LEAST_STEPS_IN_TURN = 96
 """Steps of k from which the tile below has its lines asked for, a row at a time."""
@@ -138,4 +141,12 @@ class Lines:
             scalar = memory_type(problem.buffers[buffer].type.dtype)
             start = builder.gep(self.pointers[buffer], index_value(builder, index, env), scalar)
             builder.prefetch(start, write=written)
-            builder.prefetch(builder.gep(start, self.reach - 1, scalar), write=written)
+            if not self._in_one_line(index, problem.buffers[buffer].type.dtype.itemsize):
+                builder.prefetch(builder.gep(start, self.reach - 1, scalar), write=written)
+
+    def _in_one_line(self, index: Dim, size: int) -> bool:
+        """True where each row of a tile lies in one line of an array that begins with a line, as most do."""
+        axis, line = self.problem.columns.inner, _LINE // size
+        if line % self.reach or axis is None or not isinstance(index, Expr):
+            return False
+        return all(k % line == 0 for monomial, k in index.terms if monomial != ((axis, 1),))
