@@ -93,7 +93,7 @@ def _stored(
             if along is None or along[0] != 1 or across is None or not across[0]:
                 continue
             row_bytes = typical_size(inner) * buffer.type.dtype.itemsize
-            if row_bytes < _LEAST_ROW_BYTES or row_bytes * 2 > target.l2_bytes:
+            if row_bytes < _LEAST_ROW_BYTES or row_bytes * 4 > target.l2_bytes:
                 continue
             if buffer.access == "out" and buffer.type.typical_bytes > target.l2_bytes:
                 found.setdefault(alike[-1], []).append((replace_symbols(i, {inner: before.expr}), 0))

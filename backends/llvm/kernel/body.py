@@ -13,6 +13,7 @@ from graphc.backends.llvm.math.exponential import exp
 from graphc.backends.llvm.text import Builder, Val, lanes, vector
 from graphc.ir.failure import BIAS, error_word
 from graphc.ir.kernel import Combine, Instruction
+from graphc.ir.types import int64
 
 __all__ = ["combine", "run", "run_point"]
 
@@ -86,6 +87,9 @@ def _emit(scope: Scope, i: Instruction) -> None:
             scope.set(i.id, convert(b, scope.value(i.operands[0]), source, i.dtype))
         case _:
             dtype = scope.space.types[i.operands[-1]]
+            if i.opcode in ("eq", "ne") and (narrow := _with_position(scope, i)) is not None:
+                scope.set(i.id, b.icmp(i.opcode, *narrow))
+                return
             below = scope.space.below.get(i.operands[0]) if i.opcode == "exp" else None
             if below is not None:
                 wide = max(lanes(scope.value(o).type) for o in below)
@@ -106,6 +110,23 @@ def _index(scope: Scope, i: Instruction) -> Val:
     if i.dtype.kind == "bool":
         return b.icmp("ne", value, b.const(value.type, 0))
     return round_to(b, i.dtype, b.cast("sitofp", value, vector(carrier(i.dtype), width)))
+
+
+def _with_position(scope: Scope, i: Instruction) -> tuple[Val, Val] | None:
+    """The operands of a comparison for equality in 32 bits, where one is a position in each lane and the other one
+    a 64-bit number for all of them: one that is no position is -1 then."""
+    b, space = scope.builder, scope.space
+    for place, other in (i.operands, i.operands[::-1]):
+        found, number = space.positions.get(place), scope.value(other)
+        if found is None or space.types[other] is not int64 or lanes(number.type) > 1:
+            continue
+        positions = scope.lane_dims(found) if scope.width > 1 else number
+        if positions.type != vector("i32", scope.width) or scope.width == 1:
+            continue
+        inside = b.icmp("ult", number, b.const("i64", 1 << 31))
+        small = b.select(inside, b.cast("trunc", number, "i32"), b.const("i32", -1))
+        return positions, b.splat(small, scope.width)
+    return None
 
 
 def _bits(value: Val) -> int:

@@ -19,7 +19,7 @@ from graphc.ir.errors import CompileError
 from graphc.ir.kernel import Instruction, Kernel
 from graphc.ir.records import dataclass
 from graphc.ir.scalar import Guard
-from graphc.ir.types import DType, float32, float64, symbolic_strides
+from graphc.ir.types import DType, float32, float64, int64, symbolic_strides
 
 __all__ = ["BodySpace", "Condition", "Scope", "below_largest", "is_multiple", "scalar_dtypes"]
 
@@ -91,6 +91,12 @@ class BodySpace:
         self.types = scalar_dtypes(kernel)
         self.below = below_largest([kernel])
         """Differences that are hardly ever positive: their operands, the smaller one first."""
+        self.positions = {
+            i.id: i.index[0]
+            for i in kernel.instructions()
+            if i.opcode == "index" and i.dtype is int64 and less_equal(0, i.index[0])
+        }
+        """64-bit scalars that are index expressions and not negative."""
         self._offsets: dict[tuple[int, tuple[Dim, ...]], Dim] = {}
 
     def scope(self) -> Scope:

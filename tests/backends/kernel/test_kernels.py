@@ -806,3 +806,23 @@ def test_the_largest_of_a_row_finds_every_nan(dtype: str, opcode: str, init: str
         scheduled(text, "i parallel", "j vector 8" if dtype == "f32" else "j vector 4", ""),
         inputs=[rows.reshape(-1), np.zeros(71, rows.dtype)],
     )
+
+
+@pytest.mark.parametrize("opcode", ["eq", "ne"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_number_is_compared_with_positions(opcode: str, swapped: bool) -> None:
+    operands = "%2, %0" if swapped else "%0, %2"
+    text = f"""
+    kernel (b0: i64[8] in, b1: f32[264] out) axes (i < 8) checks 0 {{
+      map () {{
+        %0: i64 = load b0[i]
+      }}
+      map (j < 33) {{
+        %2: i64 = index j
+        %3: bool = {opcode} {operands}
+        %4: f32 = cast %3
+        store b1[33*i+j] = %4 as f32
+      }}
+    }}"""
+    numbers = np.array([0, 5, 32, 33, -1, 2**32 + 3, -(2**32) + 4, 2**31])
+    check(scheduled(text, "i parallel", "", "j vector 8"), inputs=[numbers, np.zeros(264, np.float32)])
