@@ -44,14 +44,17 @@ def may_be_chained(low: Call) -> bool:
 def chained(fused: Fused, calls: Sequence[Call], context: CompileContext) -> list[Call]:
     """The scheduled kernels of a graph, with those joined to chains that the backend can run so."""
     found = list(calls)
-    if sum(map(may_be_chained, found)) < 2:
+    products = [c for c in calls if isinstance(c, Lowered) and may_be_chained(c)]
+    if len(products) < 2:
         return found
     returned = set(fused.graph.outputs)
     for middle in calls:
         if isinstance(middle, Lowered) and not middle.contraction:
-            before = _before(middle, found)
+            before = _before(middle, products, found)
             if before:
                 found = _with_chain(before, middle, found, returned, context)
+                left = set(map(id, found))
+                products = [c for c in products if id(c) in left]
     return found
 
 
@@ -97,15 +100,13 @@ def _makes(low: Call) -> set[Value]:
     return {v for v, b in zip(low.values, low.kernel.parameters, strict=True) if b.access != "in"}
 
 
-def _before(middle: Lowered, calls: Sequence[Call]) -> list[Lowered]:
-    """The products that nobody reads but `middle`."""
+def _before(middle: Lowered, products: Sequence[Lowered], calls: Sequence[Call]) -> list[Lowered]:
+    """Those of `products` that nobody reads but `middle`."""
     needed = _reads(middle)
     return [
         c
-        for c in calls
-        if may_be_chained(c)
-        and isinstance(c, Lowered)
-        and _makes(c) <= needed
+        for c in products
+        if _makes(c) <= needed
         and not any(_makes(c) & _reads(other) for other in calls if other is not middle)
     ]
 
