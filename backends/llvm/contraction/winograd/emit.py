@@ -8,7 +8,7 @@
             for frequency: product                  [16][row][tile]
             result: transform, epilogue
 
-Each product's terms are added in ascending channels. Everything of a block stays within L2.
+Each product's terms are added in ascending channels, sums of chunks of them one after the other. Everything of a block stays within L2.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def emit_windows(plan: Plan, builder: Builder) -> None:
 
 
 def _emit_strip(module: ModuleText, name: str, plan: Plan, rows: int, vectors: int) -> None:
-    """`name(a, b, products, count, begun)`: register tiles of one frequency below one another, for a chunk of steps;
-    where sums have `begun`, they go on from what products hold."""
+    """`name(a, b, products, count, begun)`: register tiles of one frequency below one another, for a chunk of steps,
+    whose sums are added to what products hold where these have `begun`."""
     parameters = (("ptr", "a"), ("ptr", "b"), ("ptr", "products"), ("i64", "count"), ("i64", "begun"))
     builder = module.function(
         name, "void", parameters, linkage="internal", attributes="nounwind noinline", hides_steps=True
@@ -45,7 +45,7 @@ def _emit_strip(module: ModuleText, name: str, plan: Plan, rows: int, vectors: i
     a, b, products, count, begun = builder.params
     columns = PanelColumns(b, _SCALAR, plan.width, vectors, plan.lead, 0)
     type_ = vector(_SCALAR, plan.width)
-    goes_on = builder.icmp("ne", begun, constant(0))
+    goes_on, zero = builder.icmp("ne", begun, constant(0)), builder.const(type_, 0)
 
     def tile(_: Val, carried: tuple[Val, ...]) -> list[Val]:
         here, out = carried
@@ -55,15 +55,14 @@ def _emit_strip(module: ModuleText, name: str, plan: Plan, rows: int, vectors: i
             for i in range(rows)
             for j in range(vectors)
         ]
-        sums = None
-        if plan.chunk < plan.depth:
-            zero = builder.const(type_, 0)
-            sums = [builder.select(goes_on, builder.load(type_, place, 4), zero) for place in places]
         grid = accumulate(
             builder, _SCALAR, plan.width, rows, vectors, (here, panel), columns, constant(plan.chunk),
-            plan.chunk, sums=sums,
+            plan.chunk,
         )  # fmt: skip
         for value, place in zip((v for row in grid for v in row), places, strict=True):
+            if plan.chunk < plan.depth:
+                before = builder.select(goes_on, builder.load(type_, place, 4), zero)
+                value = builder.fadd(before, value)
             builder.store(value, place, 4)
         return [
             builder.gep(here, rows * plan.depth, _SCALAR),

@@ -41,7 +41,7 @@ _IN_PHASES, _COPIES = 0.35, 40.0
 """Of data of which every other point is there: the share of the peak that a sum in phases reaches, and cycles of a vector
 of lanes through four copies."""
 _STEPS = 320
-"""Steps whose panel of tiles fits L1."""
+"""Most steps of a product's chunk."""
 _LATE = 0.02
 """Share of its time that a thread loses now and then."""
 _TILES = {16: ((4, 3), (6, 2)), 32: ((8, 3), (12, 2), (6, 4))}
@@ -108,10 +108,9 @@ class Plan:
 
     @property
     def chunk(self) -> int:
-        """Steps that a product does at a time, a divisor of the channels: the panels of longer ones leave L1."""
+        """Steps that a product sums at a time, a divisor of the channels: long sums have larger errors, and their panels
+        leave L1."""
         channels = self.windows.channels
-        if not self.strided:
-            return channels
         counts = range(-(-channels // _STEPS), 9)
         return next((channels // n for n in counts if channels % n == 0), channels)
 
