@@ -215,7 +215,7 @@ class Variant:
 
     `arguments` are the positional ones followed by those of `keywords`, in that order, then what lies in nests. `tree`
     is how results are returned: `none`, `single`, `tuple`, `list`, or `unflatten`, where the
-    callable of that name gets a tuple of all results. `fail` is called with the error word
+    callable of that name gets a tuple of all results, or `finish`, where it gets the arguments, too. `fail` is called with the error word
     when a data-dependent check failed and raises. Every output of the program is a result.
     A call whose arguments lie in one of the spans `written` is not served.
     """
@@ -232,13 +232,13 @@ class Variant:
         grad_mode: int = 1,
         keywords: Sequence[str] = (),
         tree: str = "tuple",
-        unflatten: Callable[[tuple[Any, ...]], object] | None = None,
+        unflatten: Callable[..., object] | None = None,
         written: Sequence[tuple[int, int]] = (),
     ) -> None:
         if tree == "single" and len(results) != 1:
             raise ValueError(f"a single result, but {len(results)} are given")
-        if (tree == "unflatten") != (unflatten is not None):
-            raise ValueError("unflatten is given exactly where tree is 'unflatten'")
+        if (tree in ("unflatten", "finish")) != (unflatten is not None):
+            raise ValueError("unflatten is given exactly where tree is 'unflatten' or 'finish'")
         self.executable = executable
         self._check_inputs(arguments)
         self._check_outputs(results)

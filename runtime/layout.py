@@ -218,7 +218,7 @@ ARGUMENT_KINDS = (
     "dict",
 )
 RESULT_KINDS = ("tensor", "object", "shared")
-TREES = ("none", "single", "tuple", "list", "unflatten")
+TREES = ("none", "single", "tuple", "list", "unflatten", "finish")
 """Names of the numbers in `kind` and `tree` fields."""
 
 # -- memory blocks and threads -----------------------------------------------------------

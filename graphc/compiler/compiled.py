@@ -182,7 +182,7 @@ class Compiled:
         for found, variant, before, calls in stale:
             if variant.calls == calls:
                 variant.epoch = before
-            else:
+            elif found.way_back is None:  # which counts them itself
                 found.count_writes()
         return result
 

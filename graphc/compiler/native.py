@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from graphc.compiler.arguments import span
+from graphc.compiler.arguments import argument, span
 from graphc.compiler.program import SizedProgram
 from graphc.compiler.tree import unflatten
 from graphc.core.modes import is_grad_enabled
 from graphc.core.tensor import TensorBase, native_record
 from graphc.runtime import entry
+from graphc.runtime.state import epoch
 
 __all__ = ["bind_states", "native_variant"]
 
@@ -40,7 +41,7 @@ def bind_states(found: SizedProgram) -> tuple[Any, list[tuple[int, int]]]:
 def native_variant(found: SizedProgram, args: Any, kwargs: Any, now: int) -> entry.Variant | None:
     """The signature for the native entry; None where only Python can serve it."""
     traced = found.traced
-    if found.way_back is not None or traced.grads or traced.gradients.of_arguments or traced.same:
+    if traced.grads or traced.gradients.of_arguments or traced.same:
         return None
     if any(p < found.arguments for p in found.compiled.aliases.values()):
         return None
@@ -54,6 +55,10 @@ def native_variant(found: SizedProgram, args: Any, kwargs: Any, now: int) -> ent
         for i, t in enumerate(found.fresh_types)
     ]
     kind, unflatten_ = _result_tree(tree)
+    if found.way_back is not None:
+        inputs = {a.input: n for n, a in enumerate(arguments) if isinstance(a, entry.TensorArgument)}
+        order = [inputs[i] for i in range(len(inputs))]
+        kind, unflatten_ = "finish", functools.partial(_with_tape, found, order)
     binding, written = bind_states(found)
     return entry.Variant(
         found.executable,
@@ -124,6 +129,25 @@ def _result_tree(tree: Any) -> tuple[str, Any]:
     if tree[0] in (tuple, list) and all(t == ("leaf",) for t in tree[2]):
         return tree[0].__name__, None
     return "unflatten", functools.partial(_unflatten_results, tree)
+
+
+def _with_tape(found: SizedProgram, order: list[int], results: tuple[Any, ...], *given: Any) -> Any:
+    """A native call's value, on the tape: as `SizedProgram.run` leaves it. `order` says where in `given` the inputs are."""
+    assert found.way_back is not None
+    leaves = [given[n] for n in order]
+    tensors: list[Any] = [t if isinstance(t, TensorBase) and not t._chain else argument(t) for t in leaves]
+    assert found.variant is not None
+    current = found.variant.epoch == epoch()
+    found.count_writes()
+    memories = [*(t._storage.memory for t in tensors), *found.native]
+    found.way_back.attach([r._storage.node for r in results], tensors, memories, found.traced)
+    if current:
+        found.variant.epoch = (
+            epoch()
+        )  # nothing is pending, and this function's writes are counted in each call
+    for n in found.way_back.roots:
+        results[n]._record = None  # says that it does not require grad
+    return unflatten(found.tree, iter(results[: found.traced.returned]))
 
 
 def _unflatten_results(tree: Any, leaves: tuple[Any, ...]) -> Any:

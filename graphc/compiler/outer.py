@@ -23,6 +23,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.lazy import lazy_module
 from graphc.ir.records import dataclass
 from graphc.ir.specialise import specialised
+from graphc.runtime.state import bump_pending
 
 if TYPE_CHECKING:
     from graphc.passes import gradients, split
@@ -89,6 +90,9 @@ class WayBack:
         )
         for position, node in enumerate(roots):
             node.tape, node.requires_grad = (tape, position), True
+        if any(kind == "input" for kind, _ in self.sources):
+            # What the tape reads again may be written by native calls, whose writes are counted once an epoch.
+            bump_pending()
 
 
 def with_way_back(traced: Traced) -> tuple[Graph, WayBack | None]:

@@ -360,3 +360,103 @@ def test_gradients_that_come_by_another_name(written: str) -> None:
     assert not call(other).requires_grad
     call(part).backward()
     assert (x if written == "leaf" else weights).grad is not None
+
+
+# -- results on the tape ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda i: graphc.tensor(values(i)),
+        values,
+        lambda i: ROWS[2 * i],
+        lambda i: graphc.tensor(values(i), requires_grad=True),
+        lambda i: graphc.tensor(values(i), requires_grad=True) * 2,
+        lambda i: {"x": values(i), "y": [graphc.tensor(values(i), requires_grad=True)]},
+    ],
+    ids=["tensor", "array", "row", "leaf", "on the tape", "nest"],
+)
+def test_new_arguments_of_a_forward_pass(make: Callable[[int], Any]) -> None:
+    weights = graphc.ones(N, requires_grad=True)
+
+    def forward(nest: Any) -> Any:
+        products = [x * weights for x in leaves(nest)]
+        return sum((p * p).sum() for p in products), products[0]
+
+    def gradients(function: Callable[[Any], Any]) -> list[Any]:
+        found: list[Any] = []
+        for i in range(4):
+            nest = make(i)
+            weights.grad = None
+            loss, product = function(nest)
+            (loss + product.sum()).backward()
+            found += [loss.item(), product.tolist(), weights.grad.tolist()]  # type: ignore[attr-defined]
+            found += [x.grad.tolist() for x in leaves(nest) if x.is_leaf and x.grad is not None]
+        return found
+
+    call = graphc.compile(forward)
+    assert gradients(call) == gradients(forward)
+    assert call.cache_info().misses == 1
+    nest = make(1)
+    graphc.realize(*leaves(nest))
+    call(nest)
+    assert "_slow" not in frames(lambda: call(nest))
+
+
+def test_a_forward_pass_that_writes_what_its_tape_needs() -> None:
+    state, weights = graphc.ones(N), graphc.ones(N, requires_grad=True)
+
+    def forward(x: Any) -> Any:
+        state.add_(x)
+        return (state * weights).sum()
+
+    call = graphc.compile(forward)
+    call(graphc.ones(N))
+    for i in range(3):
+        results = [call(graphc.ones(N)), call(values(0) * 0 + 1)]
+        for n, result in enumerate(results):
+            weights.grad = None
+            result.backward()
+            assert weights.grad is not None
+            assert weights.grad.tolist() == [3.0 + 2 * i + n] * N
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_writes_of_native_calls_between_forth_and_back(compiled: bool) -> None:
+    state, weights, one = graphc.ones(N), graphc.ones(N, requires_grad=True), graphc.ones(N)
+
+    def forward(x: Any) -> Any:
+        return (state * weights * x).sum()
+
+    call = graphc.compile(forward) if compiled else forward
+    write = graphc.compile(lambda x: state.add_(x).sum())
+    call(one).item()
+    write(one)
+    write(one)
+    for _ in range(3):
+        result = call(one)
+        result.item()
+        write(one)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            result.backward()
+        weights.grad = None
+        call(one).backward()
+        assert weights.grad is not None
+        assert weights.grad.tolist() == state.tolist()
+
+
+def test_results_on_the_tape_are_arguments() -> None:
+    weights = graphc.full((N,), 2.0, requires_grad=True)
+    call = graphc.compile(lambda x: x * weights)
+    x = graphc.ones(N)
+    for _ in range(3):
+        y = call(call(call(x)))
+        weights.grad = None
+        y.sum().backward()
+        assert y.tolist() == [8.0] * N
+        assert weights.grad is not None
+        assert weights.grad.tolist() == [12.0] * N
+    with graphc.no_grad():
+        assert not call(x).requires_grad
+    assert call(x).requires_grad

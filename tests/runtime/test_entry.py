@@ -17,8 +17,10 @@ from graphc.ir.failure import failed_check
 from graphc.ir.program import Buffer
 from graphc.runtime import buffers, state
 from graphc.runtime.entry import (
+    MISSED,
     AnyTensor,
     Dispatcher,
+    Nest,
     Number,
     ObjectResult,
     SharedResult,
@@ -254,6 +256,71 @@ def test_arrays(given: Any, served: bool) -> None:
     assert variant.calls == int(served)
     if served:
         np.testing.assert_array_equal(out.numpy(), ONES + given)
+
+
+@pytest.mark.parametrize(
+    ("given", "served"),
+    [
+        (lambda a, b: {"a": [a], "b": b}, True),
+        (lambda a, b: {"b": b, "a": [a]}, False),
+        (lambda a, b: {"a": [a]}, False),
+        (lambda a, b: {"a": [a, a], "b": b}, False),
+        (lambda a, b: {"a": (a,), "b": b}, False),
+        (lambda a, b: {"a": [3], "b": b}, False),
+        (lambda a, b: [[a], b], False),
+        (lambda a, b: a, False),
+    ],
+)
+def test_nests(given: Callable[[Any, Any], Any], served: bool) -> None:
+    nests = [Nest(dict, 2, 1, ("a", "b")), Nest(list, 1, 3), tensor_argument(1), tensor_argument(0)]
+    entry, slow, variant = dispatcher(add_program(), nests)
+    nest = given(Tensor(ONES), Tensor(RAMP))
+    out = entry.function(nest)
+    assert variant.calls == int(served)
+    if served:
+        np.testing.assert_array_equal(out.numpy(), ONES + RAMP)
+    else:
+        assert slow.calls == [((nest,), {})]
+        assert entry.attempt(nest) is MISSED
+
+
+def test_arguments_that_must_be_the_same() -> None:
+    second = TensorArgument(LAYOUT, record(N), 1, twin=0)
+    entry, slow, variant = dispatcher(add_program(), [tensor_argument(0), second])
+    a, b = Tensor(RAMP), Tensor(RAMP)
+    np.testing.assert_array_equal(entry.function(a, a).numpy(), 2 * RAMP)
+    assert entry.function(a, b) == "slow"
+    assert (variant.calls, len(slow.calls)) == (1, 1)
+
+
+def test_records_with_another_stamp_are_not_looked_at() -> None:
+    entry, _, _ = adder()
+    a, b = Tensor(ONES), Tensor(RAMP)
+    out = entry.function(a, b)
+    state.bump_stamp()
+    assert entry.function(a, b) == "slow"
+    assert entry.function(out, out) == "slow"
+    fresh = entry.function(Tensor(ONES), Tensor(RAMP))
+    np.testing.assert_array_equal(entry.function(fresh, fresh).numpy(), 2 * (ONES + RAMP))
+
+
+def test_a_function_that_finishes_a_call() -> None:
+    def finish(results: tuple[Any, ...], *args: Any) -> Any:
+        if args[1].numpy()[0]:
+            raise KeyError("finish")
+        return results, args
+
+    entry, _, _ = adder(tree="finish", unflatten=finish)
+    a, b = Tensor(ONES), Tensor(RAMP)
+    (out,), args = entry.function(a, b)
+    assert args == (a, b)
+    np.testing.assert_array_equal(out.numpy(), ONES + RAMP)
+    gc.collect()
+    before = buffers.live_blocks(), sys.getrefcount(a)
+    with pytest.raises(KeyError, match="finish"):
+        entry.function(b, a)
+    gc.collect()
+    assert (buffers.live_blocks(), sys.getrefcount(a)) == before
 
 
 def copies_program(outputs: int) -> Executable:

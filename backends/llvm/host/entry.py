@@ -267,12 +267,34 @@ def _add_run_variant(module: ModuleText) -> None:
     r.branch(done)
     r.block(good)
     value_of.set(r.call("ptr", "collect", [variant, data]))
+    finishes = r.icmp("eq", r.read(variant, VARIANT, "tree"), i64(TREES.index("finish")))
+    with r.if_(r.and_(finishes, r.not_null(value_of.get()))):
+        value_of.set(r.call("ptr", "finish", [variant, value_of.get(), args, count]))
     r.branch(done)
     r.block(done)
     for value in held_objects:
         decref(r, value)
     r.ret(value_of.get())
     _add_report_failure(module)
+    _add_finish(module)
+
+
+def _add_finish(module: ModuleText) -> None:
+    """`ptr finish(variant, results, args, count)`: what the callable makes of the results and the arguments; steals the results."""
+    r = Routine.start(
+        module, "finish", "ptr",
+        [("ptr", "variant"), ("ptr", "results"), ("ptr", "args"), ("i64", "count")],
+        linkage="internal", attributes=RARE,
+    )  # fmt: skip
+    variant, results, args, count = r.params
+    total = r.add(count, i64(1))
+    given = r.op("ptr", f"alloca ptr, {total}, align 16")
+    r.store(results, given, 8)
+    r.memcpy(r.gep(given, 1, "ptr"), args, r.mul(count, i64(8)))
+    function = r.read_ptr(variant, VARIANT, "unflatten")
+    value = r.import_call("ptr", "PyObject_Vectorcall", [function, given, total, NULL])
+    decref(r, results)
+    r.ret(value)
 
 
 def _add_report_failure(module: ModuleText) -> None:
