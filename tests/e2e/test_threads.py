@@ -64,6 +64,7 @@ LARGE: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "layer norm": (lambda a: F.layer_norm(a, (1003,)), (array(2049, 1003),)),
     "matrix product": (lambda a, b: a @ b, (array(515, 509), array(509, 523))),
     "batched matrix product": (lambda a, b: a @ b, (array(9, 131, 127), array(9, 127, 133))),
+    "few large products": (lambda a, b: a @ b, (array(3, 515, 127), array(3, 127, 133))),
     "matrix times vector": (lambda a, b: a @ b, (array(4001, 1003), array(1003))),
     "convolution": (
         lambda a, w: F.conv2d(a, w, padding=1).relu(),

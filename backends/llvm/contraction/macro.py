@@ -28,7 +28,7 @@ from graphc.backends.llvm.contraction.packing import (
     pack_transposed,
 )
 from graphc.backends.llvm.contraction.problem import Operand, Problem, Side
-from graphc.backends.llvm.contraction.share import each, load_pointers, place_scratch, shares
+from graphc.backends.llvm.contraction.share import each, load_pointers, place_scratch, rows_across, shares
 from graphc.backends.llvm.contraction.tile import PlacedColumns, TileShape, emit_strip
 from graphc.backends.llvm.contraction.tiling import Source, Tiling, round_up, sums_in_result
 from graphc.backends.llvm.text import Builder, Val
@@ -109,6 +109,12 @@ def emit_blocked(problem: Problem, tiling: Tiling, side: Side, builder: Builder)
 
     Partitions divide `side`.
     """
+    if side == "rows" and problem.batch.total > 1 and builder.params[2].text != "1":
+        entries, rows = rows_across(builder, problem.totals, tiling.units)
+        across = Blocked(builder, problem, tiling)
+        every = constant(0), constant(problem.n)
+        each(builder, entries, lambda b: across.share(b, rows(b), every), "batch")
+        return
     bounds = shares(builder, problem.totals, tiling.units, side)
     blocked = Blocked(builder, problem, tiling)
     each(builder, bounds["batch"], lambda b: blocked.share(b, bounds["rows"], bounds["columns"]), "batch")

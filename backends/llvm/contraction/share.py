@@ -12,7 +12,16 @@ from graphc.backends.llvm.contraction.axes import constant, minimum, times
 from graphc.backends.llvm.contraction.problem import Problem, Side
 from graphc.backends.llvm.text import Builder, Val
 
-__all__ = ["Totals", "Units", "each", "load_pointers", "place_scratch", "shares", "split_side"]
+__all__ = [
+    "Totals",
+    "Units",
+    "each",
+    "load_pointers",
+    "place_scratch",
+    "rows_across",
+    "shares",
+    "split_side",
+]
 
 Totals = Mapping[Side, int]
 """Batch entries, rows and columns of the result."""
@@ -66,6 +75,33 @@ def shares(
         edges.append(minimum(builder, times(builder, piece, units[side]), constant(totals[side])))
     bounds[side] = edges[0], edges[1]
     return bounds
+
+
+def rows_across(
+    builder: Builder, totals: Totals, units: Units
+) -> tuple[tuple[Val, Val], Callable[[Val], tuple[Val, Val]]]:
+    """The batch entries of this partition, and its rows of each: pieces of rows of all entries one after another are
+    divided, so that a partition goes through few entries, for each of which it packs the other operand."""
+    pieces = -(-totals["rows"] // units["rows"])
+    part, parts = builder.params[1:3]
+    begin, end = (
+        builder.binary("udiv", times(builder, number, pieces * totals["batch"]), parts)
+        for number in (part, builder.add(part, constant(1)))
+    )
+    over = builder.add(end, constant(pieces - 1))
+    entries = (
+        builder.binary("udiv", begin, constant(pieces)),
+        builder.binary("udiv", over, constant(pieces)),
+    )
+
+    def rows(entry: Val) -> tuple[Val, Val]:
+        before = times(builder, entry, pieces)
+        first = builder.intrinsic("smax", "i64", [builder.sub(begin, before), constant(0)])
+        last = minimum(builder, builder.sub(end, before), constant(pieces))
+        stop = minimum(builder, times(builder, last, units["rows"]), constant(totals["rows"]))
+        return times(builder, first, units["rows"]), stop
+
+    return entries, rows
 
 
 def each(builder: Builder, bounds: tuple[Val, Val], body: Callable[[Val], None], hint: str) -> None:
