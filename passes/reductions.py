@@ -19,7 +19,7 @@ COLUMN_BLOCK = 64
 """Results of a fold over leading axes that one partition makes."""
 FEW_CHANNELS = MOST_CHUNKS // 2
 """Results below which a reduction over images does without being one kernel with what reads its result."""
-FEW_RESULTS = 1 << 14
+FEW_RESULTS = 1 << 16
 """Results of a contraction up to which it is cut: what chunks make costs little beside their sums."""
 CHUNK_TERMS = 512
 """Terms of each sum in a chunk of a contraction."""

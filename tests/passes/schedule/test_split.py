@@ -8,7 +8,7 @@ import pytest
 from graphc.backends.reference import run
 from graphc.ir import REGISTRY, Builder, Graph
 from graphc.ir.kernel import extent
-from graphc.passes.reductions import chunk_count
+from graphc.passes.reductions import chunk_count, product_chunks
 from tests.passes.models import tensor
 from tests.passes.programs import build, execute, kernel_count
 
@@ -85,7 +85,6 @@ WINDOWS: tuple[tuple[tuple[int, ...], tuple[int, ...], int], ...] = (
     ((12, 6, 20, 20), (12, 16, 16, 16), 6),
     ((9, 6, 26, 26), (9, 16, 22, 22), 3),
     ((2, 6, 34, 34), (2, 16, 30, 30), 2),
-    ((4, 6, 14, 14), (4, 160, 10, 10), 1),
     ((8, 2, 8, 8), (8, 2, 4, 4), 1),
 )
 """Shapes of images and gradients of windows of 5×5, and into how many chunks their product is cut: few results, many
@@ -110,3 +109,23 @@ def test_weight_gradient(case: tuple[tuple[int, ...], tuple[int, ...], int], vie
     arrays = [rng.standard_normal(v.type.shape).astype(np.float32) for v in (x, g)]
     for got, want in zip(execute(graph, arrays), run(graph, *arrays), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("images", "gradients", "size", "chunks"),
+    (
+        ((8, 64, 18, 18), (8, 64, 16, 16), (3, 3), 4),
+        ((8, 96, 18, 18), (8, 96, 16, 16), (3, 3), 1),
+        ((8, 64, 10, 10), (8, 64, 8, 8), (3, 3), 1),
+        ((64, 16, 16, 16), (64, 32, 16, 16), (1, 1), 16),
+    ),
+)
+def test_product_chunks(
+    images: tuple[int, ...], gradients: tuple[int, ...], size: tuple[int, int], chunks: int
+) -> None:
+    """Too many results or too few terms are not cut."""
+    graph = Graph("weights")
+    x, g = graph.add_input(tensor("f32", *images)), graph.add_input(tensor("f32", *gradients))
+    made = Builder(graph).conv2d_weight_grad(x, g, size=size)
+    assert made.op is not None
+    assert product_chunks(made.op) == chunks
