@@ -442,8 +442,12 @@ class _Vector:
                 value = builder.fadd(builder.load(self.type, place(at, slot), size), value)
             if turn + 1 == walks:
                 self._finish(j, builder.fadd(zero, value), mask)
-            else:
-                builder.store(value, place(at, left), size)
+                return
+            kept = place(at, left)
+            if mask is not None:
+                # The other lanes' columns are of the next run; what waits there is not read yet.
+                value = builder.select(mask, value, builder.load(self.type, kept, size))
+            builder.store(value, kept, size)
 
         chunks(builder, start, stop, self.width, chunk)
 
