@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from graphc.ir.dims import Dim, Expr, Symbol, bounds, size_symbols, substitute, typical
@@ -175,10 +176,27 @@ class Kernel:
     partial: tuple[int, ...] = ()
     """Buffers of a chain of which nobody else looks at what comes after position `row` of row `row`: it need not be made."""
 
-    @property
+    @cached_property
     def parameters(self) -> tuple[KernelBuffer, ...]:
         """The buffers that a call passes."""
         return tuple(b for b in self.buffers if b.access != "local")
+
+    @cached_property
+    def sizes(self) -> tuple[Symbol, ...]:
+        """See `kernel_sizes`."""
+        found: set[Symbol] = set()
+        for b in self.buffers:
+            if not b.type.is_static:
+                for d in b.type.shape:
+                    found |= size_symbols(d)
+        for a in (*self.axes, *(a for s in self.stages for a in s.axes)):
+            if a.size is not None:
+                found |= size_symbols(a.size)
+        for i in self.instructions():
+            for x in (*i.index, *(e for g in i.guards for e in g)):
+                if isinstance(x, Expr):
+                    found |= size_symbols(x)
+        return tuple(sorted(found, key=lambda s: s.name))
 
     def instructions(self) -> Iterator[Instruction]:
         """Every instruction of every stage body (combine bodies excluded); of a chain those of its links."""
@@ -232,19 +250,7 @@ def replace_symbols(i: Instruction, values: Mapping[Symbol, Dim]) -> Instruction
 
 def kernel_sizes(kernel: Kernel) -> tuple[Symbol, ...]:
     """The symbolic sizes that a kernel is called with, by name: an array of them is its parameter after its buffers."""
-    found: set[Symbol] = set()
-    for b in kernel.buffers:
-        if not b.type.is_static:
-            for d in b.type.shape:
-                found |= size_symbols(d)
-    for a in (*kernel.axes, *(a for s in kernel.stages for a in s.axes)):
-        if a.size is not None:
-            found |= size_symbols(a.size)
-    for i in kernel.instructions():
-        for x in (*i.index, *(e for g in i.guards for e in g)):
-            if isinstance(x, Expr):
-                found |= size_symbols(x)
-    return tuple(sorted(found, key=lambda s: s.name))
+    return kernel.sizes
 
 
 def _unregistered(kernel: Kernel) -> Any:
