@@ -23,11 +23,11 @@ import pytest
 import graphc
 from graphc import nn
 from graphc.backends.llvm import codegen
+from tests.e2e.c_programs import build_c, run_c
 from tests.e2e.models import BATCH, CNN, MLP, SEED, Training, batches, state_bits, tensors, training
 
 CC = shutil.which("cc")
 needs_cc = pytest.mark.skipif(CC is None, reason="exporting a library needs a C toolchain: no cc on PATH")
-STRICT = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 BATCHES = batches(10)
 CASES = [("mlp", "sgd"), ("mlp", "adam"), ("cnn", "sgd"), ("cnn", "adam")]
 
@@ -52,33 +52,6 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def exported(pristine: Any, tmp_path: Path) -> Any:
     """The files of an exported MLP step with Adam, for one test."""
     return type(pristine)(*(Path(shutil.copy(p, tmp_path)) for p in astuple(pristine)))
-
-
-def build_c(files: Any, out: Path) -> Path:
-    """Compiles the generated example as the comment in it says."""
-    program = out / "example"
-    subprocess.run(
-        ["cc", *STRICT, str(files.example), str(files.library), f"-Wl,-rpath,{out}", "-o", str(program)],
-        check=True,
-    )
-    return program
-
-
-def run_c(program: Path, records: list[tuple[Any, ...]]) -> dict[str, list[Any]]:
-    """Feeds records to an example program; every printed row by its label, outputs as lists of rows."""
-    data = program.parent / "inputs.bin"
-    data.write_bytes(b"".join(a.tobytes() for record in records for a in record))
-    done = subprocess.run([str(program), str(data)], check=True, capture_output=True, text=True)
-    found: dict[str, list[Any]] = {}
-    for line in done.stdout.splitlines():
-        label, colon, values = line.partition(":")
-        if colon:
-            found.setdefault(label, []).append([_number(v) for v in values.split()])
-    return found
-
-
-def _number(text: str) -> float | int:
-    return float.fromhex(text) if "0x" in text or "n" in text else int(text)
 
 
 def bits(values: Any) -> bytes:
