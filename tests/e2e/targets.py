@@ -1,13 +1,14 @@
 """Programs for other targets: each family of ops and some models, exported, linked with their C example and compared.
 
 `python -m tests.e2e.targets build TARGET DIRECTORY` writes, for every case, the example program (`CASE/example`), its
-inputs and what this machine's own target computes from them. Run every `example inputs.bin > printed` where the
+inputs and what the NumPy interpreter computes from them. Run every `example inputs.bin > printed` where the
 target's instructions exist (another machine, an emulator), bring the directory back and let
 `python -m tests.e2e.targets compare DIRECTORY` say what differs. The test beside this file does all of it where an
 emulator is on PATH.
 
-Another target may sum in another order, so floating-point numbers are compared within a tolerance for their dtype and
-the length of their row's largest value; integers and booleans must be equal.
+Another target may sum in another order, so floating-point numbers are compared within a tolerance for their dtype,
+times the largest value of the output; integers and booleans must be equal. Cases with state (training steps, random
+numbers) are compared with this machine's own compiled program.
 """
 
 from __future__ import annotations
