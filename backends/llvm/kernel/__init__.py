@@ -5,7 +5,8 @@
 """
 
 from graphc.backends.llvm.kernel.body import combine, run
-from graphc.backends.llvm.kernel.emit import emit_kernel, emit_rows, scratch_bytes, sequential_schedule
+from graphc.backends.llvm.kernel.emit import emit_kernel, emit_rows
+from graphc.backends.llvm.kernel.plan import scratch_bytes, sequential_schedule
 from graphc.backends.llvm.kernel.scope import BodySpace, Scope
 from graphc.backends.llvm.kernel.values import (
     carrier,

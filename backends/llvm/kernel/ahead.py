@@ -45,20 +45,24 @@ def reads_ahead(
             if i.opcode != "load" or i.guards or len(i.index) != 1:
                 continue
             buffer = kernel.buffers[i.buffer]
-            along, across = split_linear(i.index[0], inner), split_linear(i.index[0], row)
-            if along is None or along[0] != 1 or across is None or not across[0]:
-                continue
-            if any(s.name.startswith("%") for s in symbols(i.index[0])):
+            stride = _row_stride(i, inner, row)
+            if stride is None or any(s.name.startswith("%") for s in symbols(i.index[0])):
                 continue
             large = buffer.access == "in" and buffer.type.typical_bytes > target.l2_bytes
             if large and typical_size(inner) * buffer.type.dtype.itemsize >= _LEAST_ROW_BYTES:
-                last[i.buffer] = number, i, across[0]
+                last[i.buffer] = number, i, stride
                 seen.setdefault(i.buffer, set()).add(number)
     for buffer_number, (number, i, stride) in last.items():
         row_bytes = abs(stride) * i.dtype.itemsize
         if len(seen[buffer_number]) > 1 and row_bytes * 2 <= target.l2_bytes:
             found.setdefault(number, []).append((i, stride))
     return {number: tuple(loads) for number, loads in found.items()}
+
+
+def _row_stride(i: Instruction, inner: Symbol, row: Symbol) -> int | None:
+    """Elements from row to row of a load or store that is contiguous along `inner`; None of any other."""
+    along, across = split_linear(i.index[0], inner), split_linear(i.index[0], row)
+    return across[0] if along is not None and along[0] == 1 and across is not None and across[0] else None
 
 
 def _stored(
@@ -89,8 +93,7 @@ def _stored(
             if i.opcode != "store" or i.guards or len(i.index) != 1:
                 continue
             buffer = kernel.buffers[i.buffer]
-            along, across = split_linear(i.index[0], inner), split_linear(i.index[0], row)
-            if along is None or along[0] != 1 or across is None or not across[0]:
+            if _row_stride(i, inner, row) is None:
                 continue
             row_bytes = typical_size(inner) * buffer.type.dtype.itemsize
             if row_bytes < _LEAST_ROW_BYTES or row_bytes * 4 > target.l2_bytes:

@@ -9,151 +9,35 @@ run alike by any other division of the work.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from graphc.backends.llvm.kernel.ahead import Ahead, reads_ahead
-from graphc.backends.llvm.kernel.apart import stages_apart
-from graphc.backends.llvm.kernel.blocks import row_blocks
 from graphc.backends.llvm.kernel.body import run, run_point
-from graphc.backends.llvm.kernel.columns import emit_columns, sums_along_rows, with_sums
-from graphc.backends.llvm.kernel.loops import Range, Step, bound_after, run_loops, steps_of
+from graphc.backends.llvm.kernel.columns import emit_columns
+from graphc.backends.llvm.kernel.loops import Range, Step, run_loops
 from graphc.backends.llvm.kernel.memory import fetch
-from graphc.backends.llvm.kernel.placement import Placement, place
+from graphc.backends.llvm.kernel.plan import (
+    STACK_BYTES,
+    LoopPlan,
+    plan_of,
+    plans_of,
+)
 from graphc.backends.llvm.kernel.reduction import run_reduce
 from graphc.backends.llvm.kernel.scope import BodySpace, Scope, below_largest
 from graphc.backends.llvm.kernel.values import constant
 from graphc.backends.llvm.text import Builder, ModuleText, Val
-from graphc.ir.dims import Dim, product, typical
-from graphc.ir.kernel import Kernel, Loop, Schedule, Stage, kernel_sizes, size_of
-from graphc.ir.records import dataclass
+from graphc.ir.dims import Dim, product
+from graphc.ir.kernel import Kernel, Stage, kernel_sizes, size_of
 from graphc.ir.target import Target
 
-__all__ = ["emit_kernel", "emit_rows", "scratch_bytes", "sequential_schedule"]
-
-_STACK_BYTES = 32 * 1024
-"""Local buffers up to this many bytes together stand on the stack, larger ones in scratch memory."""
-
-_UNROLLED_POINTS = 25
-_UNROLLED_INSTRUCTIONS = 256
-_COPIED_INSTRUCTIONS = 64
-"""A stage of so few points and instructions becomes straight-line code; vectors around it are copied up
-to so many instructions."""
-
-
-def sequential_schedule(kernel: Kernel) -> Schedule:
-    """Outer axes parallel in one partition, no vectors, everything else in order."""
-    return Schedule(
-        tuple(Loop(a.name, "parallel") for a in kernel.axes),
-        tuple(tuple(Loop(a.name, "sequential") for a in stage.axes) for stage in kernel.stages),
-    )
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A kernel's loops as steps, and where its instructions go."""
-
-    kernel: Kernel
-    outer: tuple[Step, ...]
-    stages: tuple[tuple[Step, ...], ...]
-    placement: Placement
-    ahead: Ahead
-    along_rows: bool = False
-    """True of sums of columns that are made row by row."""
-    in_blocks: bool = False
-    """True of a part of a kernel that is run for each block of rows."""
-
-    @property
-    def local_lanes(self) -> int:
-        """Copies of every local buffer: one for each lane of an outer vector axis."""
-        if self.in_blocks:
-            return 1
-        return next((s.size for s in self.outer if s.role == "vector"), 1)
-
-    def local_bytes(self) -> dict[int, int]:
-        """Bytes of every local buffer by its number, rounded to whole cache lines."""
-        return {
-            i: -(-b.type.nbytes * self.local_lanes // 64) * 64
-            for i, b in enumerate(self.kernel.buffers)
-            if b.access == "local"
-        }
-
-
-def _plan(kernel: Kernel, target: Target) -> _Plan:
-    schedule = kernel.schedule if kernel.schedule is not None else sequential_schedule(kernel)
-    outer = steps_of(schedule.loops, kernel.axes)
-    stages = tuple(_stage_steps(loops, s) for loops, s in zip(schedule.stages, kernel.stages, strict=True))
-    if any(stages):
-        outer = tuple(_around_stages(s, kernel, stages) if s.role == "vector" else s for s in outer)
-    where = place(kernel, bound_after(outer), [bound_after(s) for s in stages])
-    ahead = reads_ahead(kernel, outer, stages, target)
-    along_rows = sums_along_rows(kernel, outer, target)
-    if along_rows:
-        kernel = with_sums(kernel, outer[-1].size)
-    return _Plan(kernel, outer, stages, where, ahead, along_rows)
-
-
-def _plans(kernel: Kernel, target: Target) -> list[_Plan]:
-    """A kernel's plan, or those of the kernels that take its place."""
-    blocks = row_blocks(kernel, target)
-    if blocks:
-        return [replace(_plan(k, target), in_blocks=True) for k in blocks]
-    return [_plan(k, target) for k in stages_apart(kernel)]
-
-
-def _power_of_two(n: int) -> int:
-    """The largest power of two up to n."""
-    return 1 << (n.bit_length() - 1)
-
-
-def _stage_steps(loops: Sequence[Loop], stage: Stage) -> tuple[Step, ...]:
-    steps = steps_of(loops, stage.axes)
-    if stage.kind == "reduce" and steps and steps[-1].role == "vector":
-        # The order of a vector reduction is fixed, so tiles of its axis would change nothing.
-        return tuple(s for s in steps if s.axis != steps[-1].axis or s.last)
-    points = product([s.extent for s in steps])
-    small = (
-        isinstance(points, int)
-        and points <= _UNROLLED_POINTS
-        and points * len(stage.body) <= _UNROLLED_INSTRUCTIONS
-    )
-    if small and all(s.role == "sequential" for s in steps):
-        # Straight-line code knows every index as a constant, which decides guards and strides.
-        return tuple(replace(s, role="unroll", size=max(1, typical(s.extent))) for s in steps)
-    return steps
-
-
-def _repeats(steps: Sequence[Step]) -> bool:
-    """True where a stage has loops that are left as loops."""
-    return any(s.role != "unroll" or s.size < typical(s.extent) for s in steps)
-
-
-def _around_stages(step: Step, kernel: Kernel, stages: Sequence[Sequence[Step]]) -> Step:
-    """An outer vector loop around inner ones. Copies of the vector would run inner loops again for each,
-    so they become one long vector, or one alone where masks of several registers would be slow. Around
-    straight-line stages they stay while the code is short."""
-    if any(_repeats(steps) for steps in stages):
-        masks = any(i.guards or i.dtype.kind == "bool" for i in kernel.instructions())
-        return replace(step, size=step.size * (1 if masks else _power_of_two(step.unroll)), unroll=1)
-    length = sum(
-        len(k.body) * typical(product([s.extent for s in steps]))
-        for k, steps in zip(kernel.stages, stages, strict=True)
-    )
-    return replace(step, unroll=max(1, min(step.unroll, _COPIED_INSTRUCTIONS // max(1, length))))
-
-
-def scratch_bytes(kernel: Kernel, target: Target) -> int:
-    """Bytes of scratch memory that a partition takes as its last buffer; 0 for none."""
-    total = sum(_plans(kernel, target)[0].local_bytes().values())
-    return total if total > _STACK_BYTES else 0
+__all__ = ["emit_kernel", "emit_rows"]
 
 
 def emit_kernel(kernel: Kernel, module: ModuleText, symbol: str, target: Target) -> None:
     """Adds the kernel's function to `module`. Raises CompileError for a schedule that cannot be run."""
-    plans = _plans(kernel, target)
+    plans = plans_of(kernel, target)
     inlined = "nounwind alwaysinline"
     locals_ = plans[0].local_bytes()
     sizes = [s.name for s in kernel_sizes(kernel)]
-    parameters = len(kernel.parameters) + bool(sizes) + (sum(locals_.values()) > _STACK_BYTES)
+    parameters = len(kernel.parameters) + bool(sizes) + (sum(locals_.values()) > STACK_BYTES)
     streamed = _streamed(kernel, target) if len(plans) > 1 or not _scatters(kernel) else frozenset()
     signature = _body_signature(parameters)
     _emit_body(
@@ -176,7 +60,7 @@ def emit_rows(kernel: Kernel, module: ModuleText, symbol: str, target: Target, q
     Where `quantum` is not 0, what inner axes hold after point `row` - `before` of row `row` is known to change no
     reduction, and what maps make of it is not needed: inner axes, all of one length, end at the next multiple of `quantum`.
     """
-    plan = _plan(kernel, target)
+    plan = plan_of(kernel, target)
     names = [("i64", "before"), ("i64", "first"), ("i64", "end"), ("ptr noalias", "error")]
     signature = [*(("ptr noalias", f"b{i}") for i in range(len(kernel.parameters))), *names]
     inner = module.function(
@@ -224,7 +108,7 @@ def _body_signature(parameters: int) -> list[tuple[str, str]]:
 
 
 def _emit_body(
-    plans: Sequence[_Plan],
+    plans: Sequence[LoopPlan],
     inner: Builder,
     locals_: Mapping[int, int],
     sizes: Sequence[str],
@@ -232,7 +116,7 @@ def _emit_body(
 ) -> None:
     """The loops of a kernel's parts one after another; `sizes` names its symbolic sizes, `streamed` are the buffers
     that are stored past the caches."""
-    pointers = _buffer_pointers(inner, plans[0], locals_, bool(sizes), sum(locals_.values()) > _STACK_BYTES)
+    pointers = _buffer_pointers(inner, plans[0], locals_, bool(sizes), sum(locals_.values()) > STACK_BYTES)
     array = Val("ptr", f"%b{len(plans[0].kernel.parameters)}")
     values = {name: inner.load("i64", inner.gep(array, n, "i64"), 8) for n, name in enumerate(sizes)}
     part, parts, error = (Val(t, f"%{n}") for t, n in (("i64", "part"), ("i64", "parts"), ("ptr", "error")))
@@ -289,7 +173,7 @@ def _emit_wrapper(module: ModuleText, symbol: str, parameters: int, streamed: Se
 
 
 def _buffer_pointers(
-    b: Builder, plan: _Plan, locals_: Mapping[int, int], sized: bool, scratch: bool
+    b: Builder, plan: LoopPlan, locals_: Mapping[int, int], sized: bool, scratch: bool
 ) -> list[Val]:
     """Addresses of all buffers: parameters in order, locals on the stack or in scratch memory."""
     parameters = iter(range(len(plan.kernel.parameters)))
@@ -318,7 +202,7 @@ def _granule(step: Step, inside: Sequence[Step]) -> int:
     )
 
 
-def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
+def _emit_outer(plan: LoopPlan, space: BodySpace, part: Val, parts: Val) -> None:
     b = space.builder
     scope = space.scope()
     count = next((n for n, s in enumerate(plan.outer) if s.role != "parallel"), len(plan.outer))
@@ -386,7 +270,7 @@ def _emit_outer(plan: _Plan, space: BodySpace, part: Val, parts: Val) -> None:
     b.loop(first_row, end_row, 1, (), row, "row")
 
 
-def _emit_blocks(plans: Sequence[_Plan], scopes: Sequence[Scope], part: Val, parts: Val) -> None:
+def _emit_blocks(plans: Sequence[LoopPlan], scopes: Sequence[Scope], part: Val, parts: Val) -> None:
     """All parts of a kernel at one block of rows after the other."""
     b = scopes[0].builder
     blocks = plans[0].outer[0]
@@ -405,7 +289,7 @@ def _emit_blocks(plans: Sequence[_Plan], scopes: Sequence[Scope], part: Val, par
         b.loop(Val("i64", "0"), scopes[0].dim(blocks.extent), 1, (), block, blocks.axis)
 
 
-def _emit_block(plan: _Plan, scope: Scope) -> None:
+def _emit_block(plan: LoopPlan, scope: Scope) -> None:
     """One part at the rows of one block."""
 
     def point(at: Scope, _: tuple[Val, ...]) -> tuple[Val, ...]:
@@ -419,7 +303,7 @@ def _emit_block(plan: _Plan, scope: Scope) -> None:
     run_loops(plan.outer[1:], scope, {}, (), point, entered, 1)
 
 
-def _emit_along_rows(plan: _Plan, scope: Scope, columns: Range) -> None:
+def _emit_along_rows(plan: LoopPlan, scope: Scope, columns: Range) -> None:
     """All stages at some columns."""
 
     def finish(at: Scope) -> None:
@@ -470,7 +354,7 @@ def _enter_block(
 # -- stages -----------------------------------------------------------------------------
 
 
-def _emit_stages(plan: _Plan, scope: Scope) -> None:
+def _emit_stages(plan: LoopPlan, scope: Scope) -> None:
     """All stages at one outer point."""
     lane = scope.lane.name if scope.lane is not None else None
     for number, stage in enumerate(plan.kernel.stages):
@@ -486,7 +370,7 @@ def _emit_empty(stage: Stage, scope: Scope) -> None:
         scope.set(result, constant(scope.builder, dtype, value))
 
 
-def _emit_stage(plan: _Plan, number: int, stage: Stage, scope: Scope, lane: str | None) -> None:
+def _emit_stage(plan: LoopPlan, number: int, stage: Stage, scope: Scope, lane: str | None) -> None:
     steps, lists = plan.stages[number], plan.placement.stages[number]
     run(scope, lists[0])
     yielded = stage.body[-1].operands if stage.kind == "reduce" else ()

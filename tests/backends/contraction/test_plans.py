@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from graphc.backends.llvm import contraction
-from graphc.backends.llvm.contraction.plan import all_plans, best_parts, make_plan
+from graphc.backends.llvm.contraction.plan import Plan, all_plans, best_parts, make_plan
 from graphc.backends.llvm.contraction.turned_sums import is_turned
+from graphc.ir.kernel import Kernel
 from graphc.ir.target import TARGETS
 from graphc.ir.types import DType, float32, float64
 from tests.backends.contraction.kernels import Body, Convolution, Index, buffer, matmul
@@ -124,6 +126,24 @@ def test_sums_over_windows_have_the_same_bits(case: Convolution, monkeypatch: py
     assert crossed
 
 
+def check_same_bits(
+    kernel: Kernel,
+    plans: Sequence[Plan],
+    target: str,
+    arrays: Sequence[np.ndarray],
+    partitions: Sequence[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All plans, each in every number of partitions, give the bits of the first plan in one."""
+    results = []
+    for plan in plans:
+        monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
+        native = Native(kernel, TARGETS[target])
+        results += [native(arrays, parts)[2].tobytes() for parts in partitions]
+    assert len(results) > len(partitions), "there is another plan to compare with"
+    assert set(results) == {results[0]}
+
+
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
 @pytest.mark.parametrize("dtype", [float32, float64], ids=lambda d: d.name)
 @pytest.mark.parametrize(
@@ -148,13 +168,8 @@ def test_gathered_panels_have_the_same_bits(
     plans = all_plans(kernel, TARGETS[target])
     plain = [p for p in plans if p.field is None and p.gather is None and p.crossing is None]
     gathered = [p for p in plans if p.gather is not None]
-    results = set()
-    for plan in [*plain[:1], *gathered]:
-        monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
-        native = Native(kernel, TARGETS[target])
-        results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 3, 7)}
     assert gathered
-    assert len(results) == 1
+    check_same_bits(kernel, [plain[0], *gathered], target, arrays, (1, 2, 3, 7), monkeypatch)
 
 
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
@@ -176,13 +191,8 @@ def test_vectors_that_overlap_have_the_same_bits(
     monkeypatch.setattr(contraction, "_windows", lambda k, t: None)
     plans = all_plans(kernel, TARGETS[target])
     overlapping = [p for p in plans if p.field is not None and p.field.overlaps]
-    results = set()
-    for plan in [plans[0], *overlapping]:
-        monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
-        native = Native(kernel, TARGETS[target])
-        results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 5)}
     assert overlapping
-    assert len(results) == 1
+    check_same_bits(kernel, [plans[0], *overlapping], target, arrays, (1, 2, 5), monkeypatch)
 
 
 @pytest.mark.parametrize("target", ["x86-64", "x86-64-v3"])
@@ -205,13 +215,8 @@ def test_sums_turned_in_squares_have_the_same_bits(
     monkeypatch.setattr(contraction, "_windows", lambda k, t: None)
     plans = all_plans(kernel, TARGETS[target])
     turned = [p for p in plans if p.field is not None and is_turned(p.problem, p.field)]
-    results = set()
-    for plan in [plans[0], *turned]:
-        monkeypatch.setattr(contraction, "_plans", lambda k, t, plan=plan: [plan])
-        native = Native(kernel, TARGETS[target])
-        results |= {native(arrays, parts)[2].tobytes() for parts in (1, 2, 3)}
     assert turned
-    assert len(results) == 1
+    check_same_bits(kernel, [plans[0], *turned], target, arrays, (1, 2, 3), monkeypatch)
 
 
 def test_what_is_updated_is_written_once() -> None:
